@@ -1,0 +1,22 @@
+"""The one exception that means "the user can fix this": shown as a single line, exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(Exception):
+    """A mistake of the user's. The message is one line: the file, row or key, what is wrong, and the cure."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the choice closest to `word`, or an empty string when none is close."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def first_few(items: Sequence[object], limit: int = 3) -> str:
+    """`a, b, c …` for messages about many rows; the count belongs to the caller's sentence."""
+    shown = ", ".join(str(item) for item in items[:limit])
+    return shown + (" …" if len(items) > limit else "")
