@@ -1,0 +1,1 @@
+"""What the task is: tables, folds, metrics, and the submission file."""

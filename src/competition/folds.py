@@ -1,0 +1,201 @@
+"""Cross-validation folds: made once, kept in a csv file that is checked against the data each time it is used."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from src.competition.csv_file import difference, read_columns, refuse_repeats, replace_file
+from src.competition.tables import Competition
+from src.errors import UserError, first_few, nearest
+
+KINDS = ("auto", "stratified", "group", "stratified_group")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Row numbers into the training table, ascending (int64): what is learnt from and what is held out."""
+
+    train: np.ndarray
+    val: np.ndarray
+
+
+def make_folds(
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    n: int,
+    seed: int,
+    kind: str = "auto",
+    classes: Sequence[str] | np.ndarray | None = None,
+) -> np.ndarray:
+    """The fold of each row, (N,) int64 in 0 .. n-1, each number used. labels (N,) int, groups (N,) str or None.
+
+    kind: stratified (each fold has its share of each class), group (rows of one group stay together, folds of about
+    equal size), stratified_group (both, as far as the groups allow); auto takes stratified_group if there are groups.
+    `classes` (C,) only names the classes in messages. Raises UserError for what cannot be split.
+    """
+    if kind not in KINDS:
+        raise UserError(f"folds.kind={kind!r}{nearest(kind, KINDS)} (choices: {', '.join(KINDS)})")
+    if n < 2:
+        raise UserError(f"folds.n={n}: cross-validation takes at least 2 folds")
+    if kind == "auto":
+        kind = "stratified" if groups is None else "stratified_group"
+    if kind != "group":
+        _require_rows(labels, n, classes)
+    if kind == "stratified":
+        splits = _stratified(labels, n, seed)
+    elif groups is None:
+        raise UserError(f"folds.kind={kind} needs groups; set competition.group_column= or folds.kind=stratified")
+    else:
+        splits = _grouped(labels, groups, n, seed, stratify=kind == "stratified_group")
+
+    folds = np.full(len(labels), -1, dtype=np.int64)
+    for number, rows in enumerate(splits):
+        folds[rows] = number
+    assert set(folds.tolist()) == set(range(n)), "every row is in one fold, and no fold is empty"
+    return folds
+
+
+def _require_rows(labels: np.ndarray, n: int, classes: Sequence[str] | np.ndarray | None) -> None:
+    numbers, counts = np.unique(labels, return_counts=True)
+    few = np.flatnonzero(counts < n)
+    if len(few):
+        number, rows = int(numbers[few[0]]), int(counts[few[0]])
+        name = str(classes[number]) if classes is not None else str(number)
+        others = f" (and {len(few) - 1} more classes)" if len(few) > 1 else ""
+        cure = f"set folds.n={rows} or less, " if rows > 1 else ""
+        raise UserError(
+            f"class {name!r}{others} has {rows} row{'s' * (rows != 1)}, fewer than folds.n={n}; "
+            f"{cure}{'or ' * bool(cure)}merge or drop rare classes in train.csv"
+        )
+
+
+def _stratified(labels: np.ndarray, n: int, seed: int) -> list[np.ndarray]:
+    from sklearn.model_selection import StratifiedKFold
+
+    splitter = StratifiedKFold(n, shuffle=True, random_state=seed)
+    return [val for _, val in splitter.split(np.zeros(len(labels)), labels)]
+
+
+def _grouped(labels: np.ndarray, groups: np.ndarray, n: int, seed: int, stratify: bool) -> list[np.ndarray]:
+    names, codes = np.unique(groups, return_inverse=True)
+    if len(names) < n:
+        raise UserError(
+            f"{len(names)} groups ({first_few(names.tolist())}) cannot fill folds.n={n}; "
+            "set a smaller folds.n= or another competition.group_column="
+        )
+    # The seed renumbers the groups instead of `shuffle=True`, with which StratifiedGroupKFold loses the stratification
+    # in older releases. RandomState, because its stream is frozen: a seed makes the same file with every NumPy.
+    shuffled = np.random.RandomState(seed).permutation(len(names))[codes.reshape(-1)]
+    if not stratify:
+        folds = _lightest_fold(np.bincount(shuffled), n)[shuffled]
+        return [np.flatnonzero(folds == number) for number in range(n)]
+
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(n)
+    return [val for _, val in splitter.split(np.zeros(len(labels)), labels, shuffled)]
+
+
+def _lightest_fold(sizes: np.ndarray, n: int) -> np.ndarray:
+    """The fold of each group, (G,) int64: largest group first, each into the fold with the fewest rows so far.
+
+    This is GroupKFold, whose sort is not stable: groups of equal size would go elsewhere on another processor.
+    """
+    folds, rows = np.zeros(len(sizes), dtype=np.int64), np.zeros(n, dtype=np.int64)
+    for group in np.argsort(-sizes, kind="stable"):
+        folds[group] = rows.argmin()
+        rows[folds[group]] += sizes[group]
+    return folds
+
+
+def load_folds(path: Path, competition: Competition, n: int, seed: int, kind: str = "auto") -> np.ndarray:
+    """The fold of each training row, (N,) int64, in the order of the competition's rows.
+
+    Reads `path` (csv: id, target, fold) if it exists, whoever made it, and makes it otherwise; seed and kind only
+    matter then. Raises UserError if the file was made for other ids or targets, with another number of folds, if it
+    has an empty fold, or if a group straddles folds.
+    """
+    if not path.exists():
+        folds = make_folds(competition.labels, competition.groups, n, seed, kind, competition.classes)
+        replace_file(path, lambda file: _write(file, competition, folds))
+    # Also what was just written is read back: two processes may have raced, and there is one way to be right.
+    columns = read_columns(path, ["id", "target", "fold"], "folds.file", required=["id", "target", "fold"])
+    refuse_repeats(columns["id"], path)
+    rows = _match(path, columns, competition)
+    folds = _numbers(path, columns["fold"], n)[rows]
+    if competition.groups is not None:
+        _require_whole_groups(path, folds, competition.groups)
+    return folds
+
+
+def _write(file: TextIO, competition: Competition, folds: np.ndarray) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["id", "target", "fold"])
+    targets = competition.classes[competition.labels]
+    writer.writerows(zip(competition.ids.tolist(), targets.tolist(), folds.tolist(), strict=True))
+
+
+def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition) -> np.ndarray:
+    """For each training row its row in the file, (N,) int64; UserError saying what changed."""
+    new, gone = difference(competition.ids, columns["id"]), difference(columns["id"], competition.ids)
+    changes = []
+    if new:
+        changes.append(f"{len(new)} {'id is' if len(new) == 1 else 'ids are'} new ({first_few(new)})")
+    if gone:
+        changes.append(f"{len(gone)} {'is' if len(gone) == 1 else 'are'} gone ({first_few(gone)})")
+    if not changes:
+        row = {item: number for number, item in enumerate(columns["id"].tolist())}
+        rows = np.array([row[item] for item in competition.ids.tolist()], dtype=np.int64)
+        before, now = columns["target"][rows], competition.classes[competition.labels]
+        moved = np.flatnonzero(before != now).tolist()
+        if not moved:
+            return rows
+        examples = [f"{competition.ids[item]}: {before[item]} -> {now[item]}" for item in moved[:4]]
+        changes.append(f"{len(moved)} {'target' if len(moved) == 1 else 'targets'} changed ({first_few(examples)})")
+    raise UserError(f"{path} was made for other data: {', '.join(changes)}; delete the file to make new folds")
+
+
+def _numbers(path: Path, cells: np.ndarray, n: int) -> np.ndarray:
+    """The fold column as (N,) int64 that uses each of 0 .. n-1."""
+    names, inverse = np.unique(cells, return_inverse=True)
+    wrong = [name for name in names.tolist() if not (name.isascii() and name.isdigit())]
+    if wrong:
+        raise UserError(
+            f"{path}: fold {wrong[0]!r} is not a number from 0 to {n - 1}; delete the file to make new folds"
+        )
+    count = max(int(name) for name in names.tolist()) + 1
+    if count != n:
+        raise UserError(f"{path} has {count} folds, but folds.n={n}; set folds.n={count} or delete the file")
+    numbers = np.array([int(name) for name in names.tolist()], dtype=np.int64)
+    empty = sorted(set(range(n)) - set(numbers.tolist()))
+    if empty:
+        raise UserError(f"{path}: fold {empty[0]} has no rows; delete the file to make new folds")
+    return numbers[inverse.reshape(-1)]
+
+
+def _require_whole_groups(path: Path, folds: np.ndarray, groups: np.ndarray) -> None:
+    pairs = np.unique(np.rec.fromarrays([np.unique(groups, return_inverse=True)[1].reshape(-1), folds]))
+    names = np.unique(groups)
+    codes, counts = np.unique(pairs["f0"], return_counts=True)
+    torn = codes[counts > 1]
+    if len(torn):
+        first = str(names[torn[0]])
+        sides = ", ".join(str(fold) for fold in np.unique(folds[groups == first]).tolist())
+        raise UserError(
+            f"{path}: {len(torn)} {'group is' if len(torn) == 1 else 'groups are'} split, e.g. {first!r} is in folds "
+            f"{sides}; delete the file to make folds that keep groups together"
+        )
+
+
+def fold_rows(folds: np.ndarray, k: int) -> Fold:
+    """Rows of fold k, held out, and all others, learnt from. UserError naming the range if there is no fold k."""
+    last = int(folds.max())
+    if not 0 <= k <= last:
+        raise UserError(f"fold={k}: folds go from 0 to {last}")
+    return Fold(train=np.flatnonzero(folds != k), val=np.flatnonzero(folds == k))

@@ -1,0 +1,182 @@
+"""Metrics on class probabilities, in NumPy: scikit-learn takes a second to import and accuracy is asked every epoch.
+
+Each takes target (N,) int and pred (N, C) probabilities and agrees with scikit-learn (tests/unit/test_metrics.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    greater_is_better: bool
+    function: Callable[[np.ndarray, np.ndarray], float]  # target (N,) int, pred (N, C) probabilities
+
+
+def confusion(target: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:
+    """(C, C) int64 counts; rows are the truth, columns the guess. Both inputs are (N,) int."""
+    return np.bincount(target * classes + guess, minlength=classes * classes).reshape(classes, classes)
+
+
+def accuracy(target: np.ndarray, pred: np.ndarray) -> float:
+    return float((pred.argmax(axis=1) == target).mean())
+
+
+def balanced_accuracy(target: np.ndarray, pred: np.ndarray) -> float:
+    """Mean recall of the classes that occur in the target."""
+    counts = confusion(target, pred.argmax(axis=1), pred.shape[1])
+    support = counts.sum(axis=1)
+    there = support > 0
+    return float((counts.diagonal()[there] / support[there]).mean())
+
+
+def _f1(target: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """F1 and support of the classes that are either true or guessed somewhere, as scikit-learn counts them."""
+    counts = confusion(target, pred.argmax(axis=1), pred.shape[1])
+    support, guessed = counts.sum(axis=1), counts.sum(axis=0)
+    there = support + guessed > 0
+    return 2 * counts.diagonal()[there] / (support + guessed)[there], support[there]
+
+
+def f1_macro(target: np.ndarray, pred: np.ndarray) -> float:
+    return float(_f1(target, pred)[0].mean())
+
+
+def f1_weighted(target: np.ndarray, pred: np.ndarray) -> float:
+    f1, support = _f1(target, pred)
+    return float((f1 * support).sum() / support.sum())
+
+
+def log_loss(target: np.ndarray, pred: np.ndarray) -> float:
+    """Rows are scaled to sum 1, then clipped to [1e-15, 1]: a confident mistake costs 34.5, not infinity."""
+    own = pred[np.arange(len(target)), target].astype(np.float64)
+    total = pred.sum(axis=1, dtype=np.float64)
+    return float(-np.log(np.clip(own / np.maximum(total, 1e-15), 1e-15, 1.0)).mean())
+
+
+def auc(target: np.ndarray, pred: np.ndarray) -> float:
+    """Area under the ROC curve: of the last class if there are two, else one against the rest, mean over classes.
+
+    Classes that do not occur in the target have no curve and are left out of the mean (scikit-learn raises).
+    """
+    numbers = [1] if pred.shape[1] == 2 else range(pred.shape[1])
+    areas = [
+        _area(target == number, pred[:, number]) for number in numbers if 0 < (target == number).sum() < len(target)
+    ]
+    if not areas:
+        raise UserError("metric auc: the rows are all of one class; use fewer folds (folds.n=) or another metric")
+    return float(np.mean(areas))
+
+
+def _area(positive: np.ndarray, value: np.ndarray) -> float:
+    """Mann-Whitney U: the chance that a positive ranks above a negative, ties counting half."""
+    _, inverse, counts = np.unique(value, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse.reshape(-1)]
+    positives = int(positive.sum())
+    above = rank[positive].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * (len(positive) - positives)))
+
+
+def qwk(target: np.ndarray, pred: np.ndarray) -> float:
+    """Cohen's kappa of the most probable class with quadratic weights; the order of the classes is their rank."""
+    classes = pred.shape[1]
+    counts = confusion(target, pred.argmax(axis=1), classes)
+    steps = np.arange(classes)
+    cost = (steps[:, None] - steps[None, :]) ** 2
+    by_chance = (cost * np.outer(counts.sum(axis=1), counts.sum(axis=0))).sum() / counts.sum()
+    # Nothing to disagree about: one class is all that is true and all that is guessed.
+    return float(1 - (cost * counts).sum() / by_chance) if by_chance else 1.0
+
+
+def _map_at(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
+    def mean_average_precision(target: np.ndarray, pred: np.ndarray) -> float:
+        """Mean of 1 / rank of the true class, 0 below rank k. Of equal probabilities the first class ranks higher."""
+        ranked = np.argsort(-pred, axis=1, kind="stable")[:, :k]
+        return float(((ranked == target[:, None]) / np.arange(1, ranked.shape[1] + 1)).sum(axis=1).mean())
+
+    return mean_average_precision
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", True, accuracy),
+        Metric("balanced_accuracy", True, balanced_accuracy),
+        Metric("f1_macro", True, f1_macro),
+        Metric("f1_weighted", True, f1_weighted),
+        Metric("log_loss", False, log_loss),
+        Metric("auc", True, auc),
+        Metric("qwk", True, qwk),
+        Metric("map3", True, _map_at(3)),
+        Metric("map5", True, _map_at(5)),
+    )
+}
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of that name; UserError with the nearest name and the list if there is none."""
+    if name not in METRICS:
+        raise UserError(f"no metric {name!r}{nearest(name, METRICS)} (choices: {', '.join(METRICS)})")
+    return METRICS[name]
+
+
+def score(metric: str, target: np.ndarray, pred: np.ndarray) -> float:
+    """One metric of target (N,) int and pred (N, C) probabilities, N >= 1.
+
+    Raises UserError for an unknown metric or predictions that are not finite, ValueError for shapes that do not fit.
+    """
+    return scores([metric], target, pred)[metric]
+
+
+def scores(names: Iterable[str], target: np.ndarray, pred: np.ndarray) -> dict[str, float]:
+    """Several metrics, by name; see `score`."""
+    metrics = [find_metric(name) for name in names]
+    _check(target, pred)
+    return {metric.name: metric.function(target, pred) for metric in metrics}
+
+
+def _check(target: np.ndarray, pred: np.ndarray) -> None:
+    if pred.ndim != 2 or target.shape != pred.shape[:1] or not len(target):
+        raise ValueError(f"target (N,) and pred (N, C) with N >= 1 expected, not {target.shape} and {pred.shape}")
+    if not np.issubdtype(target.dtype, np.integer) or target.min() < 0 or target.max() >= pred.shape[1]:
+        raise ValueError(f"target must hold class numbers from 0 to {pred.shape[1] - 1}")
+    broken = int((~np.isfinite(pred)).any(axis=1).sum())
+    if broken:
+        # argmax and sort would take a NaN for a very good value, and the score would look like any other.
+        raise UserError(
+            f"predictions of {broken} of {len(pred)} rows hold NaN or infinity; training diverged: "
+            "lower optimizer.lr= or set precision=fp32"
+        )
+
+
+def per_class(target: np.ndarray, pred: np.ndarray, classes: Sequence[str] | np.ndarray) -> pd.DataFrame:
+    """One row per class: class, support, recall, precision, f1. A ratio without a denominator is NaN.
+
+    target (N,) int, pred (N, C) probabilities, classes (C,) names.
+    """
+    import pandas as pd
+
+    _check(target, pred)
+    counts = confusion(target, pred.argmax(axis=1), pred.shape[1])
+    right, support, guessed = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return pd.DataFrame(
+            {
+                "class": [str(name) for name in classes],
+                "support": support,
+                "recall": right / support,
+                "precision": right / guessed,
+                "f1": 2 * right / (support + guessed),
+            }
+        )

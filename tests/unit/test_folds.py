@@ -1,0 +1,247 @@
+"""Folds: every row once, no group on two sides, and a kept file that notices when the data change."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from src.competition.folds import fold_rows, load_folds, make_folds
+from src.competition.submission import Sample
+from src.competition.tables import Competition
+from src.errors import UserError
+
+
+def competition(
+    labels: list[int] | np.ndarray, groups: list[str] | None = None, ids: list[str] | None = None, classes: str = "xyz"
+) -> Competition:
+    names = ids or [f"i{number}" for number in range(len(labels))]
+    nothing = np.array([], dtype=np.str_)
+    return Competition(
+        name="toy",
+        root=Path("."),
+        classes=np.array(list(classes)),
+        ids=np.array(names),
+        labels=np.array(labels, dtype=np.int64),
+        groups=None if groups is None else np.array(groups),
+        paths=np.array([b"x.jpg"] * len(labels)),
+        test_ids=nothing,
+        test_paths=nothing.astype("S"),
+        id_column="id",
+        target_column="label",
+        sample=Sample(("id", "label"), nothing, "labels"),
+    )
+
+
+SIX = [0, 0, 1, 1, 0, 1]
+
+
+def random_rows(seed: int, rows: int, classes: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) and groups (N,), both as uneven as a geometric distribution."""
+    random = np.random.default_rng(seed)
+    labels = random.geometric(0.4, rows) % classes
+    return labels, np.array([f"g{number % groups}" for number in random.geometric(0.1, rows)])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.integers(1, 150),
+    table=st.integers(0, 10**6),
+    classes=st.integers(1, 4),
+    count=st.integers(1, 40),
+    n=st.integers(2, 6),
+    seed=st.integers(0, 3),
+    kind=st.sampled_from(["stratified", "group", "stratified_group", "auto"]),
+)
+def test_every_row_in_one_fold_and_groups_whole(
+    rows: int, table: int, classes: int, count: int, n: int, seed: int, kind: str
+) -> None:
+    labels, groups = random_rows(table, rows, classes, count)
+    try:
+        folds = make_folds(labels, groups, n, seed, kind)
+    except UserError:
+        rare = kind != "group" and min(Counter(labels.tolist()).values()) < n
+        few = kind != "stratified" and len(set(groups.tolist())) < n
+        assert rare or few, "refused without a reason"
+        return
+    event(f"made {kind}")
+    assert folds.shape == labels.shape and folds.dtype == np.int64
+    assert set(folds.tolist()) == set(range(n))
+    assert np.array_equal(folds, make_folds(labels, groups, n, seed, kind)), "the seed decides"
+    if kind != "stratified":
+        assert all(len(set(folds[groups == group].tolist())) == 1 for group in set(groups.tolist()))
+    else:
+        for label in set(labels.tolist()):
+            counts = np.bincount(folds[labels == label], minlength=n)
+            assert counts.max() - counts.min() <= 1
+    held_out = np.concatenate([fold_rows(folds, k).val for k in range(n)])
+    assert sorted(held_out.tolist()) == list(range(len(labels)))
+    for k in range(n):
+        fold = fold_rows(folds, k)
+        assert not set(fold.train.tolist()) & set(fold.val.tolist())
+        assert len(fold.train) + len(fold.val) == len(labels)
+
+
+@pytest.mark.parametrize("kind", ["stratified", "group", "stratified_group"])
+def test_another_seed_makes_other_folds(kind: str) -> None:
+    labels, groups = np.tile([0, 1], 50), np.repeat([f"g{number}" for number in range(25)], 4)
+    assert len({make_folds(labels, groups, 5, seed, kind).tobytes() for seed in range(5)}) == 5
+
+
+def test_group_folds_are_of_equal_size() -> None:
+    random = np.random.default_rng(0)
+    sizes = random.integers(1, 30, 60)
+    groups = np.repeat([f"g{number}" for number in range(60)], sizes)
+    counts = np.bincount(make_folds(np.zeros(len(groups), dtype=int), groups, 5, 3, "group"))
+    assert counts.max() - counts.min() <= 3
+
+
+def test_stratified_groups_keep_the_classes_balanced() -> None:
+    """Also where scikit-learn's own shuffle would not: groups of one class each, 10 % of them rare."""
+    labels = np.repeat(np.array([0] * 90 + [1] * 10), 4)
+    groups = np.repeat([f"g{number}" for number in range(100)], 4)
+    for seed in range(5):
+        folds = make_folds(labels, groups, 5, seed, "stratified_group")
+        assert np.bincount(folds[labels == 1]).tolist() == [8] * 5
+
+
+def test_auto() -> None:
+    labels, groups = np.tile([0, 1], 20), np.repeat([f"g{number}" for number in range(10)], 4)
+    assert np.array_equal(make_folds(labels, None, 4, 0, "auto"), make_folds(labels, None, 4, 0, "stratified"))
+    assert np.array_equal(
+        make_folds(labels, groups, 4, 0, "auto"), make_folds(labels, groups, 4, 0, "stratified_group")
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "n", "kind", "message"),
+    [
+        ([0] * 9 + [1] * 2, None, 3, "auto", "class 'y' has 2 rows, fewer than folds.n=3; set folds.n=2 or less, or"),
+        ([0] * 9 + [1], None, 3, "auto", "class 'y' has 1 row, fewer than folds.n=3; merge or drop"),
+        ([0, 1, 2] * 2, None, 3, "auto", r"class 'x' \(and 2 more classes\) has 2 rows"),
+        ([0] * 6, ["a", "b"] * 3, 3, "auto", r"2 groups \(a, b\) cannot fill folds.n=3"),
+        ([0] * 6, ["a", "b"] * 3, 3, "group", "2 groups"),
+        ([0] * 6, None, 3, "group", "folds.kind=group needs groups; set competition.group_column="),
+        ([0] * 6, None, 3, "stratifed", "folds.kind='stratifed'; did you mean 'stratified'"),
+        ([0] * 6, None, 1, "auto", "folds.n=1: cross-validation takes at least 2"),
+    ],
+)
+def test_what_cannot_be_split(labels: list[int], groups: list[str] | None, n: int, kind: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_folds(np.array(labels), None if groups is None else np.array(groups), n, 0, kind, ["x", "y", "z"])
+
+
+def test_made_once_then_kept(tmp_path: Path) -> None:
+    path, data = tmp_path / "folds" / "toy.csv", competition([0, 1, 2] * 20)
+    folds = load_folds(path, data, 5, 0)
+    written = path.read_bytes()
+    assert written.startswith(b"id,target,fold\ni0,x,") and written.count(b"\n") == 61
+    assert np.array_equal(load_folds(path, data, 5, seed=99), folds), "the file wins over the seed"
+    assert path.read_bytes() == written and [file.name for file in path.parent.iterdir()] == ["toy.csv"]
+
+
+def test_folds_follow_the_rows_when_either_side_is_reordered(tmp_path: Path) -> None:
+    path, data = tmp_path / "toy.csv", competition([0, 1, 2] * 20)
+    folds = load_folds(path, data, 5, 0)
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\r\n".join([header, *sorted(lines, reverse=True)]))
+    assert np.array_equal(load_folds(path, data, 5, 0), folds)
+    order = np.random.default_rng(0).permutation(60)
+    moved = competition(data.labels[order], ids=data.ids[order].tolist())
+    assert np.array_equal(load_folds(path, moved, 5, 0), folds[order])
+
+
+def test_a_file_made_by_hand_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "toy.csv"
+    path.write_text("fold,note,target,id\n" + "".join(f"{n % 2},,{'xy'[SIX[n]]},i{n}\n" for n in range(6)))
+    assert load_folds(path, competition(SIX), 2, 0).tolist() == [0, 1, 0, 1, 0, 1]
+
+
+KEPT = "id,target,fold\ni0,x,0\ni1,x,1\ni2,y,0\ni3,y,1\ni4,x,0\ni5,y,1\n"
+CHANGES: dict[str, tuple[Competition, int, str, list[str]]] = {
+    "new and gone": (
+        competition([*SIX, 0, 1], ids=["i0", "i1", "i2", "i3", "i4", "a", "b", "c"]),
+        2,
+        KEPT,
+        ["toy.csv was made for other data: 3 ids are new (a, b, c), 1 is gone (i5); delete the file to make new folds"],
+    ),
+    "one new": (competition([*SIX, 0]), 2, KEPT, ["other data: 1 id is new (i6); delete"]),
+    "many gone": (competition(SIX[:2]), 2, KEPT, ["4 are gone (i2, i3, i4 …)"]),
+    "target": (competition([1, *SIX[1:]]), 2, KEPT, ["1 target changed (i0: x -> y); delete the file"]),
+    "another n": (competition(SIX), 3, KEPT, ["toy.csv has 2 folds, but folds.n=3; set folds.n=2 or delete"]),
+    "repeated id": (competition(SIX), 2, KEPT + "i5,y,0\n", ["toy.csv: 1 id occurs more than once (i5)"]),
+    "empty fold": (competition(SIX), 3, KEPT.replace(",1\n", ",2\n"), ["fold 1 has no rows"]),
+    "not a number": (competition(SIX), 2, KEPT.replace("i3,y,1", "i3,y,1.0"), ["fold '1.0' is not a number"]),
+    "negative": (competition(SIX), 2, KEPT.replace("i3,y,1", "i3,y,-1"), ["fold '-1' is not a number"]),
+    "huge": (competition(SIX), 2, KEPT.replace("i3,y,1", f"i3,y,{10**30}"), ["folds, but folds.n=2"]),
+    "no fold column": (competition(SIX), 2, KEPT.replace("fold", "flod"), ["no column 'fold'", "'flod'?"]),
+    "empty cell": (competition(SIX), 2, KEPT.replace("i3,y,1", "i3,y,"), ["toy.csv line 5: empty 'fold'"]),
+    "torn group": (
+        competition(SIX, groups=["p", "q", "p", "q", "r", "r"]),
+        2,
+        KEPT,
+        ["1 group is split, e.g. 'r' is in folds 0, 1; delete"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_file_that_no_longer_fits(tmp_path: Path, name: str) -> None:
+    data, n, text, parts = CHANGES[name]
+    path = tmp_path / "toy.csv"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_folds(path, data, n, 0)
+    for part in parts:
+        assert part in str(error.value), str(error.value)
+    assert "\n" not in str(error.value) and path.read_text() == text
+
+
+def test_whole_groups_pass(tmp_path: Path) -> None:
+    path = tmp_path / "toy.csv"
+    path.write_text(KEPT)
+    data = competition(SIX, groups=["p", "q", "p", "q", "r", "s"])
+    assert load_folds(path, data, 2, 0).tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_awkward_ids_survive_the_file(tmp_path: Path) -> None:
+    ids = ["007", "7", "a,b", 'say "hi"', "ä/猫.jpg", "NA"]
+    folds = load_folds(tmp_path / "toy.csv", competition(SIX, ids=ids), 2, 0)
+    assert np.array_equal(load_folds(tmp_path / "toy.csv", competition(SIX, ids=ids), 2, 0), folds)
+
+
+def _load(job: tuple[Path, Competition]) -> Any:
+    return load_folds(job[0], job[1], 5, 0).tolist()
+
+
+@pytest.mark.process
+def test_processes_race(tmp_path: Path) -> None:
+    data = competition([0, 1, 2] * 50)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        first, second = pool.map(_load, [(tmp_path / "toy.csv", data)] * 2, chunksize=1)
+    assert first == second and [file.name for file in tmp_path.iterdir()] == ["toy.csv"]
+
+
+def test_fold_rows() -> None:
+    fold = fold_rows(np.array([0, 1, 0, 2]), 0)
+    assert fold.train.tolist() == [1, 3] and fold.val.tolist() == [0, 2]
+    for k in (-1, 3):
+        with pytest.raises(UserError, match=f"fold={k}: folds go from 0 to 2"):
+            fold_rows(np.array([0, 1, 0, 2]), k)
+
+
+def test_a_seed_makes_the_same_folds_everywhere() -> None:
+    """Checked with NumPy 1.26 and scikit-learn 1.4 as well: a kept file must be the one that others would make."""
+    labels, groups = random_rows(3, 3000, 4, 300)
+    digests = {
+        kind: hashlib.sha256(make_folds(labels, groups, 5, 7, kind).astype("<i8").tobytes()).hexdigest()[:8]
+        for kind in ("stratified", "group", "stratified_group")
+    }
+    assert digests == {"stratified": "379ae889", "group": "f50dbad3", "stratified_group": "7dc194ae"}
