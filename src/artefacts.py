@@ -1,0 +1,188 @@
+"""Everything that is kept in runs/: predictions aligned by id, manifests, tables of a run, written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.errors import UserError, first_few
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """ids (N,) str · pred (N, C) float32 · classes (C,) str · fold (N,) int64 (-1: a mean of folds) · target (N,) str.
+
+    `target` is there out-of-fold only.
+    """
+
+    ids: np.ndarray
+    pred: np.ndarray
+    classes: np.ndarray
+    fold: np.ndarray
+    target: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        assert self.pred.shape == (len(self.ids), len(self.classes)), (
+            self.pred.shape,
+            len(self.ids),
+            len(self.classes),
+        )
+        assert len(self.fold) == len(self.ids)
+        assert self.target is None or len(self.target) == len(self.ids)
+        assert np.isfinite(self.pred).all(), "predictions hold NaN or infinity"
+        assert len(np.unique(self.ids)) == len(self.ids), "an id occurs twice"
+
+    def labels(self) -> np.ndarray:
+        """(N,) int64 positions of `target` in `classes`."""
+        assert self.target is not None
+        order = np.argsort(self.classes)
+        return order[np.searchsorted(self.classes[order], self.target)]
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    arrays: dict[str, Any] = {
+        "ids": predictions.ids.astype(str),
+        "pred": predictions.pred.astype(np.float32),
+        "classes": predictions.classes.astype(str),
+        "fold": predictions.fold.astype(np.int64),
+    }
+    if predictions.target is not None:
+        arrays["target"] = predictions.target.astype(str)
+    temporary = _temporary(path)
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(temporary, path)
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Raises UserError if the file is missing or is no predictions file; nothing in it can run code."""
+    try:
+        archive: Any = np.load(path, allow_pickle=False)
+        with archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return Predictions(arrays["ids"], arrays["pred"], arrays["classes"], arrays["fold"], arrays.get("target"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; has the run finished?") from None
+    except (KeyError, ValueError, OSError, AttributeError, AssertionError) as error:
+        raise UserError(f"{path}: not a predictions file ({error})") from None
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Out-of-fold predictions of several folds as one table; raises if an id is in two of them."""
+    targets = [part.target for part in parts]
+    return Predictions(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.pred for part in parts]),
+        parts[0].classes,
+        np.concatenate([part.fold for part in parts]),
+        None if any(target is None for target in targets) else np.concatenate([t for t in targets if t is not None]),
+    )
+
+
+def fold_mean(parts: Sequence[Predictions]) -> Predictions:
+    """Test predictions averaged over folds, aligned by id to the first part's order. `fold` is -1."""
+    first = parts[0]
+    stacked = np.stack([align(part, first.ids).pred for part in parts])
+    return Predictions(
+        first.ids,
+        np.asarray(stacked.mean(axis=0, dtype=np.float64), np.float32),
+        first.classes,
+        np.full(len(first.ids), -1 if len(parts) > 1 else int(first.fold[0]) if len(first.fold) else -1),
+    )
+
+
+def align(predictions: Predictions, ids: np.ndarray) -> Predictions:
+    """Rows re-ordered to `ids`. Raises UserError that counts ids on one side only."""
+    if np.array_equal(predictions.ids, ids):
+        return predictions
+    order = np.argsort(predictions.ids)
+    place = np.searchsorted(predictions.ids[order], ids).clip(max=len(order) - 1)
+    if len(ids) != len(order) or not np.array_equal(predictions.ids[order][place], ids):
+        missing = np.setdiff1d(ids, predictions.ids).tolist()
+        extra = np.setdiff1d(predictions.ids, ids).tolist()
+        raise UserError(
+            f"predictions do not match the ids: {len(missing)} missing ({first_few(missing)}), "
+            f"{len(extra)} unknown ({first_few(extra)})"
+        )
+    rows = order[place]
+    target = None if predictions.target is None else predictions.target[rows]
+    return Predictions(ids, predictions.pred[rows], predictions.classes, predictions.fold[rows], target)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(value, indent=2, default=_plain) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write to a temporary name, then rename: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    import yaml
+
+    write_text(path, yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """One line per validated epoch, csv."""
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    lines = [",".join(columns)] + [
+        ",".join(f"{row.get(key, ''):g}" if key in row else "" for key in columns) for row in history
+    ]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def save_weights(path: Path, state: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """A state dict as safetensors; `metadata` is readable without loading the tensors."""
+    from safetensors.torch import save_file
+
+    temporary = _temporary(path)
+    save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata=dict(metadata))
+    os.replace(temporary, path)
+
+
+def fold_folder(runs: Path, run: str, fold: int) -> Path:
+    return runs / run / f"fold{fold}"
+
+
+def finished(folder: Path) -> bool:
+    """The manifest is written last, so its existence says that the fold is complete."""
+    return (folder / "manifest.json").is_file()
+
+
+def finished_folds(runs: Path, run: str) -> list[int]:
+    found = (path.parent.name.removeprefix("fold") for path in (runs / run).glob("fold*/manifest.json"))
+    return sorted(int(number) for number in found if number.isdigit())
+
+
+def _temporary(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)

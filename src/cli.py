@@ -1,0 +1,223 @@
+"""`./run.sh [verb] key=value …`: verbs to recipes. The only module that knows Hydra.
+
+Keys are checked before Hydra composes them, so that a typo is answered in one line with the nearest valid key.
+Recipes, and with them torch, are imported once the command line is known to be right.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from src.artefacts import read_config
+from src.config import Config, build, defaults, keys, unknown_key
+from src.errors import UserError, nearest
+
+ROOT = Path(__file__).resolve().parent.parent
+GROUPS = ("competition", "preset", "experiment")
+ALIASES = {"model": "model.name"}  # sections that people name like a value
+# Verbs that take plain key=value pairs of their own instead of the configuration.
+PLAIN_VERBS = {"score": ("submission", "solution", "metric")}
+# Verbs about a run that exists: its own configuration, changed by the keys that are given.
+RUN_VERBS = ("predict",)
+VERBS = {
+    "train": "train a fold, or all of them with fold=all (the default verb)",
+    "predict": "predict the test rows again with a finished run: predict run=NAME",
+    "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
+    "smoke": "the whole path on a few images, under a minute",
+    "runs": "a table of all runs",
+    "test": "the test suite (arguments go to pytest)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 2 the user's mistake (one line), 130/143 interrupted; a bug keeps its traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words and words[0] in ("-h", "--help", "help"):
+            print(usage())
+            return 0
+        verb = words.pop(0) if words and "=" not in words[0] and not words[0].startswith("-") else "train"
+        if verb not in VERBS:
+            raise UserError(f"{verb}: no such verb (choices: {', '.join(VERBS)}){nearest(verb, VERBS)}")
+        if verb in PLAIN_VERBS:
+            return run_plain(verb, words)
+        if verb in RUN_VERBS:
+            return run(verb, config_of_run([checked(word) for word in words], verb))
+        return compose(words, lambda config: run(verb, config))
+    except UserError as error:
+        complain(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(verb: str, config: Config) -> int:
+    """One composed configuration, on as many processes as the machine has devices for."""
+    if verb == "runs":
+        from src.recipes.runs import list_runs
+
+        list_runs(config)
+        return 0
+    from src.launch import launch, processes_wanted
+
+    wanted = processes_wanted(config.processes, config.device)
+    return launch(start, (verb, config), wanted)
+
+
+def start(verb: str, config: Config) -> int:
+    """Run a recipe in this process, with its outcome as an exit code. Also what launched processes call."""
+    if verb == "predict":
+        from src.recipes.predict import predict_run as recipe
+    elif verb == "smoke":
+        from src.recipes.smoke import smoke as recipe
+    else:
+        from src.recipes.train import train as recipe
+    from src.training.interrupt import Interrupted
+
+    try:
+        recipe(config)
+    except UserError as error:
+        complain(error)
+        return 2
+    except Interrupted as stop:
+        print(f"\n{stop}; the same command goes on from there", file=sys.stderr, flush=True)
+        return stop.exit_code
+    return 0
+
+
+def complain(error: UserError) -> None:
+    """The one line, from the first of several processes only."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def run_plain(verb: str, words: Sequence[str]) -> int:
+    """Verbs without a configuration: `score submission=F solution=F`."""
+    values = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in PLAIN_VERBS[verb]:
+            raise UserError(
+                f"{verb}: {word!r} is not one of {', '.join(f'{name}=' for name in PLAIN_VERBS[verb])}"
+                f"{nearest(key, PLAIN_VERBS[verb])}"
+            )
+        values[key] = value
+    from src.recipes.score import score_submission
+
+    score_submission(**values)
+    return 0
+
+
+def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
+    """Call `task` with the configuration of the command line, or once per job of a multirun (`-m`)."""
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    overrides = [checked(word) for word in words]
+    ConfigStore.instance().store(name="base", node=defaults())
+    codes: list[int] = []
+
+    def job(composed: Any) -> None:
+        settings = HydraConfig.get()
+        try:
+            values = to_plain(OmegaConf, composed)
+            if settings.runtime.choices["preset"] == "auto":
+                chosen = [f"preset={choose_preset(values)}", *without_preset(settings.overrides.task)]
+                values = to_plain(OmegaConf, hydra.compose("config", chosen))
+            codes.append(task(build(values)))
+        except UserError as error:  # caught here, because Hydra adds lines of its own to what leaves a job
+            complain(error)
+            codes.append(2)
+
+    sys.argv = [sys.argv[0], *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # a bug keeps its whole traceback
+    try:
+        hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="config")(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    return max(codes, default=0)
+
+
+def config_of_run(overrides: Sequence[str], verb: str) -> Config:
+    """The configuration that `run=NAME` was trained with, with the other overrides applied to it."""
+    from omegaconf import OmegaConf
+
+    given = OmegaConf.from_dotlist([word.lstrip("+") for word in overrides])
+    name = given.get("run")
+    runs = Path(OmegaConf.select(given, "paths.runs") or defaults()["paths"]["runs"])
+    file = runs / str(name) / "config.yaml"
+    if name is None or not file.is_file():
+        there = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
+        raise UserError(f"{verb}: run={name}: no such run in {runs} ({', '.join(there) or 'none yet'})")
+    merged = OmegaConf.merge(OmegaConf.create(read_config(file)), given)
+    return build(to_plain(OmegaConf, merged))
+
+
+def to_plain(omegaconf: Any, composed: Any) -> dict[str, Any]:
+    values = omegaconf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    return values
+
+
+def choose_preset(values: dict[str, Any]) -> str:
+    """`finetune` if pretrained weights are at hand for the model, else `scratch`: they want different rates."""
+    from src.model.weights import check_model_name, find_weights
+
+    model = build(values).model
+    check_model_name(model.name)
+    found = find_weights(model.name, model.pretrained, model.weights, Path(values["paths"]["input"]))
+    return "finetune" if found.pretrained else "scratch"
+
+
+def without_preset(overrides: Sequence[str]) -> list[str]:
+    return [word for word in overrides if not word.startswith("preset=")]
+
+
+def checked(word: str) -> str:
+    """An override with its key checked and aliases replaced; flags (`-m`, `--cfg`) and hydra.* pass through."""
+    if word.startswith("-"):
+        return word
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise UserError(f"{word!r}: expected key=value{nearest(word, [*VERBS, *keys()])}")
+    plain_key = key.lstrip("+~")
+    if plain_key.startswith("hydra"):
+        return word
+    if plain_key in GROUPS:
+        choices = sorted(path.stem for path in (ROOT / "configs" / plain_key).glob("*.yaml"))
+        for choice in value.split(","):
+            if choice not in choices and choice != "null":
+                raise UserError(
+                    f"{plain_key}={choice}: not in configs/{plain_key} ({', '.join(choices)}){nearest(choice, choices)}"
+                )
+        return word
+    if plain_key in ALIASES:
+        return f"{ALIASES[plain_key]}={value}"
+    valid = keys()
+    head = plain_key.split("[")[0]
+    if head not in valid and not any(head.startswith(f"{free}.") for free in ("model.options",)):
+        raise unknown_key(plain_key, [*valid, *GROUPS])
+    # model.options is a free mapping: a new entry in it needs Hydra's plus sign, which nobody should have to know
+    return f"++{plain_key}={value}" if head.startswith("model.options.") else word
+
+
+def usage() -> str:
+    lines = ["./run.sh [verb] key=value …", ""]
+    lines += [f"  {verb:<9} {text}" for verb, text in VERBS.items()]
+    lines += ["", "keys (explained in src/config.py):"]
+    lines += [f"  {key}" for key in keys() if not any(other.startswith(f"{key}.") for other in keys())]
+    for group in GROUPS:
+        lines.append(f"{group}: " + ", ".join(sorted(p.stem for p in (ROOT / "configs" / group).glob("*.yaml"))))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""Every key of the pipeline: one frozen dataclass per section, with its default and what it means.
+
+`configs/` only says what differs from these defaults. `build` turns the composed mapping into a `Config` and
+refuses unknown keys and bad values with the valid choices, so a typo never trains for nine hours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from src.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class CompetitionConfig:
+    """What the task is: a folder in Kaggle layout."""
+
+    name: str = ""
+    root: str = ""  # the folder that holds the csv files and images
+    train_csv: str = "train.csv"
+    test_csv: str = "test.csv"  # may be missing: the sample submission then names the test rows
+    sample_csv: str = "sample_submission.csv"
+    solution: str | None = None  # csv with the hidden labels, relative to root or absolute: for local scoring only
+    train_images: str = "train"  # a folder, or a template such as "images/{label}/{id}.png" with train.csv's columns
+    test_images: str = "test"
+    id_column: str | None = None  # None: the first column of the sample submission
+    target_column: str | None = None  # None: the sample submission's other column
+    group_column: str | None = None  # rows of one group (patient, scene) never straddle folds
+    submission: Literal["auto", "labels", "probabilities", "positive"] = "auto"
+    metric: str = "accuracy"  # the one that decides
+    metrics: tuple[str, ...] = ("accuracy", "f1_macro", "log_loss")  # reported beside it
+
+
+@dataclass(frozen=True)
+class FoldsConfig:
+    n: int = 5
+    kind: Literal["auto", "stratified", "group", "stratified_group"] = "auto"
+    seed: int = 0
+    file: str | None = None  # None: <paths.folds>/<competition>.csv
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    name: str = "resnet18"  # any timm model
+    pretrained: Literal["auto", "never", "always"] = "auto"  # auto: weights file, else the hub, else from scratch
+    weights: str | None = None  # a local .safetensors, .pth or .bin file
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)  # passed on to timm.create_model
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One rung of scaling up. Relative values follow the keys `size` and `epochs`, so presets scale with them."""
+
+    length: str = "100%"  # "30%" of the run's examples (epochs x training rows), "3 epochs" of this stage, "200 steps"
+    size: float = 1.0  # up to 2.0: share of the key `size`; above: pixels
+    rows: float = 1.0  # share of the fold's training rows, stratified; a later larger share contains it
+    classes: int | None = None  # only the K most frequent classes
+    batch_size: int | None = None  # None: the key batch_size
+    augment: float = 1.0  # strength of the augmentation, 0 (none) to 1 (as configured)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    name: str = "sgd"  # any optimiser of timm: sgd (with Nesterov momentum), adamw, lamb, lars, muon ...
+    lr: float = 0.1  # per 256 examples: the rate used is lr * total batch / 256 (Goyal et al. 1706.02677)
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_bias: bool = False  # True also decays biases and norm parameters (Bag of Tricks 3.1.4 says do not)
+    clip: float | None = None  # largest norm of the gradient
+    accumulate: int = 1  # micro-batches of batch_size per optimiser step
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    kind: Literal["cosine", "linear", "steps", "exponential", "constant"] = "cosine"
+    warmup: str = "5%"  # linear from 0; a share of the run, "200 steps" or "2 epochs"
+    final: float = 0.0  # cosine and linear end at this share of the peak rate
+    drops: tuple[float, ...] = (0.33, 0.66, 0.9)  # steps: shares of the run at which the rate falls
+    factor: float = 0.1  # steps: times this at each drop
+    decay: float = 0.94  # exponential: times this every `every`
+    every: str = "2 epochs"
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Bag of Tricks 2.1 by default; sampled per image, at the strength of the stage."""
+
+    crop_area: tuple[float, float] = (0.08, 1.0)  # share of the image's area
+    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    flip: bool = True  # left-right, half of the time
+    vflip: bool = False
+    rotate: float = 0.0  # degrees, up to +-
+    shear: float = 0.0  # degrees, up to +-
+    zoom: float = 0.0  # size of the content times 1 +- this
+    shift: float = 0.0  # share of the side, up to +-
+    brightness: float = 0.4  # factor 1 +- this
+    contrast: float = 0.0
+    saturation: float = 0.4
+    hue: float = 0.4  # turn of the colours in YIQ: +- this * 180 degrees (as MXNet, the paper's library)
+    pca: float = 0.1  # standard deviation of the noise along the principal colours (AlexNet)
+    erase: float = 0.0  # probability of a grey rectangle (random erasing, 1708.04896)
+    albumentations: tuple[dict[str, Any], ...] = ()  # e.g. [{GaussianBlur: {p: 0.2}}], after crop and flip
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    mixup: float = 0.0  # alpha of Beta(alpha, alpha); 0 turns it off (1710.09412)
+    cutmix: float = 0.0  # likewise (1905.04899); with both on, each batch draws one of them
+    probability: float = 1.0  # share of the batches that are mixed
+    stop: float = 1.0  # share of the run after which mixing ends
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    smoothing: float = 0.0  # epsilon of label smoothing
+    smoothing_kind: Literal["others", "all"] = "others"  # eps/(K-1) on the others (Bag of Tricks 5.2), or eps/K on all
+
+
+@dataclass(frozen=True)
+class AverageConfig:
+    ema: float = 0.999  # decay of the moving average, warmed up; 0 turns it off
+    swa: bool = True  # mean of the weights over the last part of the run, BN statistics recomputed (1803.05407)
+    swa_start: float = 0.75  # share of the run
+    swa_every: str = "1 epochs"  # distance of the weights that are averaged
+    swa_lr: float | None = None  # constant rate during SWA, share of the peak; None keeps the schedule
+    bn_batches: int = 32  # batches (per process) that the fresh BN statistics are taken from (precise BN, 2105.07576)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    crop: float = 0.875  # short side resized to size/crop, then the centre (Bag of Tricks 2.1)
+    batch_size: int | None = None  # None: twice the training batch
+    every: int = 1  # epochs of a stage between two validations of the raw weights on the held-out fold
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every: float = 60.0  # seconds of work; one is also written at the end of each epoch
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online with an API key, else offline
+    project: str | None = None  # None: the competition's name
+    entity: str | None = None
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    runs: str = "runs"
+    cache: str = "cache"
+    folds: str = "folds"
+    submissions: str = "submissions"
+    input: str = "/kaggle/input"  # where attached weights are looked for
+
+
+@dataclass(frozen=True)
+class Config:
+    fold: int | str = 0  # a number, or all
+    run: str | None = None  # None: <competition>-<model>
+    seed: int = 0
+    epochs: float = 10.0  # passes over the fold's training rows, all stages together
+    size: int = 128  # pixels, of the last stage and of prediction
+    batch_size: int = 64  # per process
+    stages: tuple[StageConfig, ...] = (StageConfig(),)
+    tta: str | list[Any] = "flip"  # none, flip, d4, crops, scales, or a list of views
+    time_budget: str | None = None  # "8.5h", "300s": epochs are shortened as a whole to end in time
+    device: Literal["auto", "cpu", "cuda", "mps", "tpu"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    processes: int | str = "auto"  # auto: one per GPU or TPU core, one on a CPU
+    workers: int | str = "auto"  # loader processes per training process
+    resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
+    cache: bool = True  # keep decoded images on disk, shared by all folds and runs
+    competition: CompetitionConfig = field(default_factory=CompetitionConfig)
+    folds: FoldsConfig = field(default_factory=FoldsConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+# Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
+RUNTIME_KEYS = (
+    "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
+    "competition.root", "competition.solution", "model.weights", "checkpoint", "wandb", "paths",
+)  # fmt: skip
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every key as a plain nested mapping, the base that presets and the command line override."""
+    return dataclasses.asdict(Config())
+
+
+def build(values: Mapping[str, Any]) -> Config:
+    """A checked `Config` from a nested mapping. Raises `UserError` that names the key and the valid choices."""
+    config = _build(Config, values, "")
+    if not config.stages:
+        raise UserError("stages: the list is empty; give at least one stage, e.g. stages=[{}]")
+    for key in ("epochs", "size", "batch_size"):
+        if getattr(config, key) <= 0:
+            raise UserError(f"{key}={getattr(config, key)}: must be above 0")
+    if isinstance(config.fold, str) and config.fold != "all":
+        raise UserError(f"fold={config.fold}: give a fold number or all")
+    return config
+
+
+def keys(of: Any = None, prefix: str = "") -> list[str]:
+    """Every valid dotted key, sections included: `["fold", …, "model", "model.name", …]`."""
+    found = []
+    for name, hint in typing.get_type_hints(of or Config).items():
+        found.append(prefix + name)
+        if dataclasses.is_dataclass(hint):
+            found += keys(hint, f"{prefix}{name}.")
+    return found
+
+
+def unknown_key(key: str, valid: list[str]) -> UserError:
+    """The one-line complaint about a misspelt key; a bare leaf (`lr`) is answered with its full name."""
+    leaves = [other for other in valid if other.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    hint = f"; did you mean {leaves[0]!r}?" if leaves else nearest(key, valid)
+    return UserError(f"{key}: there is no such key{hint or ' (src/config.py lists them all)'}")
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str, ...] = RUNTIME_KEYS) -> list[str]:
+    """`key: old -> new` for every key whose value differs, without those in `ignore` (whole sections by name)."""
+    before, after = _flat(old), _flat(new)
+    changed = []
+    for key in sorted(before.keys() | after.keys()):
+        if any(key == skip or key.startswith(skip + ".") for skip in ignore):
+            continue
+        if before.get(key) != after.get(key):
+            changed.append(f"{key}: {before.get(key)} -> {after.get(key)}")
+    return changed
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _build(cls: Any, values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path.rstrip('.')}={values!r}: expected a section with {', '.join(keys(cls))}")
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise unknown_key(f"{path}{key}", keys(cls, path))
+    return cls(**{key: _convert(values[key], hints[key], f"{path}{key}") for key in values})
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    """`value` as the annotated type, or a `UserError` that says what is valid."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        for option in args:
+            if option is not type(None):
+                try:
+                    return _convert(value, option, key)
+                except UserError as error:
+                    complaint = error
+        raise complaint
+    if origin is Literal:
+        if value not in args:
+            choices = ", ".join(map(str, args))
+            raise UserError(f"{key}={value}: choose one of {choices}{nearest(str(value), map(str, args))}")
+        return value
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, key + ".")
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or (len(args) == 2 and args[1] is not ... and len(value) != len(args)):
+            raise UserError(f"{key}={value!r}: expected a list" + ("" if ... in args else f" of {len(args)} values"))
+        each = [args[0]] * len(value) if ... in args else args
+        return tuple(
+            _convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, each, strict=True))
+        )
+    if hint is Any:
+        return value
+    if origin in (list, dict):
+        if not isinstance(value, origin):
+            raise UserError(f"{key}={value!r}: expected a {'list' if origin is list else 'mapping'}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise UserError(f"{key}={value!r}: expected {'true or false' if hint is bool else hint.__name__}")
+    return value

@@ -1,0 +1,94 @@
+"""Decoded images in a memory-mapped file: decoded once, shared by all folds, runs, stages and workers.
+
+Each image has a slot of fixed capacity in one sparse file, so a slot costs disk space only once it is filled. Decoding
+is deterministic, so two processes that fill one slot at the same time write the same bytes: no locks are needed. A
+row's shape is written after its pixels and is what marks the slot as filled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from src.data.decode import WIDEST, decode
+from src.errors import UserError
+
+
+class ImageStore:
+    """Decoded images of one table by row number; `pixels(row)` decodes on the first call only.
+
+    root: folder that `paths` ((N,) bytes, utf-8, relative) are in. short_side: see `decode`.
+    folder: where the map lives, or None to decode anew each time.
+    Pickles as paths and file names only, so loader workers share the pages and hold no Python object per row.
+    """
+
+    def __init__(self, root: Path, paths: np.ndarray, short_side: int, folder: Path | None = None) -> None:
+        self.root, self.paths, self.short_side = Path(root).resolve(), paths, short_side
+        self.file: Path | None = None
+        self._pixels: np.memmap | None = None
+        self._shapes: np.memmap | None = None
+        self.capacity = int(WIDEST * short_side * short_side) * 3
+        if folder is not None and len(paths):
+            self.file = folder / f"{_fingerprint(self.root, paths)}-{short_side}"
+            folder.mkdir(parents=True, exist_ok=True)
+            _make_sparse(self.file.with_suffix(".shapes"), len(paths) * 4)
+            _make_sparse(self.file.with_suffix(".pixels"), len(paths) * self.capacity)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_pixels": None, "_shapes": None}
+
+    def path(self, row: int) -> str:
+        return os.path.join(self.root, self.paths[row].decode())
+
+    def pixels(self, row: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of a row. Raises UserError that names an unreadable file."""
+        if self.file is None:
+            return decode(self.path(row), self.short_side)
+        if self._pixels is None or self._shapes is None:
+            self._open()
+        assert self._pixels is not None and self._shapes is not None
+        height, width = self._shapes[row]
+        if height:
+            return self._pixels[row, : int(height) * int(width) * 3].reshape(height, width, 3)
+        image = decode(self.path(row), self.short_side)
+        self._pixels[row, : image.size] = image.ravel()
+        self._shapes[row] = image.shape[:2]
+        return image
+
+    def _open(self) -> None:
+        assert self.file is not None
+        self._pixels = np.memmap(
+            self.file.with_suffix(".pixels"), np.uint8, "r+", shape=(len(self.paths), self.capacity)
+        )
+        self._shapes = np.memmap(self.file.with_suffix(".shapes"), np.uint16, "r+", shape=(len(self.paths), 2))
+
+
+def _fingerprint(root: Path, paths: np.ndarray) -> str:
+    """Changes when the table's paths or any sampled file's size or time change, so stale pixels are never served."""
+    digest = hashlib.sha256(f"{root}\0{len(paths)}\0".encode())
+    digest.update(np.ascontiguousarray(paths).tobytes())
+    for row in np.unique(np.linspace(0, len(paths) - 1, 64).astype(int)):
+        try:
+            stat = os.stat(os.path.join(root, paths[row].decode()))
+            digest.update(f"{stat.st_size}:{stat.st_mtime_ns};".encode())
+        except OSError:
+            digest.update(b"missing;")
+    return digest.hexdigest()[:16]
+
+
+def _make_sparse(file: Path, size: int) -> None:
+    """A file of `size` zero bytes that occupies no disk until written; one that is there already is left alone."""
+    try:
+        with open(file, "ab") as handle:
+            if os.fstat(handle.fileno()).st_size < size:
+                os.truncate(file, size)
+    except OSError as error:
+        raise UserError(
+            f"{file}: cannot make the image cache ({error.strerror}); free some disk or set cache=false"
+        ) from None

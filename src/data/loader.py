@@ -1,0 +1,154 @@
+"""Batches by work order: a loader that is told which rows, at which size, with which random seed.
+
+One loader lives as long as the run: the stage's size and strength travel in the order, so workers are never rebuilt
+and prefetching runs on across stages. Nothing here knows epochs; `training/stages.py` writes the orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.data.augment import Augment, albumentations_pipeline, centre_view, geometry, sample
+from src.data.cache import ImageStore
+from src.errors import UserError
+
+GREY = (124, 116, 104)  # ImageNet's mean colour
+
+
+class View(NamedTuple):
+    """One evaluation crop: position (y, x) of the window and zoom, the factor on `size` that the short side gets."""
+
+    position: tuple[float, float] = (0.5, 0.5)
+    zoom: float = 1.0
+
+
+class Order(NamedTuple):
+    """What a worker needs to make one batch.
+
+    rows: (B,) int64 rows of the table; -1 pads the last batch to a full one. size: pixels.
+    augment: ranges for training, or None for the evaluation views. seed: of this batch's random draws.
+    """
+
+    rows: np.ndarray
+    size: int
+    augment: Augment | None = None
+    seed: tuple[int, ...] = (0,)
+    crop: float = 1.0
+    views: tuple[View, ...] = (View(),)
+
+
+class Batch(NamedTuple):
+    """images (V, B, S, S, 3) uint8 (V = 1 in training), colour (B, 3, 4) float32 or None, rows (B,) int64."""
+
+    images: Tensor
+    colour: Tensor | None
+    rows: Tensor
+
+
+class OrderedImages(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Dataset whose index is an `Order`. A UserError (an unreadable image) is returned, not raised, so that it
+    crosses the process border in one line instead of as a worker's traceback."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self.store = store
+
+    def __getitem__(self, order: Order) -> Batch | UserError:
+        cv2.setNumThreads(0)  # workers are the parallelism; nested threads would fight for the same cores
+        try:
+            return training_batch(self.store, order) if order.augment else evaluation_batch(self.store, order)
+        except UserError as error:
+            return error
+
+
+def training_batch(store: ImageStore, order: Order) -> Batch:
+    """Augmented crops of `order.rows`, a function of the order alone."""
+    assert order.augment is not None
+    draws = sample(order.augment, len(order.rows), np.random.default_rng(order.seed))
+    pipeline = albumentations_pipeline(order.augment.albumentations)
+    if pipeline is not None:
+        pipeline.set_random_seed(int(np.random.default_rng(order.seed).integers(2**31)))
+    images = np.empty((len(order.rows), order.size, order.size, 3), np.uint8)
+    for i, row in enumerate(order.rows):
+        image = geometry(store.pixels(int(row)), order.size, draws, i)
+        if pipeline is not None:
+            image = pipeline(image=np.ascontiguousarray(image))["image"]
+        images[i] = image
+    for erased in np.flatnonzero(draws.erase[:, 2]):
+        top, left, bottom, right = (draws.erase[erased] * order.size).round().astype(int)
+        images[erased, top:bottom, left:right] = GREY
+    return Batch(torch.from_numpy(images)[None], torch.from_numpy(draws.colour), torch.from_numpy(order.rows))
+
+
+def evaluation_batch(store: ImageStore, order: Order) -> Batch:
+    """All views of `order.rows`, each image fetched once; padding (-1) stays black."""
+    images = np.zeros((len(order.views), len(order.rows), order.size, order.size, 3), np.uint8)
+    for i, row in enumerate(order.rows[order.rows >= 0]):  # padding is at the end
+        pixels = store.pixels(int(row))
+        for v, view in enumerate(order.views):
+            images[v, i] = centre_view(pixels, order.size, order.crop / view.zoom, view.position)
+    return Batch(torch.from_numpy(images), None, torch.from_numpy(order.rows))
+
+
+def batches(store: ImageStore, orders: Iterable[Order], workers: int, pin: bool = False) -> Iterator[Batch]:
+    """The batches of `orders`, in order, made by `workers` processes (0: in this one).
+
+    Raises UserError for the first image that cannot be read.
+    """
+    loader: Any = torch.utils.data.DataLoader(
+        OrderedImages(store),
+        batch_size=None,  # an order is a whole batch already
+        sampler=orders,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def evaluation_orders(
+    rows: np.ndarray,
+    batch_size: int,
+    size: int,
+    crop: float,
+    views: tuple[View, ...] = (View(),),
+    rank: int = 0,
+    world: int = 1,
+) -> list[Order]:
+    """Orders that visit each of `rows` once, this process' share, every batch full (padded with -1).
+
+    All processes get the same number of batches, so that collective calls match.
+    """
+    total = batch_size * world
+    padded = np.full(-(-len(rows) // total) * total, -1, np.int64)
+    padded[: len(rows)] = rows
+    shares = padded.reshape(-1, world, batch_size)[:, rank]
+    return [Order(share, size, crop=crop, views=views) for share in shares]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def to_input(images: Tensor, mean: Tensor, std: Tensor, colour: Tensor | None = None) -> Tensor:
+    """uint8 (B, S, S, 3) -> normalised float32 (B, 3, S, S), channels_last, with the colour jitter folded in.
+
+    mean, std: (3,) on the device of `images`, for pixels in 0..1. colour: (B, 3, 4) from `augment.colour_matrix`.
+    Colour jitter and normalisation are one matrix per image: (M rgb/255 + t - mean) / std.
+    """
+    if colour is None:
+        return images.permute(0, 3, 1, 2).float().sub(255 * mean[:, None, None]).div(255 * std[:, None, None])
+    linear = (colour[:, :, :3] / (255 * std[:, None])).transpose(1, 2)
+    offset = (colour[:, :, 3] - mean) / std
+    count, size = images.shape[:2]
+    x = torch.baddbmm(offset[:, None], images.view(count, -1, 3).float(), linear)
+    return x.view(count, size, size, 3).permute(0, 3, 1, 2)

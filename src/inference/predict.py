@@ -1,0 +1,67 @@
+"""Probabilities for rows of a table: every row once, in the order asked for, on any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.data.cache import ImageStore
+from src.data.loader import batches, evaluation_orders, to_input
+from src.inference.tta import TestView, apply_symmetry, windows
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    store: ImageStore,
+    rows: np.ndarray,
+    *,
+    accelerator: Any,
+    views: Sequence[TestView],
+    size: int,
+    crop: float,
+    batch_size: int,
+    workers: int,
+    mean: Tensor,
+    std: Tensor,
+) -> np.ndarray:
+    """(N, C) float32 probabilities of `rows` (N,) in their order: the weighted mean over views of the softmax.
+
+    Each image is fetched once for all views. The row number travels with each batch and is gathered with the
+    predictions; that every row came exactly once is asserted before anything is returned.
+    """
+    model.eval()
+    orders = evaluation_orders(
+        rows, batch_size, size, crop, windows(views), accelerator.process_index, accelerator.num_processes
+    )
+    total_weight = sum(view.weight for view in views)
+    which = {window: i for i, window in enumerate(windows(views))}
+    seen, predicted = [], []
+    for batch in batches(store, orders, workers, pin=accelerator.device.type == "cuda"):
+        images = batch.images.to(accelerator.device, non_blocking=True)
+        inputs = [to_input(window, mean, std) for window in images]
+        mixed = torch.zeros((), device=accelerator.device)
+        for view in views:
+            with accelerator.autocast():
+                logits = model(apply_symmetry(inputs[which[view.window]], view))
+            mixed = mixed + view.weight / total_weight * torch.softmax(logits.float(), dim=1)
+        seen.append(batch.rows.to(accelerator.device))
+        predicted.append(mixed)
+    all_rows = accelerator.gather(torch.cat(seen)).cpu().numpy()
+    all_predictions = accelerator.gather(torch.cat(predicted)).cpu().numpy()
+    return in_order(rows, all_rows, all_predictions)
+
+
+def in_order(rows: np.ndarray, seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """`predicted` sorted into the order of `rows`; -1 in `seen` marks padding. Asserts that each row came once."""
+    real = seen >= 0
+    seen, predicted = seen[real], predicted[real]
+    order = np.argsort(seen, kind="stable")
+    place = np.searchsorted(seen[order], rows)
+    assert len(seen) == len(rows), f"{len(seen)} predictions for {len(rows)} rows"
+    assert np.array_equal(seen[order][place], rows), "a row was predicted twice or not at all"
+    return predicted[order][place].astype(np.float32)

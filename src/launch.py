@@ -1,0 +1,99 @@
+"""One process per device: started here for several GPUs, TPU cores or CPU processes, or found already running."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from src.errors import UserError
+
+Start = Callable[..., int]
+
+
+def processes_wanted(wanted: int | str, device: str) -> int:
+    """`auto`: one per GPU, all cores of a TPU (0 stands for "as many as it has"), one on a CPU.
+
+    Under torchrun or accelerate launch (WORLD_SIZE is set) always 1: this process is one of several already.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return 1
+    if wanted != "auto":
+        if not str(wanted).isdigit() or int(wanted) < 1:
+            raise UserError(f"processes={wanted}: give a number from 1, or auto")
+        return int(wanted)
+    if device in ("auto", "tpu") and os.environ.get("ISTPUVM") == "1":
+        return 0
+    return max(1, count_gpus()) if device in ("auto", "cuda") else 1
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs by nvidia-smi: asking torch would initialise CUDA here, after which no process can be forked."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
+    """Call `start(*arguments)` here, or in `processes` new processes; 0, or the exit code of the first that failed.
+
+    torch.multiprocessing instead of torchrun, because torchrun turns every exit code into 1 and a traceback.
+    """
+    if processes == 1:
+        return start(*arguments)
+    if processes == 0:
+        import torch_xla
+
+        torch_xla.launch(_start_on_tpu, args=(start, arguments))
+        return 0
+    import torch.multiprocessing as mp
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+    context = mp.start_processes(
+        _start_ranked, (start, arguments, processes), processes, join=False, start_method="spawn"
+    )
+    assert context is not None
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        for process in context.processes:
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signum)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not context.join():  # ends the others when one fails
+            pass
+    except mp.ProcessExitedException as ended:
+        return ended.exit_code if ended.exit_code > 0 else 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _start_ranked(rank: int, start: Start, arguments: tuple[Any, ...], world: int) -> None:
+    """What a spawned process does: say which of `world` it is, in the environment that Accelerate reads."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
+    sys.exit(start(*arguments))
+
+
+def _start_on_tpu(index: int, start: Start, arguments: tuple[Any, ...]) -> None:
+    code = start(*arguments)
+    if code:
+        sys.exit(code)
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]

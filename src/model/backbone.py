@@ -1,0 +1,72 @@
+"""The network: a timm backbone with a classifier for the competition's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from src.errors import UserError
+from src.model.weights import WeightsSource, check_model_name, load_weights
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    mean: tuple[float, float, float]  # of pixels in 0..1
+    std: tuple[float, float, float]
+
+
+def build_model(
+    name: str,
+    classes: int,
+    source: WeightsSource,
+    *,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    options: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> tuple[nn.Module, Normalisation]:
+    """A timm model with a fresh `classes`-way head, and the normalisation that its weights expect.
+
+    Weights are initialised from `seed` (He initialisation, and zero-gamma on the last norm of each residual block by
+    timm's default, Bag of Tricks 3.1.3) and then replaced as `source` says. Raises UserError for an unknown model,
+    options that the model does not take, or weights that do not fit.
+    """
+    check_model_name(name)
+    torch.manual_seed(seed)
+    arguments = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate, **(options or {})}
+    # only what differs from 0 is passed on: not every timm model takes every argument
+    arguments = {key: value for key, value in arguments.items() if value or key in (options or {})}
+    try:
+        model = _create(name, num_classes=classes, pretrained=source.kind == "hub", **arguments)
+    except TypeError as error:
+        raise UserError(
+            f"model.options={options}: {name} does not take them ({' '.join(str(error).split())})"
+        ) from None
+    if source.path is not None:
+        head = model.pretrained_cfg.get("classifier") or ()
+        load_weights(model, source.path, (head,) if isinstance(head, str) else tuple(head))
+    config = timm.data.resolve_model_data_config(model)
+    return model, Normalisation(tuple(config["mean"]), tuple(config["std"]))
+
+
+def _create(name: str, **arguments: Any) -> Any:
+    """timm.create_model; vision transformers are asked to accept any image size, which progressive resizing needs."""
+    try:
+        return timm.create_model(name, dynamic_img_size=True, **arguments)
+    except TypeError:  # most models accept any size anyway and do not know the argument
+        return timm.create_model(name, **arguments)
+
+
+def check_sizes(name: str, model: Any, sizes: Sequence[int]) -> None:
+    """Raises UserError if `model` is built for one image size only and a stage has another."""
+    config = model.pretrained_cfg
+    only = int(config["input_size"][-1])
+    if config.get("fixed_input_size") and not getattr(model, "dynamic_img_size", False) and set(sizes) != {only}:
+        raise UserError(
+            f"model={name}: takes {only} px only, the stages have {sorted(set(sizes))}; set size={only} stages=[{{}}]"
+        )

@@ -1,0 +1,63 @@
+"""The finished folds of a run as one result: CV table, cv.json and the submission of their mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from src.artefacts import concatenate, finished_folds, fold_folder, fold_mean, load_predictions, read_json, write_json
+from src.competition.grading import grade
+from src.competition.metrics import find_metric, scores
+from src.competition.submission import submission_table, write_submission
+from src.competition.tables import Competition
+from src.config import Config
+from src.recipes.task import solution_path
+
+
+def summarise_run(config: Config, competition: Competition, run: str) -> None:
+    """Write cv.json and submissions/<run>.csv from every finished fold, and print the table and the paths."""
+    runs = Path(config.paths.runs)
+    folds = finished_folds(runs, run)
+    folders = [fold_folder(runs, run, k) for k in folds]
+    metric = find_metric(config.competition.metric)
+    manifests = [read_json(folder / "manifest.json") for folder in folders]
+    oof = concatenate([load_predictions(folder / "oof.npz") for folder in folders])
+    test = fold_mean([load_predictions(folder / "test.npz") for folder in folders])
+    per_fold = [manifest["score"] for manifest in manifests]
+    pooled = scores([metric.name, *config.competition.metrics], oof.labels(), oof.pred)
+    summary = {
+        "run": run,
+        "competition": competition.name,
+        "metric": metric.name,
+        "greater_is_better": metric.greater_is_better,
+        "folds": dict(zip(map(str, folds), per_fold, strict=True)),
+        "mean": float(np.mean(per_fold)),
+        "std": float(np.std(per_fold)),
+        "oof": pooled[metric.name],
+        "scores": pooled,
+        "seconds": sum(manifest["seconds"]["total"] for manifest in manifests),
+    }
+    submission = Path(config.paths.submissions) / f"{run}.csv"
+    table = submission_table(competition.sample, test.ids, test.pred, test.classes.tolist())
+    write_submission(submission, table, competition.sample, test.classes.tolist())
+
+    solution = solution_path(config)
+    if solution is not None:
+        summary["test"] = grade(
+            submission,
+            solution,
+            metric.name,
+            id_column=competition.id_column,
+            target_column=competition.target_column,
+            classes=competition.classes,
+        )[metric.name]
+    write_json(runs / run / "cv.json", summary)
+
+    print(f"\n{run}   {metric.name}")
+    for k, manifest in zip(folds, manifests, strict=True):
+        print(f"  fold {k}   {manifest['score']:.4f}   kept {manifest['kept']}   {manifest['seconds']['total']:.0f} s")
+    print(f"  mean     {summary['mean']:.4f} +- {summary['std']:.4f}   out-of-fold {summary['oof']:.4f}")
+    if "test" in summary:
+        print(f"  test     {summary['test']:.4f}   (hidden labels: {solution})")
+    print(f"wrote {runs / run} and {submission}", flush=True)

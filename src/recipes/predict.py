@@ -1,0 +1,64 @@
+"""Predict the test rows with the finished folds of a run: for a hidden test set, other views or another size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.artefacts import Predictions, finished_folds, fold_folder, fold_mean, read_json
+from src.competition.submission import submission_table, write_submission
+from src.config import Config
+from src.data.cache import ImageStore
+from src.errors import UserError
+from src.inference.predict import predict
+from src.inference.tta import parse_views
+from src.model.backbone import build_model
+from src.model.weights import WeightsSource
+from src.recipes.task import open_competition, run_name
+from src.training.device import loader_workers, make_accelerator
+
+
+def predict_run(config: Config) -> None:
+    """Writes submissions/<run>.csv for the test rows that are under `competition.root` now."""
+    accelerator = make_accelerator(config.device, config.precision)
+    with accelerator.main_process_first():
+        competition = open_competition(config)
+    run, runs = run_name(config), Path(config.paths.runs)
+    folds = finished_folds(runs, run)
+    if not folds:
+        raise UserError(f"run={run}: no fold is finished; train it first")
+    store = ImageStore(competition.root, competition.test_paths, round(config.size / config.eval.crop))
+    parts = []
+    for k in folds:
+        folder = fold_folder(runs, run, k)
+        model, normalisation = build_model(
+            config.model.name,
+            len(competition.classes),
+            WeightsSource("file", folder / "weights.safetensors"),
+            options=config.model.options,
+        )
+        if list(competition.classes) != read_json(folder / "manifest.json")["classes"]:
+            raise UserError(f"run={run}: was trained on other classes than {competition.root} has")
+        pred = predict(
+            model.to(accelerator.device, memory_format=torch.channels_last),
+            store,
+            np.arange(len(competition.test_ids)),
+            accelerator=accelerator,
+            views=parse_views(config.tta),
+            size=config.size,
+            crop=config.eval.crop,
+            batch_size=config.eval.batch_size or 2 * config.batch_size,
+            workers=loader_workers(config.workers),
+            mean=torch.tensor(normalisation.mean, device=accelerator.device),
+            std=torch.tensor(normalisation.std, device=accelerator.device),
+        )
+        parts.append(Predictions(competition.test_ids, pred, competition.classes, np.full(len(pred), k)))
+        accelerator.print(f"fold {k}: {len(pred)} test rows predicted")
+    if accelerator.is_main_process:
+        mean = fold_mean(parts)
+        path = Path(config.paths.submissions) / f"{run}.csv"
+        table = submission_table(competition.sample, mean.ids, mean.pred, mean.classes.tolist())
+        write_submission(path, table, competition.sample, mean.classes.tolist())
+        print(f"wrote {path}")

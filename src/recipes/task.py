@@ -1,0 +1,89 @@
+"""What every recipe starts from: the competition, its folds, and the run's folder with its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.artefacts import finished_folds, read_config, write_config
+from src.competition.digits import make_digits
+from src.competition.folds import load_folds
+from src.competition.metrics import find_metric
+from src.competition.tables import Competition, load_competition
+from src.config import Config, difference
+from src.errors import UserError
+
+DIGITS = "digits"
+
+
+def open_competition(config: Config) -> Competition:
+    """The checked tables of `config.competition`; the embedded digits are made at their default place if need be."""
+    task = config.competition
+    for metric in (task.metric, *task.metrics):
+        find_metric(metric)
+    if not task.root:
+        raise UserError(f"competition.root: where is {task.name}? Give its folder, competition.root=DIR")
+    if task.name == DIGITS and not (Path(task.root) / task.train_csv).exists():
+        make_digits(Path(task.root))
+    return load_competition(
+        name=task.name,
+        root=task.root,
+        train_csv=task.train_csv,
+        test_csv=task.test_csv,
+        sample_csv=task.sample_csv,
+        train_images=task.train_images,
+        test_images=task.test_images,
+        id_column=task.id_column,
+        target_column=task.target_column,
+        group_column=task.group_column,
+        submission=task.submission,
+    )
+
+
+def open_folds(config: Config, competition: Competition) -> np.ndarray:
+    """(N,) int64 fold of each training row, from the fold file or written to it."""
+    path = Path(config.folds.file or Path(config.paths.folds) / f"{competition.name}.csv")
+    return load_folds(path, competition, config.folds.n, config.folds.seed, config.folds.kind)
+
+
+def solution_path(config: Config) -> Path | None:
+    """The hidden labels, if they are configured and there; a relative path counts from the competition's root."""
+    if config.competition.solution is None:
+        return None
+    path = Path(config.competition.root) / config.competition.solution
+    return path if path.is_file() else None
+
+
+def run_name(config: Config) -> str:
+    name = config.run or f"{config.competition.name}-{config.model.name.split('.')[0]}"
+    if Path(name).name != name or name.startswith("."):
+        raise UserError(f"run={name}: must be a plain folder name")
+    return name
+
+
+def claim_run(config: Config, run: str) -> Path:
+    """The run's folder with its config.yaml. Raises UserError if the run exists with another configuration."""
+    folder = Path(config.paths.runs) / run
+    values, file = plain(config), folder / "config.yaml"
+    if file.is_file():
+        changed = difference(read_config(file), values)
+        started = finished_folds(Path(config.paths.runs), run) or any(folder.glob("fold*/checkpoints/*.ckpt"))
+        if changed and started:
+            raise UserError(
+                f"run={run}: {folder} was made with another configuration ({'; '.join(changed[:4])}"
+                f"{' …' if len(changed) > 4 else ''}); choose another name with run=NAME, or delete the folder"
+            )
+        if not changed:
+            return folder
+    write_config(file, values)
+    return folder
+
+
+def plain(config: Config) -> Mapping[str, Any]:
+    """The configuration as nested mappings and lists, as it is read back from config.yaml."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))

@@ -1,0 +1,84 @@
+"""Averages of the weights along the run, and fresh BatchNorm statistics for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def make_ema(model: nn.Module, decay: float) -> Any:
+    """timm's `ModelEmaV3`: parameters and float buffers, ema = d·ema + (1-d)·w, `.update(model, step)` each step.
+
+    Warm-up of the decay: d = min(decay, 1 - (1 + step/10)^-1), about (1 + t)/(10 + t), so that the average of a short
+    run is not dominated by its first weights. The counter is the run's own step, so a resume only has to restore
+    the weights; torch's AveragedModel keeps it on the device and waits for it at every step.
+    """
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)
+
+
+def make_swa(model: nn.Module) -> Any:
+    """torch's `AveragedModel`: the plain mean of the weights at each `.update_parameters(model)` (1803.05407)."""
+    from torch.optim.swa_utils import AveragedModel
+
+    return AveragedModel(model)
+
+
+def has_batchnorm(model: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+@torch.no_grad()
+def refresh_batchnorm(model: nn.Module, inputs: Iterable[Tensor], reduce: Any = None) -> None:
+    """Replace the running mean and variance of every BatchNorm by the population's (precise BN, 2105.07576).
+
+    inputs: (B, 3, S, S) training batches, in train mode but without gradients. Over k batches of b values per channel
+    the population has mean E[x] and variance E[x²] - E[x]², unbiased by n/(n-1) as torch keeps it. `reduce` sums a
+    tensor over all processes (None: one process). torch's `update_bn` averages the batches' variances instead, which
+    leaves out the variance between batches, and it does not talk to other processes.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not layers:
+        return
+    sums = {layer: torch.zeros(3, layer.num_features, dtype=torch.float64) for layer in layers}
+
+    def count(layer: Any, arguments: tuple[Tensor, ...]) -> None:
+        values = arguments[0].detach().transpose(0, 1).flatten(1).float()
+        n, mean = values.shape[1], values.mean(1)
+        square = values.var(1, unbiased=False) + mean.square()
+        sums[layer] += n * torch.stack([torch.ones_like(mean), mean, square]).cpu().double()
+
+    hooks = [layer.register_forward_pre_hook(count) for layer in layers]
+    was_training = model.training
+    with _frozen_statistics(layers):
+        model.train()
+        for x in inputs:
+            model(x)
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    for layer in layers:
+        assert layer.running_mean is not None and layer.running_var is not None
+        total = reduce(sums[layer].to(layer.running_mean.device)).cpu() if reduce else sums[layer]
+        n, mean, square = total[0], total[1] / total[0], total[2] / total[0]
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_((square - mean.square()) * n / (n - 1).clamp(min=1))
+
+
+@contextmanager
+def _frozen_statistics(layers: list[_BatchNorm]) -> Iterator[None]:
+    """Momentum 0 while the block runs: batch statistics normalise, running ones stay."""
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

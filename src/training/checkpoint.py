@@ -1,0 +1,60 @@
+"""The state of an unfinished fold on disk: written atomically, the last few kept, the newest readable one loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NAME = re.compile(r"step(\d+)\.ckpt")
+
+
+def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int = 2) -> Path:
+    """Write `state` (tensors, numbers, strings, dicts, lists) as step<step>.ckpt and drop all but the newest `keep`.
+
+    Written to a temporary name, flushed to disk, then renamed: a kill at any moment leaves the previous one whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, temporary = folder / f"step{step:08d}.ckpt", folder / f".step{step:08d}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # disk full: do not leave the half-written file in the way
+        raise
+    for old in checkpoints(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Newest first."""
+    found = [path for path in folder.glob("step*.ckpt") if NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def load_checkpoint(folder: Path, say: Any = print) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None. A damaged one is reported and passed over.
+
+    weights_only: a checkpoint file from a stranger cannot run code.
+    """
+    for path in checkpoints(folder):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # truncated or foreign: the one before it is still good
+            say(f"{path} cannot be read ({type(error).__name__}); trying the one before it")
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    for path in [*folder.glob("step*.ckpt"), *folder.glob(".step*.tmp")]:
+        path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,24 @@
+"""Losses on soft targets (B, C), which labels, smoothing, mixup and a teacher share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def soft_targets(labels: Tensor, classes: int, smoothing: float = 0.0, kind: str = "others") -> Tensor:
+    """(B,) int64 -> (B, C) float32 rows that sum to 1.
+
+    kind `others`: 1-ε on the true class and ε/(K-1) on each other, as in Bag of Tricks 5.2.
+    kind `all`: ε/K on every class and 1-ε more on the true one, as in torch and Inception-v3 (1512.00567).
+    """
+    hot = F.one_hot(labels, classes).float()
+    if kind == "others":
+        return hot * (1 - smoothing) + (1 - hot) * smoothing / max(1, classes - 1)
+    return hot * (1 - smoothing) + smoothing / classes
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch of -Σ targets·log softmax(logits), computed in fp32 whatever the precision of the model."""
+    return torch.sum(-targets * F.log_softmax(logits.float(), dim=1), dim=1).mean()

@@ -1,0 +1,37 @@
+"""The optimiser and its parameter groups, from timm and torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from src.errors import UserError, nearest
+
+
+def build_optimizer(
+    model: nn.Module, name: str, *, weight_decay: float, momentum: float = 0.9, decay_bias: bool = False
+) -> torch.optim.Optimizer:
+    """Any optimiser that timm knows (sgd is Nesterov's), with lr 1.0: the loop sets the rate of each step.
+
+    Unless decay_bias, weight decay acts on weights of convolutions and linear layers only, not on biases and norm
+    parameters (Bag of Tricks 3.1.4). Raises UserError with the nearest name for an unknown one.
+    """
+    from timm.optim import create_optimizer_v2, list_optimizers
+
+    known = [str(other) for other in list_optimizers()]
+    if name not in known:
+        raise UserError(f"optimizer.name={name}: no such optimiser{nearest(name, known)}")
+    return create_optimizer_v2(
+        model, opt=name, lr=1.0, weight_decay=weight_decay, momentum=momentum, filter_bias_and_bn=not decay_bias
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """`lr_scale` (timm's layer-wise decay) is honoured where a group has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
+def scaled_rate(base: float, total_batch: int) -> float:
+    """Linear scaling: `base` is the rate per 256 examples of an optimiser step (Goyal et al. 1706.02677)."""
+    return base * total_batch / 256

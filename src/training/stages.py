@@ -1,0 +1,174 @@
+"""The plan of a run: stages with fixed first and last steps, and the batch that belongs to each step.
+
+A batch is a function of (seed, step): the plan needs no state, so a resume at any step goes on with the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from src.data.augment import Augment
+from src.data.loader import Order
+from src.errors import UserError
+from src.training.schedule import duration
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps start .. stop-1 of the run on `rows` (n,) int64 at `size` pixels; batch_size is per process."""
+
+    number: int
+    start: int
+    stop: int
+    size: int
+    rows: np.ndarray
+    batch_size: int
+    augment: float
+    total_batch: int  # batch_size x processes x accumulation: what one optimiser step sees
+
+    @property
+    def epoch_steps(self) -> int:
+        return max(1, round(len(self.rows) / self.total_batch))
+
+    def describe(self) -> str:
+        return (
+            f"stage {self.number + 1}: {self.stop - self.start} steps, {len(self.rows)} rows, {self.size} px, "
+            f"batch {self.total_batch}, augment {self.augment:g}"
+        )
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage as configured; see `config.StageConfig`."""
+
+    length: str = "100%"
+    size: float = 1.0
+    rows: float = 1.0
+    classes: int | None = None
+    batch_size: int | None = None
+    augment: float = 1.0
+
+
+def plan(
+    specs: Sequence[StageSpec],
+    *,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    epochs: float,
+    size: int,
+    batch_size: int,
+    processes: int = 1,
+    accumulate: int = 1,
+    seed: int = 0,
+    scale: float = 1.0,
+) -> list[Stage]:
+    """The stages of one fold.
+
+    rows: (N,) int64 training rows of the fold; labels: (N,) their classes. A share of the run is a share of its
+    examples, epochs x N. scale shortens every stage alike (time budget). Raises UserError naming the stage.
+    """
+    stages: list[Stage] = []
+    for number, spec in enumerate(specs):
+        key = f"stages[{number}]"
+        if not 0 < spec.rows <= 1 or not 0 <= spec.augment <= 1 or spec.size <= 0:
+            raise UserError(f"{key}: rows must be in 0..1, augment in 0..1 and size above 0")
+        chosen = rows[subset(labels, spec.rows, spec.classes, seed)]
+        per_process = spec.batch_size or batch_size
+        total_batch = per_process * processes * accumulate
+        steps = duration(
+            spec.length,
+            total=round(epochs * len(rows) / total_batch),
+            epoch=len(chosen) / total_batch,
+            key=f"{key}.length",
+        )
+        start = stages[-1].stop if stages else 0
+        stages.append(
+            Stage(
+                number=number,
+                start=start,
+                stop=start + max(1, round(steps * scale)),
+                size=pixels(spec.size, size),
+                rows=chosen,
+                batch_size=per_process,
+                augment=spec.augment,
+                total_batch=total_batch,
+            )
+        )
+    return stages
+
+
+def pixels(value: float, size: int) -> int:
+    """A share of `size` (up to 2.0), rounded to a multiple of 8 from 48 px on, or a number of pixels."""
+    if value > 2:
+        return round(value)
+    share = value * size
+    return size if value == 1 else max(8, round(share / 8) * 8 if share >= 48 else round(share / 4) * 4)
+
+
+def subset(labels: np.ndarray, share: float, classes: int | None = None, seed: int = 0) -> np.ndarray:
+    """Positions (n,) int64, ascending, of a stratified share of the rows, of the `classes` most frequent classes.
+
+    Each class is shuffled once by `seed` and the first part of it is taken, so the same seed gives the same rows and a
+    smaller share is contained in a larger one; so are fewer classes in more.
+    """
+    order = np.random.default_rng((seed, 1)).permutation(len(labels))
+    counts = np.bincount(labels)
+    kept = np.argsort(-counts, kind="stable")[: classes or len(counts)]
+    rank = np.empty(len(labels), np.int64)  # of each row within its class, in shuffled order
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.flatnonzero((rank < np.ceil(share * counts)[labels]) & np.isin(labels, kept))
+
+
+def step_rows(stage: Stage, step: int, seed: int) -> np.ndarray:
+    """(total_batch,) rows of one optimiser step: the next ones in an endless stream of reshuffled passes.
+
+    Passes follow each other without a gap, so every batch is full and each row comes once per pass.
+    """
+    first = (step - stage.start) * stage.total_batch
+    positions = np.arange(first, first + stage.total_batch)
+    passes, within = np.divmod(positions, len(stage.rows))
+    found = np.empty(stage.total_batch, np.int64)
+    for number in np.unique(passes):
+        shuffled = _shuffled(len(stage.rows), (seed, 2, stage.number, int(number)))
+        found[passes == number] = shuffled[within[passes == number]]
+    return stage.rows[found]
+
+
+@lru_cache(maxsize=4)
+def _shuffled(count: int, seed: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(count)
+
+
+def training_orders(
+    stages: Sequence[Stage], augment: Augment, seed: int, first: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[Order]:
+    """This process' micro-batches from step `first` to the end of the last stage, in order."""
+    for stage in stages:
+        for step in range(max(first, stage.start), stage.stop):
+            rows = step_rows(stage, step, seed).reshape(-1, world, stage.batch_size)
+            for micro in range(len(rows)):
+                yield Order(
+                    rows[micro, rank], stage.size, augment.at_strength(stage.augment), (seed, 3, step, micro, rank)
+                )
+
+
+def stage_at(stages: Sequence[Stage], step: int) -> Stage:
+    return next(stage for stage in stages if step < stage.stop)
+
+
+def is_epoch_end(stages: Sequence[Stage], step: int, every: int = 1) -> bool:
+    """Whether `step` is the last of an epoch of its stage, or of the stage itself."""
+    stage = stage_at(stages, step)
+    done = step + 1 - stage.start
+    return done % (stage.epoch_steps * every) == 0 or step + 1 == stage.stop
+
+
+def fit_to_budget(stages: Sequence[Stage], step_seconds: Sequence[float], seconds: float) -> float:
+    """The factor, at most 1, that makes the stages' steps fit into `seconds` at the measured time per step."""
+    needed = sum((stage.stop - stage.start) * each for stage, each in zip(stages, step_seconds, strict=True))
+    return min(1.0, max(0.0, seconds) / needed)

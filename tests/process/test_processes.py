@@ -1,0 +1,148 @@
+"""Real processes: two that train as one, and one that is killed and goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.artefacts import load_predictions
+from src.cli import main
+
+pytestmark = pytest.mark.process
+REPO = Path(__file__).resolve().parent.parent.parent
+Start = Callable[..., "subprocess.Popen[str]"]
+Command = Callable[..., list[str]]
+STAGES = "stages=[{length: 40%, size: 0.75, rows: 0.5}, {length: 60%}]"
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=240)
+    return process.returncode, output
+
+
+def same_predictions(a: Path, b: Path, exactly: bool) -> None:
+    for name in ("oof.npz", "test.npz"):
+        one, other = load_predictions(a / name), load_predictions(b / name)
+        assert list(one.ids) == list(other.ids)
+        if exactly:
+            np.testing.assert_array_equal(one.pred, other.pred)
+        else:
+            np.testing.assert_allclose(one.pred, other.pred, atol=1e-5)
+
+
+def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: Path, mini_digits: Path) -> None:
+    code, output = finish(start("competition=digits", "processes=2", "device=cpu", "batch_size=8"))
+    assert code == 0, output
+    assert "2 x cpu" in output
+    assert output.count("fold 0: accuracy") == 1, "only the first process talks"
+    oof = load_predictions(tmp_path / "runs" / "r" / "fold0" / "oof.npz")
+    folds = pd.read_csv(tmp_path / "folds" / "mini.csv", dtype={"id": str})
+    assert sorted(oof.ids) == sorted(folds.loc[folds["fold"] == 0, "id"])
+
+    # the same weights predict the same files with one process as with two
+    submission = tmp_path / "submissions" / "r.csv"
+    for processes in (1, 2):
+        submission.unlink()
+        words = [f"paths.runs={tmp_path / 'runs'}", "run=r", f"processes={processes}", "batch_size=7", "device=cpu"]
+        run = subprocess.run(
+            [sys.executable, "-m", "src.cli", "predict", *words], cwd=REPO, capture_output=True, text=True, timeout=240
+        )
+        assert run.returncode == 0, run.stderr
+        if processes == 1:
+            first = submission.read_text()
+    assert submission.read_text() == first
+
+
+def test_two_processes_learn_what_one_learns(start: Start, tmp_path: Path) -> None:
+    """The same total batch gives the same gradients up to BatchNorm, so the network without it ends at the same place."""
+    plain = [
+        "competition=digits",
+        "model=test_vit2",
+        "size=32",
+        "stages=[{}]",
+        "average.swa=false",
+        "augment.rotate=0",
+        "augment.shear=0",
+    ]
+    plain += ["augment.zoom=0", "augment.shift=0", "optimizer.lr=0.05"]
+    code, output = finish(start(*plain, "run=two", "processes=2", "device=cpu", "batch_size=8"))
+    assert code == 0, output
+    code, output = finish(start(*plain, "run=one", "processes=1", "device=cpu", "batch_size=16"))
+    assert code == 0, output
+    same_predictions(tmp_path / "runs" / "one" / "fold0", tmp_path / "runs" / "two" / "fold0", exactly=False)
+
+
+def test_torchrun_and_a_mistake_keep_their_exit_codes(start: Start, command: Command, tmp_path: Path) -> None:
+    code, output = finish(start("competition=digits", "processes=2", "device=cpu", "tta=nonsense"))
+    assert code == 2, output
+    assert output.count("error: tta=nonsense") == 1
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "src.cli"]
+        + command("competition=digits", "epochs=1", "device=cpu"),
+        cwd=REPO, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "2 x cpu" in run.stdout
+    assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(("how", "expected"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_goes_on_where_it_was(start: Start, tmp_path: Path, how: signal.Signals, expected: int) -> None:
+    """Stopped in the second stage and started again: the predictions are those of the unbroken run, bit by bit."""
+    words = ["competition=digits", STAGES, "epochs=10", "mix.mixup=0.2", "model.drop_rate=0.2"]
+    code, output = finish(start(*words, "run=whole"))
+    assert code == 0, output
+
+    process = start(*words, "run=broken")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("stage 2/2"):
+            process.send_signal(how)
+            break
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == expected, rest
+    assert not (tmp_path / "runs" / "broken" / "fold0" / "manifest.json").exists()
+    if expected > 0:
+        assert "the same command goes on from there" in rest
+
+    code, output = finish(start(*words, "run=broken"))
+    assert code == 0, output
+    assert "going on at step" in output
+    same_predictions(tmp_path / "runs" / "whole" / "fold0", tmp_path / "runs" / "broken" / "fold0", exactly=True)
+    whole, broken = (pd.read_csv(tmp_path / "runs" / run / "fold0" / "history.csv") for run in ("whole", "broken"))
+    columns = ["step", "stage", "size", "rate", "loss", "accuracy"]
+    pd.testing.assert_frame_equal(whole[columns], broken[columns])
+
+
+def test_an_unfinished_run_with_another_configuration_is_refused(start: Start, command: Command, capsys) -> None:
+    process = start("competition=digits", "epochs=30")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("stage 1/2"):
+            process.send_signal(signal.SIGTERM)
+            break
+    assert finish(process)[0] == 143
+    assert main(command("competition=digits", "epochs=20")) == 2
+    assert "epochs: 30.0 -> 20.0" in capsys.readouterr().err
+
+
+def test_wandb_offline_keeps_curves_and_says_how_to_sync(start: Start, tmp_path: Path) -> None:
+    code, output = finish(
+        start("competition=digits", "epochs=1", "wandb.mode=offline", environment={"WANDB_API_KEY": ""})
+    )
+    assert code == 0, output
+    assert "wandb sync " in output
+    folder = Path(output.split("wandb sync ")[1].splitlines()[0])
+    files = list((folder if folder.is_absolute() else REPO / folder).glob("run-*.wandb"))
+    assert len(files) == 1
+    content = files[0].read_bytes()
+    for recorded in (b"r/fold0", b"accuracy", b"confusion", b"augment-stage1-20px", b"per class"):
+        assert recorded in content, recorded
