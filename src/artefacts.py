@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,11 @@ from typing import Any
 import numpy as np
 
 from src.errors import UserError, first_few
+
+# What numpy raises for files that are cut short, altered or something else under this name.
+DAMAGED = (
+    KeyError, ValueError, OSError, AttributeError, AssertionError, EOFError, TypeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,10 +63,8 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
     }
     if predictions.target is not None:
         arrays["target"] = predictions.target.astype(str)
-    temporary = _temporary(path)
-    with open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
-    os.replace(temporary, path)
 
 
 def load_predictions(path: Path) -> Predictions:
@@ -69,12 +76,13 @@ def load_predictions(path: Path) -> Predictions:
         return Predictions(arrays["ids"], arrays["pred"], arrays["classes"], arrays["fold"], arrays.get("target"))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; has the run finished?") from None
-    except (KeyError, ValueError, OSError, AttributeError, AssertionError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: not a predictions file ({error})") from None
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
     """Out-of-fold predictions of several folds as one table; raises if an id is in two of them."""
+    _require_same_classes(parts)
     targets = [part.target for part in parts]
     return Predictions(
         np.concatenate([part.ids for part in parts]),
@@ -87,6 +95,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 def fold_mean(parts: Sequence[Predictions]) -> Predictions:
     """Test predictions averaged over folds, aligned by id to the first part's order. `fold` is -1."""
+    _require_same_classes(parts)
     first = parts[0]
     stacked = np.stack([align(part, first.ids).pred for part in parts])
     return Predictions(
@@ -95,6 +104,15 @@ def fold_mean(parts: Sequence[Predictions]) -> Predictions:
         first.classes,
         np.full(len(first.ids), -1 if len(parts) > 1 else int(first.fold[0]) if len(first.fold) else -1),
     )
+
+
+def _require_same_classes(parts: Sequence[Predictions]) -> None:
+    for part in parts[1:]:
+        if not np.array_equal(part.classes, parts[0].classes):
+            raise UserError(
+                f"predictions have other classes, or in another order: {first_few(parts[0].classes.tolist())} against "
+                f"{first_few(part.classes.tolist())}; they are not of one competition"
+            )
 
 
 def align(predictions: Predictions, ids: np.ndarray) -> Predictions:
@@ -124,11 +142,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name, then rename: a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -146,9 +161,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """One line per validated epoch, csv."""
     columns = list(dict.fromkeys(key for row in history for key in row))
-    lines = [",".join(columns)] + [
-        ",".join(f"{row.get(key, ''):g}" if key in row else "" for key in columns) for row in history
-    ]
+    lines = [",".join(columns)] + [",".join(repr(row[key]) if key in row else "" for key in columns) for row in history]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -156,9 +169,8 @@ def save_weights(path: Path, state: Mapping[str, Any], metadata: Mapping[str, st
     """A state dict as safetensors; `metadata` is readable without loading the tensors."""
     from safetensors.torch import save_file
 
-    temporary = _temporary(path)
-    save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata=dict(metadata))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata=dict(metadata))
 
 
 def fold_folder(runs: Path, run: str, fold: int) -> Path:
@@ -175,9 +187,22 @@ def finished_folds(runs: Path, run: str) -> list[int]:
     return sorted(int(number) for number in found if number.isdigit())
 
 
-def _temporary(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; it takes the place of `path` when the block ends well.
+
+    A reader sees the old file or the new one, never half of one; if the block or the disk fails, the old file stays
+    and nothing is left beside it. Makes the folder if need be. Raises UserError if the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free some disk") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -7,10 +7,12 @@ refuses unknown keys and bad values with the valid choices, so a typo never trai
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from src.errors import UserError, nearest
@@ -20,7 +22,7 @@ from src.errors import UserError, nearest
 class CompetitionConfig:
     """What the task is: a folder in Kaggle layout."""
 
-    name: str = ""
+    name: str = ""  # empty: the name of the root folder
     root: str = ""  # the folder that holds the csv files and images
     train_csv: str = "train.csv"
     test_csv: str = "test.csv"  # may be missing: the sample submission then names the test rows
@@ -194,6 +196,17 @@ class Config:
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
+LIMITS = {
+    "seed": "must not be negative",
+    "folds.n": "it takes at least 2 folds",
+    "average.bn_batches": "must be at least 1",
+    "checkpoint.keep": "must be at least 1",
+    "eval.every": "must be at least 1",
+    "eval.crop": "must be above 0, up to 1",
+    "optimizer.accumulate": "must be at least 1",
+    "augment.crop_area": "expected [smallest, largest] share of the image, above 0, up to 1",
+    "augment.crop_ratio": "expected [smallest, largest] width / height, above 0",
+}
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
@@ -203,17 +216,39 @@ RUNTIME_KEYS = (
 
 def defaults() -> dict[str, Any]:
     """The default of every key as a plain nested mapping, the base that presets and the command line override."""
-    return dataclasses.asdict(Config())
+    return plain(Config())
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """A configuration as nested mappings and lists, as it is read back from config.yaml."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def build(values: Mapping[str, Any]) -> Config:
     """A checked `Config` from a nested mapping. Raises `UserError` that names the key and the valid choices."""
-    config = _build(Config, values, "")
+    config: Config = _build(Config, values, "")
+    if not config.competition.name and config.competition.root:
+        named = dataclasses.replace(config.competition, name=Path(config.competition.root).resolve().name)
+        config = dataclasses.replace(config, competition=named)
     if not config.stages:
         raise UserError("stages: the list is empty; give at least one stage, e.g. stages=[{}]")
     for key in ("epochs", "size", "batch_size"):
         if getattr(config, key) <= 0:
             raise UserError(f"{key}={getattr(config, key)}: must be above 0")
+    for key, bad in (
+        ("seed", config.seed < 0),
+        ("folds.n", config.folds.n < 2),
+        ("average.bn_batches", config.average.bn_batches < 1),
+        ("checkpoint.keep", config.checkpoint.keep < 1),
+        ("eval.every", config.eval.every < 1),
+        ("eval.crop", not 0 < config.eval.crop <= 1),
+        ("optimizer.accumulate", config.optimizer.accumulate < 1),
+        ("augment.crop_area", not 0 < config.augment.crop_area[0] <= config.augment.crop_area[1] <= 1),
+        ("augment.crop_ratio", not 0 < config.augment.crop_ratio[0] <= config.augment.crop_ratio[1]),
+    ):
+        if bad:
+            section, _, leaf = key.rpartition(".")
+            raise UserError(f"{key}={getattr(getattr(config, section) if section else config, leaf)}: {LIMITS[key]}")
     if isinstance(config.fold, str) and config.fold != "all":
         raise UserError(f"fold={config.fold}: give a fold number or all")
     return config

@@ -7,8 +7,6 @@ number instead of a shifted table, and 0.3 s of import is saved.
 from __future__ import annotations
 
 import csv
-import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from src.artefacts import replacing
 from src.errors import UserError, first_few, nearest
 
 
@@ -95,16 +94,8 @@ def replace_file(path: Path, write: Callable[[TextIO], Any]) -> None:
 
     Makes the folder if need be. If `write` raises, the old file stays. Raises UserError if the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            write(file)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free the place or choose another") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        write(file)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Everything random is drawn in `sample` from a generator that the caller seeds pe
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ PRINCIPAL_COLOURS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], np.float32
 ) * np.array([0.2175, 0.0188, 0.0045], np.float32)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-RGB_TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]], np.float32)
+RGB_TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
 YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ).astype(np.float32)
 
 
@@ -212,8 +213,10 @@ def albumentations_pipeline(specs: tuple[dict[str, Any], ...]) -> Any:
         if transform is None:
             raise UserError(f"augment.albumentations: no transform {name!r}{nearest(name, dir(albumentations))}")
         try:
-            transforms.append(transform(**(arguments or {})))
-        except (TypeError, ValueError) as error:
+            with warnings.catch_warnings():  # it only warns of an unknown argument, and would go on without it
+                warnings.filterwarnings("error", message="Argument")
+                transforms.append(transform(**(arguments or {})))
+        except (TypeError, ValueError, UserWarning) as error:
             raise UserError(f"augment.albumentations: {name}: {' '.join(str(error).split())}") from None
     return albumentations.Compose(transforms)
 

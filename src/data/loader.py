@@ -95,8 +95,10 @@ def evaluation_batch(store: ImageStore, order: Order) -> Batch:
     return Batch(torch.from_numpy(images), None, torch.from_numpy(order.rows))
 
 
-def batches(store: ImageStore, orders: Iterable[Order], workers: int, pin: bool = False) -> Iterator[Batch]:
-    """The batches of `orders`, in order, made by `workers` processes (0: in this one).
+def batches(
+    store: ImageStore, orders: Iterable[Order], workers: int, device: torch.device | None = None
+) -> Iterator[Batch]:
+    """The batches of `orders`, in order, made by `workers` processes (0: in this one), for a consumer on `device`.
 
     Raises UserError for the first image that cannot be read.
     """
@@ -106,13 +108,19 @@ def batches(store: ImageStore, orders: Iterable[Order], workers: int, pin: bool 
         sampler=orders,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_as_it_is,
-        pin_memory=pin,
+        pin_memory=device is not None and device.type == "cuda",
         prefetch_factor=4 if workers else None,
     )
     for batch in loader:
         if isinstance(batch, UserError):
             raise batch
         yield batch
+        if device is not None and device.type == "xla":
+            # XLA records operations until told to run them: asking for the next batch ends a step, as in
+            # torch_xla's own MpDeviceLoader (which cannot carry our named tuples)
+            import torch_xla
+
+            torch_xla.sync()
 
 
 def evaluation_orders(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.data.cache import ImageStore
 from src.data.loader import batches, evaluation_orders, to_input
-from src.inference.tta import TestView, apply_symmetry, windows
+from src.inference.tta import Pose, apply_symmetry, windows
 
 
 @torch.inference_mode()
@@ -21,7 +21,7 @@ def predict(
     rows: np.ndarray,
     *,
     accelerator: Any,
-    views: Sequence[TestView],
+    views: Sequence[Pose],
     size: int,
     crop: float,
     batch_size: int,
@@ -35,13 +35,14 @@ def predict(
     predictions; that every row came exactly once is asserted before anything is returned.
     """
     model.eval()
+    assert len(rows), "no rows to predict"
     orders = evaluation_orders(
         rows, batch_size, size, crop, windows(views), accelerator.process_index, accelerator.num_processes
     )
     total_weight = sum(view.weight for view in views)
     which = {window: i for i, window in enumerate(windows(views))}
     seen, predicted = [], []
-    for batch in batches(store, orders, workers, pin=accelerator.device.type == "cuda"):
+    for batch in batches(store, orders, workers, accelerator.device):
         images = batch.images.to(accelerator.device, non_blocking=True)
         inputs = [to_input(window, mean, std) for window in images]
         mixed = torch.zeros((), device=accelerator.device)
@@ -60,8 +61,8 @@ def in_order(rows: np.ndarray, seen: np.ndarray, predicted: np.ndarray) -> np.nd
     """`predicted` sorted into the order of `rows`; -1 in `seen` marks padding. Asserts that each row came once."""
     real = seen >= 0
     seen, predicted = seen[real], predicted[real]
-    order = np.argsort(seen, kind="stable")
-    place = np.searchsorted(seen[order], rows)
     assert len(seen) == len(rows), f"{len(seen)} predictions for {len(rows)} rows"
+    order = np.argsort(seen, kind="stable")
+    place = np.searchsorted(seen[order], rows).clip(max=len(rows) - 1)
     assert np.array_equal(seen[order][place], rows), "a row was predicted twice or not at all"
     return predicted[order][place].astype(np.float32)

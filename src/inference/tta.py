@@ -12,7 +12,7 @@ from src.data.loader import View
 from src.errors import UserError, nearest
 
 
-class TestView(NamedTuple):
+class Pose(NamedTuple):
     """A window of the image (`View`, cut by the loader), a symmetry of the square applied to it, and its weight."""
 
     window: View = View()
@@ -24,17 +24,17 @@ class TestView(NamedTuple):
 
 CENTRE = View()
 CORNERS = [View((y, x)) for y in (0.0, 1.0) for x in (0.0, 1.0)]
-VIEWS: dict[str, list[TestView]] = {
-    "none": [TestView()],
-    "flip": [TestView(), TestView(flip=True)],
-    "d4": [TestView(CENTRE, f, v, t) for t in (False, True) for v in (False, True) for f in (False, True)],
-    "crops": [TestView(window, f) for window in [CENTRE, *CORNERS] for f in (False, True)],
-    "scales": [TestView(View(zoom=z), f) for z in (1.0, 0.875, 1.15) for f in (False, True)],
-    "shifts": [TestView(View((y, x), zoom=1.15)) for y in (0.2, 0.8) for x in (0.2, 0.8)] + [TestView(weight=2.0)],
+VIEWS: dict[str, list[Pose]] = {
+    "none": [Pose()],
+    "flip": [Pose(), Pose(flip=True)],
+    "d4": [Pose(CENTRE, f, v, t) for t in (False, True) for v in (False, True) for f in (False, True)],
+    "crops": [Pose(window, f) for window in [CENTRE, *CORNERS] for f in (False, True)],
+    "scales": [Pose(View(zoom=z), f) for z in (1.0, 0.875, 1.15) for f in (False, True)],
+    "shifts": [Pose(View((y, x), zoom=1.15)) for y in (0.2, 0.8) for x in (0.2, 0.8)] + [Pose(weight=2.0)],
 }
 
 
-def parse_views(tta: str | Sequence[Mapping[str, Any]]) -> list[TestView]:
+def parse_views(tta: str | Sequence[Mapping[str, Any]]) -> list[Pose]:
     """The views of a preset name, or of a list such as [{flip: true, weight: 0.5}, {position: [0, 1], zoom: 1.2}].
 
     Raises UserError for an unknown preset or field.
@@ -43,26 +43,43 @@ def parse_views(tta: str | Sequence[Mapping[str, Any]]) -> list[TestView]:
         if tta not in VIEWS:
             raise UserError(f"tta={tta}: choose one of {', '.join(VIEWS)}, or a list of views{nearest(tta, VIEWS)}")
         return VIEWS[tta]
-    views = []
-    for number, spec in enumerate(tta):
-        valid = ("position", "zoom", "flip", "vflip", "transpose", "weight")
-        fields = dict(spec) if isinstance(spec, Mapping) else {"?": spec}
-        for field in fields:
-            if field not in valid:
-                raise UserError(f"tta[{number}].{field}: a view has {', '.join(valid)}{nearest(field, valid)}")
-        y, x = fields.pop("position", (0.5, 0.5))
-        views.append(TestView(View((float(y), float(x)), float(fields.pop("zoom", 1.0))), **fields))
+    views = [_parse_view(f"tta[{number}]", spec) for number, spec in enumerate(tta)]
     if not views or sum(view.weight for view in views) <= 0:
         raise UserError("tta: give at least one view with a weight above 0")
     return views
 
 
-def windows(views: Sequence[TestView]) -> tuple[View, ...]:
+def _parse_view(key: str, spec: Any) -> Pose:
+    valid = ("position", "zoom", "flip", "vflip", "transpose", "weight")
+    if not isinstance(spec, Mapping):
+        raise UserError(f"{key}={spec!r}: a view is a mapping of {', '.join(valid)}")
+    for field in spec:
+        if field not in valid:
+            raise UserError(f"{key}.{field}: a view has {', '.join(valid)}{nearest(str(field), valid)}")
+    position, zoom, weight = spec.get("position", (0.5, 0.5)), spec.get("zoom", 1.0), spec.get("weight", 1.0)
+    if not (isinstance(position, (list, tuple)) and len(position) == 2 and all(_number(p, 0, 1) for p in position)):
+        raise UserError(f"{key}.position={position!r}: expected [y, x], each from 0 to 1")
+    if not _number(zoom, 0.1, 10):
+        raise UserError(f"{key}.zoom={zoom!r}: expected a factor from 0.1 to 10")
+    if not _number(weight, 0, float("inf")):
+        raise UserError(f"{key}.weight={weight!r}: expected a number from 0")
+    turns = {name: spec.get(name, False) for name in ("flip", "vflip", "transpose")}
+    for name, value in turns.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{key}.{name}={value!r}: expected true or false")
+    return Pose(View((float(position[0]), float(position[1])), float(zoom)), weight=float(weight), **turns)
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def windows(views: Sequence[Pose]) -> tuple[View, ...]:
     """The different windows among the views: what has to be cut out of an image, once each."""
     return tuple(dict.fromkeys(view.window for view in views))
 
 
-def apply_symmetry(x: Tensor, view: TestView) -> Tensor:
+def apply_symmetry(x: Tensor, view: Pose) -> Tensor:
     """(B, 3, S, S) -> the same, transposed, then flipped."""
     if view.transpose:
         x = x.transpose(2, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ def build_model(
     arguments = {key: value for key, value in arguments.items() if value or key in (options or {})}
     try:
         model = _create(name, num_classes=classes, pretrained=source.kind == "hub", **arguments)
-    except TypeError as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise UserError(
             f"model.options={options}: {name} does not take them ({' '.join(str(error).split())})"
         ) from None
@@ -62,10 +62,10 @@ def _create(name: str, **arguments: Any) -> Any:
         return timm.create_model(name, **arguments)
 
 
-def check_sizes(name: str, model: Any, sizes: Sequence[int]) -> None:
+def check_sizes(name: str, model: Any, sizes: Sequence[int], options: Mapping[str, Any] | None = None) -> None:
     """Raises UserError if `model` is built for one image size only and a stage has another."""
     config = model.pretrained_cfg
-    only = int(config["input_size"][-1])
+    only = int((options or {}).get("img_size") or config["input_size"][-1])
     if config.get("fixed_input_size") and not getattr(model, "dynamic_img_size", False) and set(sizes) != {only}:
         raise UserError(
             f"model={name}: takes {only} px only, the stages have {sorted(set(sizes))}; set size={only} stages=[{{}}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from src.errors import UserError, first_few, nearest
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+TAG = re.compile(r"(\.[a-z0-9_]+|-[0-9a-f]{8})$")  # resnet18.a1_in1k (timm), resnet18-5c106cde (torchvision)
 HUB = ("huggingface.co", 443)
 
 
@@ -53,7 +55,7 @@ def find_weights(
         return WeightsSource("file", found, f"weights from {found}")
     if not _has_hub_weights(name):
         reason = f"timm has no pretrained weights for {name}"
-    elif os.environ.get("HF_HUB_OFFLINE") == "1" or not _answers(*HUB, seconds):
+    elif os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE") or not _answers(*HUB, seconds):
         reason = f"no weights file for {name} is attached and the hub does not answer"
     else:
         return WeightsSource("hub", why=f"weights of {name} from the hub")
@@ -120,7 +122,7 @@ def load_weights(model: nn.Module, path: Path, classifier: tuple[str, ...]) -> s
 
 
 def _attached_file(name: str, folder: Path) -> Path | None:
-    """The weights file under `folder` whose file or folder name is the model's, tag and punctuation aside."""
+    """The weights file under `folder` whose file or folder name is the model's, tag, hash and punctuation aside."""
     if not folder.is_dir():
         return None
     wanted = {_plain(name), _plain(name.split(".")[0])}
@@ -130,7 +132,8 @@ def _attached_file(name: str, folder: Path) -> Path | None:
             folders.clear()
         for file in files:
             path = Path(directory, file)
-            if path.suffix in SUFFIXES and (_plain(path.stem) in wanted or _plain(path.parent.name) in wanted):
+            names = (path.stem, TAG.sub("", path.stem), path.parent.name)
+            if path.suffix in SUFFIXES and any(_plain(each) in wanted for each in names):
                 candidates.append(path)
     return min(candidates, key=lambda path: (len(path.parts), str(path))) if candidates else None
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +11,7 @@ from src.competition.digits import make_digits
 from src.competition.folds import load_folds
 from src.competition.metrics import find_metric
 from src.competition.tables import Competition, load_competition
-from src.config import Config, difference
+from src.config import Config, difference, plain
 from src.errors import UserError
 
 DIGITS = "digits"
@@ -82,8 +78,3 @@ def claim_run(config: Config, run: str) -> Path:
             return folder
     write_config(file, values)
     return folder
-
-
-def plain(config: Config) -> Mapping[str, Any]:
-    """The configuration as nested mappings and lists, as it is read back from config.yaml."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from src import artefacts
 from src.artefacts import Predictions, finished
 from src.competition.folds import Fold, fold_rows
-from src.competition.metrics import find_metric, per_class, scores
+from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
-from src.config import Config
+from src.config import Config, plain
 from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.loader import batches, to_input
@@ -24,17 +24,18 @@ from src.inference.tta import parse_views
 from src.model.backbone import build_model, check_sizes
 from src.model.weights import find_weights
 from src.recipes.cv import summarise_run
-from src.recipes.task import claim_run, open_competition, open_folds, plain, run_name
-from src.reporting.figures import augmentation_grid, confusion_matrix
+from src.recipes.fold_output import save_fold
+from src.recipes.task import claim_run, open_competition, open_folds, run_name
+from src.reporting.figures import augmentation_grid
 from src.tracking import NoTracker, start_tracking
-from src.training.averaging import has_batchnorm, make_ema, make_swa, refresh_batchnorm
+from src.training.averaging import make_ema, make_swa, refresh_batchnorm
 from src.training.budget import measure_steps
 from src.training.checkpoint import load_checkpoint, remove_checkpoints
 from src.training.device import loader_workers, make_accelerator
 from src.training.engine import fit, restore
 from src.training.interrupt import stop_on_signals
 from src.training.losses import cross_entropy, soft_targets
-from src.training.mixing import draw_mix
+from src.training.mixing import Mix, draw_mix
 from src.training.optimizer import build_optimizer
 from src.training.progress import Progress, clock
 from src.training.schedule import duration, multiplier, seconds
@@ -116,7 +117,7 @@ def train_fold(
         )
 
     stages, scale = planned(1.0), 1.0
-    check_sizes(config.model.name, model, [stage.size for stage in stages])
+    check_sizes(config.model.name, model, [stage.size for stage in stages], config.model.options)
     if state is not None:
         scale = state["scale"]
     elif budget is not None:
@@ -134,6 +135,7 @@ def train_fold(
     train_store = ImageStore(competition.root, competition.paths, short_side, cache)
     test_store = ImageStore(competition.root, competition.test_paths, short_side, cache)
     workers = loader_workers(config.workers)
+    place = (accelerator.process_index, accelerator.num_processes)
     augment = Augment(**vars(config.augment))
     labels = torch.from_numpy(competition.labels).to(accelerator.device)
 
@@ -212,6 +214,19 @@ def train_fold(
             std=std,
         )
 
+    def training_inputs() -> Iterator[torch.Tensor]:
+        """Augmented batches of the last stage, unmixed, for fresh BatchNorm statistics."""
+        orders = training_orders([last], augment, config.seed, last.start, *place)
+        for batch in batches(train_store, islice(orders, config.average.bn_batches), 0, accelerator.device):
+            assert batch.colour is not None
+            yield to_input(batch.images[0].to(mean.device), mean, std, batch.colour.to(mean.device))
+
+    def mix_at(step: int, count: int, size: int) -> Mix | None:
+        if step >= config.mix.stop * total:
+            return None
+        rng = np.random.default_rng((config.seed, 5, step, accelerator.process_index))
+        return draw_mix(rng, count, size, config.mix.mixup, config.mix.cutmix, config.mix.probability)
+
     metric = find_metric(config.competition.metric)
     metrics = list(dict.fromkeys([metric.name, *config.competition.metrics]))
     held_out = competition.labels[fold.val]
@@ -230,11 +245,9 @@ def train_fold(
             stages=stages,
             batches=batches(
                 train_store,
-                training_orders(
-                    stages, augment, config.seed, first, accelerator.process_index, accelerator.num_processes
-                ),
+                training_orders(stages, augment, config.seed, first, *place),
                 workers,
-                pin=accelerator.device.type == "cuda",
+                accelerator.device,
             ),
             targets=targets,
             loss_function=cross_entropy,
@@ -242,18 +255,7 @@ def train_fold(
             base_lr=config.optimizer.lr,
             mean=mean,
             std=std,
-            draw_mix=lambda step, count, size: (
-                draw_mix(
-                    np.random.default_rng((config.seed, 5, step, accelerator.process_index)),
-                    count,
-                    size,
-                    config.mix.mixup,
-                    config.mix.cutmix,
-                    config.mix.probability,
-                )
-                if step < config.mix.stop * total
-                else None
-            ),
+            draw_mix=mix_at,
             clip=config.optimizer.clip,
             ema=ema,
             swa=swa,
@@ -279,18 +281,7 @@ def train_fold(
     if ema is not None:
         candidates["ema"] = ema.module
     if swa is not None:
-        if has_batchnorm(swa.module):
-            orders = training_orders(
-                [last], augment, config.seed, last.start, accelerator.process_index, accelerator.num_processes
-            )
-            fresh = (order for order, _ in zip(orders, range(config.average.bn_batches), strict=False))
-            inputs = (
-                to_input(b.images[0].to(mean.device), mean, std, b.colour.to(mean.device))
-                for b in batches(train_store, fresh, 0)
-            )
-            refresh_batchnorm(
-                swa.module, inputs, (lambda t: accelerator.reduce(t, "sum")) if accelerator.num_processes > 1 else None
-            )
+        refresh_batchnorm(swa.module, training_inputs(), accelerator.reduce if accelerator.num_processes > 1 else None)
         candidates["swa"] = swa.module
     compared = {name: validate(net, last.size)[metric.name] for name, net in candidates.items()}
     best = (max if metric.greater_is_better else min)(compared, key=compared.__getitem__)
@@ -303,31 +294,14 @@ def train_fold(
     final = scores(metrics, held_out, oof)
     if accelerator.is_main_process:
         classes, names = competition.classes, competition.classes[held_out]
-        artefacts.save_predictions(
-            folder / "oof.npz", Predictions(competition.ids[fold.val], oof, classes, np.full(len(oof), k), names)
-        )
-        artefacts.save_predictions(
-            folder / "test.npz", Predictions(competition.test_ids, test, classes, np.full(len(test), k))
-        )
-        artefacts.save_weights(
-            folder / "weights.safetensors", chosen.state_dict(), {"model": config.model.name, "kept": best}
-        )
-        artefacts.write_history(folder / "history.csv", history)
-        picture = confusion_matrix(
-            folder / "figures" / "confusion.png",
-            held_out,
-            oof,
-            list(classes),
-            f"{folder.parent.name}/fold{k}: {metric.name} {final[metric.name]:.4f}",
-        )
-        table = per_class(held_out, oof, classes)
-        tracker.image("confusion", picture)
-        tracker.table("per class", [str(name) for name in table.columns], table.values.tolist())
-        tracker.summary({**final, **{f"weights/{name}": value for name, value in compared.items()}, "kept": best})
-        sync = tracker.finish()
-        artefacts.write_json(
-            folder / "manifest.json",
-            {
+        sync = save_fold(
+            folder,
+            oof=Predictions(competition.ids[fold.val], oof, classes, np.full(len(oof), k), names),
+            test=Predictions(competition.test_ids, test, classes, np.full(len(test), k)),
+            weights=chosen.state_dict(),
+            history=history,
+            tracker=tracker,
+            manifest={
                 "run": folder.parent.name,
                 "fold": k,
                 "competition": competition.name,
@@ -351,14 +325,12 @@ def train_fold(
                 "precision": precision_of(accelerator),
                 "seconds": {"training": spent, "total": resumed_after + time.monotonic() - began},
                 "torch": torch.__version__,
-                "wandb": tracker.id,
             },
         )
         remove_checkpoints(checkpoints)
-        say(
-            f"fold {k}: {metric.name} {final[metric.name]:.4f}, trained in {clock(spent)}"
-            + (f"\nto upload: {sync}" if sync else "")
-        )
+        say(f"fold {k}: {metric.name} {final[metric.name]:.4f}, trained in {clock(spent)}")
+        if sync:
+            say(f"to upload: {sync}")
 
 
 def precision_of(accelerator: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,10 +30,6 @@ def make_swa(model: nn.Module) -> Any:
     return AveragedModel(model)
 
 
-def has_batchnorm(model: nn.Module) -> bool:
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
-
-
 @torch.no_grad()
 def refresh_batchnorm(model: nn.Module, inputs: Iterable[Tensor], reduce: Any = None) -> None:
     """Replace the running mean and variance of every BatchNorm by the population's (precise BN, 2105.07576).
@@ -50,35 +46,42 @@ def refresh_batchnorm(model: nn.Module, inputs: Iterable[Tensor], reduce: Any = 
 
     def count(layer: Any, arguments: tuple[Tensor, ...]) -> None:
         values = arguments[0].detach().transpose(0, 1).flatten(1).float()
-        n, mean = values.shape[1], values.mean(1)
-        square = values.var(1, unbiased=False) + mean.square()
-        sums[layer] += n * torch.stack([torch.ones_like(mean), mean, square]).cpu().double()
+        mean, variance = values.mean(1).cpu().double(), values.var(1, unbiased=False).cpu().double()
+        # summed in double on the host: not every device has it, and E[x²] - E[x]² needs it
+        sums[layer] += values.shape[1] * torch.stack([torch.ones_like(mean), mean, variance + mean.square()])
 
-    hooks = [layer.register_forward_pre_hook(count) for layer in layers]
-    was_training = model.training
-    with _frozen_statistics(layers):
-        model.train()
+    with _observed(model, layers, count):
         for x in inputs:
             model(x)
-    model.train(was_training)
-    for hook in hooks:
-        hook.remove()
     for layer in layers:
         assert layer.running_mean is not None and layer.running_var is not None
         total = reduce(sums[layer].to(layer.running_mean.device)).cpu() if reduce else sums[layer]
+        if not total[0].any():  # no batch came: keep what is there
+            continue
         n, mean, square = total[0], total[1] / total[0], total[2] / total[0]
         layer.running_mean.copy_(mean)
         layer.running_var.copy_((square - mean.square()) * n / (n - 1).clamp(min=1))
 
 
 @contextmanager
-def _frozen_statistics(layers: list[_BatchNorm]) -> Iterator[None]:
-    """Momentum 0 while the block runs: batch statistics normalise, running ones stay."""
-    momenta = [layer.momentum for layer in layers]
+def _observed(model: nn.Module, layers: list[_BatchNorm], look: Callable[..., None]) -> Iterator[None]:
+    """Train mode with `look` called before each layer, and everything as it was afterwards: mode, momentum, counter.
+
+    With momentum 0, batch statistics normalise and running ones stay.
+    """
+    mode, momenta = model.training, [layer.momentum for layer in layers]
+    counters = [None if layer.num_batches_tracked is None else layer.num_batches_tracked.clone() for layer in layers]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    model.train()
     for layer in layers:
         layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        model.train(mode)
+        for hook in hooks:
+            hook.remove()
+        for layer, momentum, counter in zip(layers, momenta, counters, strict=True):
             layer.momentum = momentum
+            if counter is not None and layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.copy_(counter)

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from src.artefacts import replacing
+from src.errors import UserError
+
 NAME = re.compile(r"step(\d+)\.ckpt")
 
 
@@ -18,18 +21,18 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int
 
     Written to a temporary name, flushed to disk, then renamed: a kill at any moment leaves the previous one whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path, temporary = folder / f"step{step:08d}.ckpt", folder / f".step{step:08d}.{os.getpid()}.tmp"
+    path = folder / f"step{step:08d}.ckpt"
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # disk full: do not leave the half-written file in the way
-        raise
-    for old in checkpoints(folder)[keep:]:
+    except RuntimeError as error:  # what torch makes of a disk that is full
+        reason = str(error).splitlines()[0][:120]
+        raise UserError(f"{path}: cannot be written ({reason}); free some disk, the one before it is kept") from None
+    there = checkpoints(folder)
+    later = [other for other in there if other.name > path.name]  # damaged ones, or we would not be at this step
+    for old in [*later, *there[len(later) :][keep:]]:
         old.unlink(missing_ok=True)
     return path
 

@@ -58,7 +58,7 @@ def fit(
     batches: micro-batches from step `first` on, images (1, B, S, S, 3) uint8. targets: rows (B,) -> (B, C) soft.
     rate: step -> share of the peak rate, which is base_lr x total batch / 256. draw_mix: (step, B, size) -> Mix.
     validate: (model, size) -> scores of the held-out fold. history: one mapping per validated epoch. notes: what else a
-    checkpoint should remember. spent, loss_so_far: seconds, and sum and count of the losses of an epoch that is under way.
+    checkpoint should remember. spent: seconds of work so far; loss_so_far: sum and count of a broken epoch's losses.
     Raises Interrupted after a checkpoint when `wish` is set, UserError when the loss is no longer finite.
     """
     history = list(history or [])

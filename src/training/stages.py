@@ -76,6 +76,11 @@ def plan(
         key = f"stages[{number}]"
         if not 0 < spec.rows <= 1 or not 0 <= spec.augment <= 1 or spec.size <= 0:
             raise UserError(f"{key}: rows must be in 0..1, augment in 0..1 and size above 0")
+        if 2 < spec.size < 8:
+            raise UserError(f"{key}.size={spec.size:g}: must be a share up to 2 or at least 8 pixels")
+        for name, value in (("batch_size", spec.batch_size), ("classes", spec.classes)):
+            if value is not None and value < 1:
+                raise UserError(f"{key}.{name}={value}: must be at least 1")
         chosen = rows[subset(labels, spec.rows, spec.classes, seed)]
         per_process = spec.batch_size or batch_size
         total_batch = per_process * processes * accumulate

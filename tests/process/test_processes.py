@@ -62,7 +62,7 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
 
 
 def test_two_processes_learn_what_one_learns(start: Start, tmp_path: Path) -> None:
-    """The same total batch gives the same gradients up to BatchNorm, so the network without it ends at the same place."""
+    """The same total batch gives the same gradients, BatchNorm aside: a network without it ends at the same place."""
     plain = [
         "competition=digits",
         "model=test_vit2",
@@ -84,11 +84,15 @@ def test_torchrun_and_a_mistake_keep_their_exit_codes(start: Start, command: Com
     code, output = finish(start("competition=digits", "processes=2", "device=cpu", "tta=nonsense"))
     assert code == 2, output
     assert output.count("error: tta=nonsense") == 1
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "src.cli"]
     run = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "src.cli"]
-        + command("competition=digits", "epochs=1", "device=cpu"),
-        cwd=REPO, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [*torchrun, *command("competition=digits", "epochs=1", "device=cpu")],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     assert "2 x cpu" in run.stdout
     assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()

@@ -1,0 +1,45 @@
+"""What a finished fold leaves behind, on disk and in W&B; the manifest comes last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from src import artefacts
+from src.artefacts import Predictions
+from src.competition.metrics import per_class
+from src.reporting.figures import confusion_matrix
+from src.tracking import NoTracker
+
+
+def save_fold(
+    folder: Path,
+    *,
+    oof: Predictions,
+    test: Predictions,
+    weights: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    manifest: Mapping[str, Any],
+    tracker: NoTracker,
+) -> str | None:
+    """Write a fold's artefacts; `manifest` has at least run, fold, metric, score, scores, model and kept.
+
+    Returns the command that uploads an offline W&B run, or None.
+    """
+    artefacts.save_predictions(folder / "oof.npz", oof)
+    artefacts.save_predictions(folder / "test.npz", test)
+    artefacts.save_weights(
+        folder / "weights.safetensors", weights, {"model": manifest["model"], "kept": manifest["kept"]}
+    )
+    artefacts.write_history(folder / "history.csv", history)
+    title = f"{manifest['run']}/fold{manifest['fold']}: {manifest['metric']} {manifest['score']:.4f}"
+    picture = confusion_matrix(folder / "figures" / "confusion.png", oof.labels(), oof.pred, list(oof.classes), title)
+    table = per_class(oof.labels(), oof.pred, oof.classes)
+    tracker.image("confusion", picture)
+    tracker.table("per class", [str(name) for name in table.columns], table.values.tolist())
+    compared = {f"weights/{name}": value for name, value in manifest["weights"].items()}
+    tracker.summary({**manifest["scores"], **compared, "kept": manifest["kept"]})
+    sync = tracker.finish()
+    artefacts.write_json(folder / "manifest.json", {**manifest, "wandb": tracker.id})
+    return sync

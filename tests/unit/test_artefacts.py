@@ -1,0 +1,352 @@
+"""Predictions aligned by id, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src import artefacts
+from src.artefacts import (
+    Predictions,
+    align,
+    concatenate,
+    finished,
+    finished_folds,
+    fold_folder,
+    fold_mean,
+    load_predictions,
+    read_config,
+    read_json,
+    save_predictions,
+    save_weights,
+    write_config,
+    write_history,
+    write_json,
+    write_text,
+)
+from src.errors import UserError
+
+
+def predictions(ids: list[str], fold: int = 0, target: bool = False, seed: int = 0) -> Predictions:
+    """Each row's numbers follow from its id, so a row that moved is seen."""
+    rows = [np.random.default_rng([seed, *name.encode()]).random(3) for name in ids]
+    return Predictions(
+        np.array(ids, dtype=str),
+        np.array(rows, np.float32).reshape(len(ids), 3),
+        np.array(["cat", "dog", "eel"]),
+        np.full(len(ids), fold),
+        np.array([("eel", "cat", "dog")[len(name) % 3] for name in ids], dtype="<U3") if target else None,
+    )
+
+
+def same(one: Predictions, other: Predictions) -> None:
+    for name in ("ids", "pred", "classes", "fold"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert (one.target is None) == (other.target is None)
+    if one.target is not None:
+        np.testing.assert_array_equal(one.target, other.target)
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [False, True])
+@pytest.mark.parametrize("ids", [["b", "a", "é/c.png"], [], ["007"]])
+def test_save_and_load(tmp_path: Path, ids: list[str], target: bool) -> None:
+    original = predictions(ids, 3, target)
+    save_predictions(tmp_path / "deep" / "oof.npz", original)
+    loaded = load_predictions(tmp_path / "deep" / "oof.npz")
+    same(loaded, original)
+    assert loaded.pred.dtype == np.float32 and loaded.fold.dtype == np.int64 and loaded.ids.dtype.kind == "U"
+    assert os.listdir(tmp_path / "deep") == ["oof.npz"]
+
+
+def test_the_file_is_as_promised(tmp_path: Path) -> None:
+    save_predictions(tmp_path / "oof.npz", predictions(["a", "b"], target=True))
+    with np.load(tmp_path / "oof.npz", allow_pickle=False) as archive:
+        assert set(archive.files) == {"ids", "pred", "classes", "fold", "target"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_is_refused(value: float) -> None:
+    bad = predictions(["a", "b"])
+    bad.pred[1, 2] = value
+    with pytest.raises(AssertionError, match="NaN or infinity"):
+        Predictions(bad.ids, bad.pred, bad.classes, bad.fold)
+
+
+def test_shapes_and_repeated_ids_are_refused() -> None:
+    good = predictions(["a", "b"], target=True)
+    for change in (
+        {"ids": good.ids[:1]},
+        {"pred": good.pred[:, :2]},
+        {"classes": good.classes[:2]},
+        {"fold": good.fold[:1]},
+        {"target": good.target[:1]},
+        {"ids": np.array(["a", "a"])},
+    ):
+        with pytest.raises(AssertionError):
+            Predictions(**{**vars(good), **change})
+
+
+def test_labels() -> None:
+    classes = np.array(["eel", "cat", "dog"])  # in no particular order
+    table = Predictions(
+        np.array(["a", "b", "c"]), np.zeros((3, 3)), classes, np.zeros(3, int), np.array(["dog", "eel", "cat"])
+    )
+    assert table.labels().tolist() == [2, 0, 1]
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(NAMES, min_size=1, unique=True), st.randoms())
+def test_align_permutations(ids: list[str], random) -> None:
+    original = predictions(ids, target=True)
+    shuffled = random.sample(ids, len(ids))
+    found = align(original, np.array(shuffled, dtype=str))
+    same(found, predictions(shuffled, target=True))
+    same(align(found, original.ids), original)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (["a", "b"], r"0 missing \(\), 1 unknown \(c\)"),
+        (["a", "b", "c", "d"], r"1 missing \(d\), 0 unknown"),
+        (["a", "b", "x"], r"1 missing \(x\), 1 unknown \(c\)"),
+        ([], r"0 missing \(\), 3 unknown \(a, b, c\)"),
+        (["A", "b", "c"], r"1 missing \(A\), 1 unknown \(a\)"),
+    ],
+)
+def test_align_counts_strangers(wanted: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        align(predictions(["c", "a", "b"]), np.array(wanted, dtype=str))
+
+
+def test_align_nothing() -> None:
+    with pytest.raises(UserError, match="1 missing"):
+        align(predictions([]), np.array(["a"]))
+    assert len(align(predictions([]), np.array([], dtype=str)).ids) == 0
+
+
+def test_fold_mean_is_aligned() -> None:
+    ids = ["d", "a", "c", "b"]
+    parts = [predictions(order, k, seed=k) for k, order in enumerate((ids, ids[::-1], sorted(ids)))]
+    mean = fold_mean(parts)
+    assert mean.ids.tolist() == ids and (mean.fold == -1).all() and mean.pred.dtype == np.float32
+    for row, name in enumerate(ids):
+        own = [part.pred[part.ids.tolist().index(name)].astype(float) for part in parts]
+        np.testing.assert_allclose(mean.pred[row], np.mean(own, axis=0), rtol=1e-6)
+
+
+def test_fold_mean_of_one() -> None:
+    mean = fold_mean([predictions(["b", "a"], 4)])
+    same(mean, predictions(["b", "a"], 4))
+
+
+def test_fold_mean_refuses_other_ids() -> None:
+    with pytest.raises(UserError, match="do not match"):
+        fold_mean([predictions(["a", "b"]), predictions(["a", "c"])])
+
+
+def test_concatenate() -> None:
+    parts = [predictions(["a", "c"], 0, True), predictions(["b"], 1, True)]
+    whole = concatenate(parts)
+    assert whole.ids.tolist() == ["a", "c", "b"] and whole.fold.tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(whole.target, np.concatenate([part.target for part in parts]))
+    assert concatenate([parts[0], predictions(["b"], 1)]).target is None
+
+
+def test_concatenate_refuses_repeated_ids() -> None:
+    with pytest.raises(AssertionError, match="an id occurs twice"):
+        concatenate([predictions(["a", "b"], 0), predictions(["b", "c"], 1)])
+
+
+@pytest.mark.parametrize("join", [concatenate, fold_mean])
+def test_other_classes_are_refused(join) -> None:
+    one, two = predictions(["a"]), predictions(["b" if join is concatenate else "a"])
+    swapped = Predictions(two.ids, two.pred, two.classes[::-1], two.fold)
+    with pytest.raises((UserError, AssertionError)):
+        join([one, swapped])
+
+
+# ---- bad files ------------------------------------------------------------------------------------------------------
+
+
+def arrays_of(ids: list[str]) -> dict[str, np.ndarray]:
+    return {key: value for key, value in vars(predictions(ids)).items() if value is not None}
+
+
+def archive_bytes() -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays_of(["a", "b"]))
+    return file.getvalue()
+
+
+def npy_bytes() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:60] + bytes([content[60] ^ 255]) + content[61:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"garbage",
+        *(
+            pytest.param(content, id=why)
+            for content, why in (
+                (b"", "EOFError of an empty file"),
+                (archive_bytes()[:200], "BadZipFile of a truncated file"),
+                (flipped(archive_bytes()), "BadZipFile of a damaged file"),
+                (npy_bytes(), "TypeError of a .npy file"),
+            )
+        ),
+    ],
+)
+def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "oof.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"oof\.npz: not a predictions file"):
+        load_predictions(tmp_path / "oof.npz")
+
+
+@pytest.mark.parametrize("name", ["ids", "pred", "classes", "fold"])
+def test_incomplete_and_senseless_tables_are_refused(tmp_path: Path, name: str) -> None:
+    arrays = arrays_of(["a", "b"])
+    np.savez(tmp_path / "a.npz", **{key: value for key, value in arrays.items() if key != name})
+    np.savez(tmp_path / "b.npz", **{**arrays, name: arrays[name][:1]})
+    for file in ("a.npz", "b.npz"):
+        with pytest.raises(UserError, match="not a predictions file"):
+            load_predictions(tmp_path / file)
+
+
+def test_pickled_objects_are_refused(tmp_path: Path) -> None:
+    arrays = arrays_of(["a", "b"])
+    np.savez(tmp_path / "a.npz", **{**arrays, "ids": np.array(["a", {}], dtype=object)})
+    with pytest.raises(UserError, match="not a predictions file"):
+        load_predictions(tmp_path / "a.npz")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"oof\.npz: there is no such file; has the run finished\?"):
+        load_predictions(tmp_path / "oof.npz")
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+WRITERS = {
+    "text": lambda path: write_text(path, "é\n"),
+    "json": lambda path: write_json(path, {"a": np.float32(0.5), "b": np.arange(2), "c": path}),
+    "config": lambda path: write_config(path, {"a": (1, 2), "b": {"c": None, "d": 1e-5}}),
+    "history": lambda path: write_history(path, [{"step": 1, "loss": 0.5}]),
+    "predictions": lambda path: save_predictions(path, predictions(["a"])),
+    "weights": lambda path: save_weights(path, {"w": torch.ones(2)}, {"model": "m"}),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_writing_is_by_rename(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the rename the old file is there, whole; afterwards nothing but the new one."""
+    path = tmp_path / "new" / "file"
+    path.parent.mkdir()
+    path.write_text("old")
+    seen, replace = [], os.replace
+
+    def watched(source: str, target: str) -> None:
+        seen.append((Path(target).read_text(), Path(source).stat().st_size > 0, Path(source).parent))
+        replace(source, target)
+
+    monkeypatch.setattr(artefacts.os, "replace", watched)
+    WRITERS[kind](path)
+    assert seen == [("old", True, path.parent)]
+    assert os.listdir(path.parent) == ["file"] and path.read_bytes() != b"old"
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_failing_rename_leaves_the_old_file(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artefacts.os, "replace", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space"):
+        WRITERS[kind](path)
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_failing_write_leaves_no_temporary_file(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artefacts.os, "replace", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space"):
+        WRITERS[kind](tmp_path / "file")
+    assert os.listdir(tmp_path) == []
+
+
+def test_json_of_numpy_values(tmp_path: Path) -> None:
+    write_json(
+        tmp_path / "a.json", {"f": np.float32(0.5), "i": np.int64(3), "a": np.arange(3), "p": Path("x"), "n": None}
+    )
+    assert read_json(tmp_path / "a.json") == {"f": 0.5, "i": 3, "a": [0, 1, 2], "p": "x", "n": None}
+
+
+def test_config_comes_back(tmp_path: Path) -> None:
+    from src.config import Config, build, defaults
+
+    write_config(tmp_path / "config.yaml", defaults())
+    assert build(read_config(tmp_path / "config.yaml")) == Config()
+
+
+def test_history(tmp_path: Path) -> None:
+    write_history(
+        tmp_path / "h.csv", [{"step": 100000, "loss": 0.25}, {"step": 200000, "loss": 0.125, "accuracy": 0.5}]
+    )
+    assert (tmp_path / "h.csv").read_text() == "step,loss,accuracy\n100000,0.25,\n200000,0.125,0.5\n"
+
+
+def test_history_keeps_the_numbers(tmp_path: Path) -> None:
+    write_history(tmp_path / "h.csv", [{"step": 1234567, "loss": 0.123456789}])
+    step, loss = (tmp_path / "h.csv").read_text().splitlines()[1].split(",")
+    assert int(step) == 1234567 and float(loss) == pytest.approx(0.123456789, rel=1e-6)
+
+
+def test_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    model = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    state = model.state_dict() | {"count": torch.tensor(3)}
+    save_weights(tmp_path / "w.safetensors", state, {"model": "m", "kept": "ema"})
+    loaded = load_file(tmp_path / "w.safetensors")
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[key], state[key]) for key in state)
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        assert file.metadata() == {"model": "m", "kept": "ema"}
+
+
+def test_finished_folds(tmp_path: Path) -> None:
+    for k in (0, 2, 10):
+        write_json(fold_folder(tmp_path, "r", k) / "manifest.json", {})
+    (fold_folder(tmp_path, "r", 1)).mkdir()
+    (tmp_path / "r" / "foldx").mkdir()
+    write_json(tmp_path / "r" / "foldx" / "manifest.json", {})
+    assert finished_folds(tmp_path, "r") == [0, 2, 10]
+    assert finished(fold_folder(tmp_path, "r", 2)) and not finished(fold_folder(tmp_path, "r", 1))
+    assert finished_folds(tmp_path, "none") == []

@@ -1,0 +1,168 @@
+"""Checkpoints that survive a kill, a full disk and a stranger's file."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.errors import UserError
+from src.training.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
+
+
+def state(step: int) -> dict[str, object]:
+    model = {"w": torch.full((50,), float(step))}
+    return {"step": step, "model": model, "history": [{"loss": 0.5}], "wandb": "", "none": None}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "deep" / "checkpoints", 12, state(12))
+    assert path.name == "step00000012.ckpt"
+    found = load_checkpoint(path.parent)
+    assert found["step"] == 12 and found["history"] == [{"loss": 0.5}] and found["none"] is None
+    assert torch.equal(found["model"]["w"], torch.full((50,), 12.0))
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
+    for step in (5, 90, 700, 1000):
+        save_checkpoint(tmp_path, step, state(step), keep)
+    assert names(tmp_path) == [f"step{step:08d}.ckpt" for step in (5, 90, 700, 1000)[-keep:]]
+    assert load_checkpoint(tmp_path)["step"] == 1000
+
+
+def test_two_are_kept_by_default(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, state(step))
+    assert names(tmp_path) == ["step00000002.ckpt", "step00000003.ckpt"]
+
+
+def test_saving_one_step_again_replaces_it(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 3, {"a": 1})
+    save_checkpoint(tmp_path, 3, {"a": 2})
+    assert load_checkpoint(tmp_path) == {"a": 2} and len(names(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("left", [0, 10, 0.5, -1])
+def test_a_truncated_one_is_passed_over(tmp_path: Path, left: float) -> None:
+    save_checkpoint(tmp_path, 1, state(1))
+    newest = save_checkpoint(tmp_path, 2, state(2))
+    content = newest.read_bytes()
+    newest.write_bytes(content[: int(len(content) * left) if isinstance(left, float) else left])
+    said: list[str] = []
+    assert load_checkpoint(tmp_path, said.append)["step"] == 1
+    assert len(said) == 1 and str(newest) in said[0]
+
+
+def test_nothing_to_load(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "none") is None
+    (tmp_path / "step00000001.ckpt").write_bytes(b"torn")
+    said: list[str] = []
+    assert load_checkpoint(tmp_path, said.append) is None and len(said) == 1
+
+
+def test_foreign_files_do_not_count(tmp_path: Path) -> None:
+    for name in (".step00000009.77.tmp", "stepx.ckpt", "step00000009.ckpt.bak", "notes.txt"):
+        (tmp_path / name).touch()
+    save_checkpoint(tmp_path, 1, state(1))
+    assert [path.name for path in checkpoints(tmp_path)] == ["step00000001.ckpt"]
+    assert load_checkpoint(tmp_path, pytest.fail)["step"] == 1
+    remove_checkpoints(tmp_path)
+    assert names(tmp_path) == ["notes.txt", "step00000009.ckpt.bak"]
+
+
+def test_remove_takes_the_empty_folder_too(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", 1, state(1))
+    (tmp_path / "c" / ".step00000002.5.tmp").touch()
+    remove_checkpoints(tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    remove_checkpoints(tmp_path / "c")  # again does no harm
+
+
+@pytest.mark.parametrize("when", ["at once", "half way"])
+def test_a_failing_write_leaves_the_previous_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    save_checkpoint(tmp_path, 1, state(1))
+
+    def full(_: object, file) -> None:
+        if when == "half way":
+            file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        save_checkpoint(tmp_path, 2, state(2))
+    assert names(tmp_path) == ["step00000001.ckpt"]
+    assert load_checkpoint(tmp_path, pytest.fail)["step"] == 1
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 100 kB: the write itself fails, inside torch, as on a full disk."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_keeps_the_previous_one(tmp_path: Path, small_disk) -> None:
+    save_checkpoint(tmp_path, 1, state(1))
+    with pytest.raises(UserError, match="free some disk"):
+        save_checkpoint(tmp_path, 2, {"w": torch.zeros(100_000)})
+    assert [path.name for path in checkpoints(tmp_path)] == ["step00000001.ckpt"]
+    assert load_checkpoint(tmp_path, pytest.fail)["step"] == 1
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, small_disk) -> None:
+    with pytest.raises(UserError, match="free some disk"):
+        save_checkpoint(tmp_path, 2, {"w": torch.zeros(100_000)})
+    assert names(tmp_path) == []
+
+
+def test_a_kill_during_the_write_is_invisible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on disk at the moment before the rename: the old one whole, the new one under another name."""
+    save_checkpoint(tmp_path, 1, state(1))
+    seen = []
+    replace = os.replace
+
+    def watched(source: Path, target: Path) -> None:
+        seen.append([path.name for path in checkpoints(tmp_path)])
+        assert torch.load(source, weights_only=True)["step"] == 2  # complete before it gets its name
+        replace(source, target)
+
+    monkeypatch.setattr("src.training.checkpoint.os.replace", watched)
+    save_checkpoint(tmp_path, 2, state(2))
+    assert seen == [["step00000001.ckpt"]]
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickled_code_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    save_checkpoint(folder, 1, state(1))
+    torch.save({"step": 2, "bomb": Bomb(tmp_path / "exploded")}, folder / "step00000002.ckpt")
+    said: list[str] = []
+    assert load_checkpoint(folder, said.append)["step"] == 1
+    assert not (tmp_path / "exploded").exists() and "step00000002.ckpt" in said[0]
+
+
+def test_a_damaged_newer_one_does_not_push_out_a_good_one(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 10, state(10), keep=1)
+    (tmp_path / "step00000020.ckpt").write_bytes(b"torn")
+    save_checkpoint(tmp_path, 15, state(15), keep=1)
+    found = load_checkpoint(tmp_path, lambda _: None)
+    assert found is not None and found["step"] == 15

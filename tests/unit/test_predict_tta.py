@@ -1,0 +1,262 @@
+"""Prediction against a naive loop over images and views, and the row order that makes it safe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.v2.functional as tv
+from torch import nn
+
+from src.data.augment import centre_view
+from src.data.cache import ImageStore
+from src.data.loader import View
+from src.errors import UserError
+from src.inference.predict import in_order, predict
+from src.inference.tta import CENTRE, CORNERS, VIEWS, Pose, apply_symmetry, parse_views, windows
+
+torch.set_num_threads(1)  # the networks are so small that threads only cost
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+SIZE, CROP = 24, 0.875
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for row in range(11):
+        coarse = np.random.default_rng(row).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{row:02d}.png"), cv2.resize(coarse, (30 + 3 * row, 50 - row)))
+    return folder
+
+
+class CountingStore(ImageStore):
+    def pixels(self, row: int) -> np.ndarray:
+        self.__dict__.setdefault("calls", Counter())[row] += 1
+        return super().pixels(row)
+
+
+@pytest.fixture
+def store(root: Path) -> CountingStore:
+    return CountingStore(root, np.array([f"{row:02d}.png" for row in range(11)], np.bytes_), 40)
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """Sees left from right and up from down; dropout and BatchNorm would show a forgotten eval()."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3, stride=2),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(8 * 5 * 5, 4),
+    )
+
+
+def run(model: nn.Module, store: ImageStore, rows: object, accelerator: object, views: list[Pose], **how: object):
+    asked = {"size": SIZE, "crop": CROP, "batch_size": 4, "workers": 0, "mean": MEAN, "std": STD} | how
+    return predict(model, store, np.array(rows, np.int64), accelerator=accelerator, views=views, **asked)
+
+
+def naive(model: nn.Module, store: ImageStore, row: int, views: list[Pose]) -> np.ndarray:
+    """One image at a time through torchvision's normalise and flips."""
+    model.eval()
+    total = torch.zeros(4, dtype=torch.float64)
+    for view in views:
+        window = view.window
+        image = centre_view(store.pixels(row), SIZE, CROP / window.zoom, window.position)
+        x = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
+        x = tv.normalize(x, MEAN.tolist(), STD.tolist())
+        if view.transpose:
+            x = x.transpose(1, 2)
+        if view.vflip:
+            x = tv.vertical_flip(x)
+        if view.flip:
+            x = tv.horizontal_flip(x)
+        with torch.no_grad():
+            total += view.weight * model(x[None])[0].double().softmax(0)
+    return (total / sum(view.weight for view in views)).numpy()
+
+
+WEIGHTED = parse_views(
+    [
+        {"weight": 3},
+        {"flip": True, "weight": 0.5},
+        {"position": [0, 1], "zoom": 1.2},
+        {"transpose": True, "vflip": True},
+    ]
+)
+
+
+@pytest.mark.parametrize("views", [*VIEWS.values(), WEIGHTED], ids=[*VIEWS, "weighted"])
+def test_mean_of_views_equals_a_naive_loop(views, model, store, accelerator) -> None:
+    rows = [7, 0, 10, 3, 5]
+    found = run(model, store, rows, accelerator, views)
+    assert found.shape == (5, 4) and found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(found, [naive(model, store, row, views) for row in rows], atol=1e-5)
+
+
+def test_views_differ(model, store, accelerator) -> None:
+    """So that the test above can fail."""
+    found = [run(model, store, [2], accelerator, [view])[0] for view in VIEWS["d4"]]
+    assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(found) for b in found[:i])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 64])
+def test_rows_in_any_order_and_padding_dropped(batch_size, model, store, accelerator) -> None:
+    everything = run(model, store, np.arange(11), accelerator, VIEWS["flip"], batch_size=11)
+    for rows in (np.random.default_rng(0).permutation(11), [9], [8, 1, 6], np.arange(11)[::-1]):
+        found = run(model, store, rows, accelerator, VIEWS["flip"], batch_size=batch_size)
+        np.testing.assert_allclose(found, everything[rows], atol=1e-6)
+
+
+def test_workers_make_no_difference(model, store, accelerator) -> None:
+    rows = [4, 2, 9, 0, 1, 3]
+    plain = run(model, store, rows, accelerator, VIEWS["crops"])
+    np.testing.assert_array_equal(run(model, store, rows, accelerator, VIEWS["crops"], workers=2), plain)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_one_decode_per_image(name, model, store, accelerator) -> None:
+    run(model, store, [3, 1, 7, 10, 0], accelerator, VIEWS[name])
+    assert store.calls == dict.fromkeys((3, 1, 7, 10, 0), 1)
+
+
+def test_the_model_is_in_eval_mode_without_gradients(model, store, accelerator) -> None:
+    model.train()
+    before = model[1].running_mean.clone()
+    one, two = (run(model, store, [1, 2], accelerator, VIEWS["none"]) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert torch.equal(model[1].running_mean, before) and int(model[1].num_batches_tracked) == 0
+    assert model[0].weight.grad is None
+
+
+def test_an_unreadable_image_is_named(model, root, tmp_path, accelerator) -> None:
+    (tmp_path / "a.png").write_bytes(b"torn")
+    store = ImageStore(tmp_path, np.array(["a.png"], np.bytes_), 40)
+    with pytest.raises(UserError, match=r"a\.png: not a readable image"):
+        run(model, store, [0], accelerator, VIEWS["none"])
+
+
+def test_no_rows(model, store, accelerator) -> None:
+    with pytest.raises(AssertionError, match="no rows to predict"):
+        run(model, store, [], accelerator, VIEWS["none"])
+
+
+# ---- order ----------------------------------------------------------------------------------------------------------
+
+
+def test_in_order() -> None:
+    rows, seen = np.array([5, 2, 9]), np.array([9, -1, 2, 5, -1])
+    found = in_order(rows, seen, np.array([[9.0], [0.0], [2.0], [5.0], [0.0]]))
+    assert found.tolist() == [[5.0], [2.0], [9.0]] and found.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("rows", "seen"),
+    [
+        ([0, 1, 2], [0, 1]),  # missing
+        ([0, 1], [0, 1, 1]),  # duplicate
+        ([0, 1, 2], [0, 0, 2]),  # both, so that the count is right
+        ([0, 1, 2], [0, 2, 2]),
+        ([1, 2, 3], [0, 2, 3]),  # another row
+        ([0, 1], []),
+        pytest.param(
+            [0, 1, 2],
+            [0, 1, 1],  # the last row is missing,
+        ),
+    ],
+)
+def test_rows_that_did_not_come_exactly_once(rows: list[int], seen: list[int]) -> None:
+    with pytest.raises(AssertionError, match="predict"):
+        in_order(np.array(rows), np.array(seen, np.int64), np.zeros((len(seen), 2)))
+
+
+# ---- views ----------------------------------------------------------------------------------------------------------
+
+
+def test_presets() -> None:
+    counts = {name: (len(parse_views(name)), len(windows(parse_views(name)))) for name in VIEWS}
+    assert counts == {
+        "none": (1, 1),
+        "flip": (2, 1),
+        "d4": (8, 1),
+        "crops": (10, 5),
+        "scales": (6, 3),
+        "shifts": (5, 5),
+    }
+    assert parse_views("none") == [Pose()]
+    assert set(windows(parse_views("crops"))) == {CENTRE, *CORNERS}
+
+
+def test_a_list_of_views() -> None:
+    assert [
+        Pose(weight=3),
+        Pose(flip=True, weight=0.5),
+        Pose(View((0.0, 1.0), 1.2)),
+        Pose(transpose=True, vflip=True),
+    ] == WEIGHTED
+    assert windows(WEIGHTED) == (View(), View((0.0, 1.0), 1.2))
+    assert parse_views([{}]) == [Pose()]
+
+
+@pytest.mark.parametrize(
+    ("tta", "words"),
+    [
+        ("flips", "tta=flips: choose one of none, flip, d4.*did you mean 'flip'"),
+        ("", "choose one of"),
+        ([], "at least one view"),
+        ([{"weight": 0}], "weight above 0"),
+        ([{"weight": -1}], r"tta\[0\].weight=-1: expected a number from 0"),
+        ([{}, {"flipp": True}], r"tta\[1\].flipp: a view has .*did you mean 'flip'"),
+        (["flip"], r"tta\[0\]"),
+        *(
+            pytest.param([spec], r"tta\[0\]")
+            for spec, why in (
+                ({"position": 3}, "TypeError instead of a UserError"),
+                ({"position": [0, 1, 2]}, "ValueError instead of a UserError"),
+                ({"position": [2, 0]}, "a window outside the image is let through"),
+                ({"zoom": "big"}, "ValueError instead of a UserError"),
+                ({"zoom": 0}, "ZeroDivisionError at the first batch"),
+                ({"weight": "x"}, "TypeError instead of a UserError"),
+                ({"flip": "no"}, "the text counts as true"),
+            )
+        ),
+    ],
+)
+def test_mistakes_in_views(tta: object, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse_views(tta)
+
+
+def test_d4_gives_8_distinct_pictures() -> None:
+    picture = torch.arange(3 * 16.0).view(1, 3, 4, 4)
+    found = [apply_symmetry(picture, view) for view in VIEWS["d4"]]
+    assert len({tuple(x.flatten().tolist()) for x in found}) == 8
+    turned = [torch.rot90(base, k, (2, 3)) for base in (picture, picture.flip(3)) for k in range(4)]
+    assert {tuple(x.flatten().tolist()) for x in found} == {tuple(x.flatten().tolist()) for x in turned}
+
+
+def test_symmetries_one_by_one() -> None:
+    x = torch.arange(2 * 3 * 9.0).view(2, 3, 3, 3)
+    assert apply_symmetry(x, Pose()) is x
+    assert torch.equal(apply_symmetry(x, Pose(flip=True)), tv.horizontal_flip(x))
+    assert torch.equal(apply_symmetry(x, Pose(vflip=True)), tv.vertical_flip(x))
+    assert torch.equal(apply_symmetry(x, Pose(transpose=True)), x.mT)
+    both = apply_symmetry(x, Pose(transpose=True, flip=True))
+    assert torch.equal(both, torch.rot90(x, -1, (2, 3)))  # transposed first, then flipped: a quarter turn clockwise
