@@ -64,12 +64,12 @@ def run(verb: str, config: Config) -> int:
         return 0
     from src.launch import launch, processes_wanted
 
-    wanted = processes_wanted(config.processes, config.device)
+    wanted = 1 if verb == "smoke" else processes_wanted(config.processes, config.device)
     return launch(start, (verb, config), wanted)
 
 
 def start(verb: str, config: Config) -> int:
-    """Run a recipe in this process, with its outcome as an exit code. Also what launched processes call."""
+    """Run a recipe in this process; its exit code. Also what launched processes call. Raises UserError."""
     if verb == "predict":
         from src.recipes.predict import predict_run as recipe
     elif verb == "smoke":
@@ -80,19 +80,15 @@ def start(verb: str, config: Config) -> int:
 
     try:
         recipe(config)
-    except UserError as error:
-        complain(error)
-        return 2
     except Interrupted as stop:
-        print(f"\n{stop}; the same command goes on from there", file=sys.stderr, flush=True)
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"\n{stop}; the same command goes on from there", file=sys.stderr, flush=True)
         return stop.exit_code
     return 0
 
 
 def complain(error: UserError) -> None:
-    """The one line, from the first of several processes only."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 def run_plain(verb: str, words: Sequence[str]) -> int:
@@ -132,7 +128,10 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
             if settings.runtime.choices["preset"] == "auto":
                 chosen = [f"preset={choose_preset(values)}", *without_preset(settings.overrides.task)]
                 values = to_plain(OmegaConf, hydra.compose("config", chosen))
-            codes.append(task(build(values)))
+            code = task(build(values))
+            if code > 128:  # told to stop: no further job of a multirun
+                sys.exit(code)
+            codes.append(code)
         except UserError as error:  # caught here, because Hydra adds lines of its own to what leaves a job
             complain(error)
             codes.append(2)
@@ -150,7 +149,10 @@ def config_of_run(overrides: Sequence[str], verb: str) -> Config:
     """The configuration that `run=NAME` was trained with, with the other overrides applied to it."""
     from omegaconf import OmegaConf
 
-    given = OmegaConf.from_dotlist([word.lstrip("+") for word in overrides])
+    try:
+        given = OmegaConf.from_dotlist([word.lstrip("+") for word in overrides])
+    except Exception as error:  # OmegaConf lets the YAML parser's own errors through
+        raise UserError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
     name = given.get("run")
     runs = Path(OmegaConf.select(given, "paths.runs") or defaults()["paths"]["runs"])
     file = runs / str(name) / "config.yaml"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -196,17 +197,40 @@ class Config:
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
-LIMITS = {
-    "seed": "must not be negative",
-    "folds.n": "it takes at least 2 folds",
-    "average.bn_batches": "must be at least 1",
-    "checkpoint.keep": "must be at least 1",
-    "eval.every": "must be at least 1",
-    "eval.crop": "must be above 0, up to 1",
-    "optimizer.accumulate": "must be at least 1",
-    "augment.crop_area": "expected [smallest, largest] share of the image, above 0, up to 1",
-    "augment.crop_ratio": "expected [smallest, largest] width / height, above 0",
-}
+def _range(low: float, high: float, text: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda pair: low < pair[0] <= pair[1] <= high, text
+
+
+POSITIVE = (lambda value: 0 < value < math.inf, "must be above 0")
+NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "must not be negative")
+AT_LEAST_1 = (lambda value: value >= 1, "must be at least 1")
+SHARE = (lambda value: 0 <= value <= 1, "must be from 0 to 1")
+BELOW_1 = (lambda value: 0 <= value < 1, "must be from 0, below 1")
+# What a value may be beyond its type; None is always let through where the type has it.
+LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("epochs", "size", "batch_size", "optimizer.clip", "checkpoint.every"), POSITIVE),
+    **dict.fromkeys(
+        (
+            "seed", "optimizer.lr", "optimizer.weight_decay", "mix.mixup", "mix.cutmix",
+            "augment.rotate", "augment.shear", "augment.shift", "augment.brightness", "augment.contrast",
+            "augment.saturation", "augment.hue", "augment.pca",
+        ),
+        NOT_NEGATIVE,
+    ),
+    **dict.fromkeys(
+        ("average.bn_batches", "checkpoint.keep", "eval.every", "eval.batch_size", "optimizer.accumulate"), AT_LEAST_1
+    ),
+    **dict.fromkeys(
+        ("mix.probability", "mix.stop", "average.swa_start", "schedule.final", "augment.erase", "loss.smoothing"), SHARE
+    ),
+    **dict.fromkeys(
+        ("optimizer.momentum", "model.drop_rate", "model.drop_path_rate", "average.ema", "augment.zoom"), BELOW_1
+    ),
+    "folds.n": (lambda value: value >= 2, "it takes at least 2 folds"),
+    "eval.crop": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
+    "augment.crop_area": _range(0, 1, "expected [smallest, largest] share of the image, above 0, up to 1"),
+    "augment.crop_ratio": _range(0, math.inf, "expected [smallest, largest] width / height, above 0"),
+}  # fmt: skip
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
@@ -232,23 +256,12 @@ def build(values: Mapping[str, Any]) -> Config:
         config = dataclasses.replace(config, competition=named)
     if not config.stages:
         raise UserError("stages: the list is empty; give at least one stage, e.g. stages=[{}]")
-    for key in ("epochs", "size", "batch_size"):
-        if getattr(config, key) <= 0:
-            raise UserError(f"{key}={getattr(config, key)}: must be above 0")
-    for key, bad in (
-        ("seed", config.seed < 0),
-        ("folds.n", config.folds.n < 2),
-        ("average.bn_batches", config.average.bn_batches < 1),
-        ("checkpoint.keep", config.checkpoint.keep < 1),
-        ("eval.every", config.eval.every < 1),
-        ("eval.crop", not 0 < config.eval.crop <= 1),
-        ("optimizer.accumulate", config.optimizer.accumulate < 1),
-        ("augment.crop_area", not 0 < config.augment.crop_area[0] <= config.augment.crop_area[1] <= 1),
-        ("augment.crop_ratio", not 0 < config.augment.crop_ratio[0] <= config.augment.crop_ratio[1]),
-    ):
-        if bad:
-            section, _, leaf = key.rpartition(".")
-            raise UserError(f"{key}={getattr(getattr(config, section) if section else config, leaf)}: {LIMITS[key]}")
+    for key, (valid, text) in LIMITS.items():
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value is not None and not valid(value):
+            raise UserError(f"{key}={value}: {text}")
     if isinstance(config.fold, str) and config.fold != "all":
         raise UserError(f"fold={config.fold}: give a fold number or all")
     return config

@@ -47,6 +47,8 @@ def count_gpus() -> int:
 def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
     """Call `start(*arguments)` here, or in `processes` new processes; 0, or the exit code of the first that failed.
 
+    Raises the first UserError of any process.
+
     torch.multiprocessing instead of torchrun, because torchrun turns every exit code into 1 and a traceback.
     """
     if processes == 1:
@@ -59,9 +61,9 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
     import torch.multiprocessing as mp
 
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
-    context = mp.start_processes(
-        _start_ranked, (start, arguments, processes), processes, join=False, start_method="spawn"
-    )
+    complaints = mp.get_context("spawn").SimpleQueue()
+    ranked = (start, arguments, processes, complaints)
+    context = mp.start_processes(_start_ranked, ranked, processes, join=False, start_method="spawn")
     assert context is not None
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
@@ -74,6 +76,8 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
         while not context.join():  # ends the others when one fails
             pass
     except mp.ProcessExitedException as ended:
+        if not complaints.empty():
+            raise UserError(complaints.get()) from None
         return ended.exit_code if ended.exit_code > 0 else 1
     finally:
         for number, handler in before.items():
@@ -81,10 +85,21 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
     return 0
 
 
-def _start_ranked(rank: int, start: Start, arguments: tuple[Any, ...], world: int) -> None:
-    """What a spawned process does: say which of `world` it is, in the environment that Accelerate reads."""
+def _start_ranked(rank: int, start: Start, arguments: tuple[Any, ...], world: int, complaints: Any) -> None:
+    """What a spawned process does: say which of `world` it is, in the environment that Accelerate reads.
+
+    A UserError of any of them is handed to the parent, which shows the first.
+    """
+    os.setsid()  # a terminal's Ctrl-C then reaches the parent only, which passes it on once
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
-    sys.exit(start(*arguments))
+    try:
+        code = start(*arguments)
+    except UserError as error:
+        complaints.put(str(error))
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
 
 
 def _start_on_tpu(index: int, start: Start, arguments: tuple[Any, ...]) -> None:

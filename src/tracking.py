@@ -91,9 +91,22 @@ def start_tracking(
     if mode == "disabled":
         return NoTracker()
     folder.mkdir(parents=True, exist_ok=True)
-    return WandbTracker(
-        mode=mode, project=project, entity=entity, run=run, fold=fold, folder=folder, config=config, id=id
-    )
+    details = {
+        "project": project,
+        "entity": entity,
+        "run": run,
+        "fold": fold,
+        "folder": folder,
+        "config": config,
+        "id": id,
+    }
+    if mode == "offline":
+        return WandbTracker(mode=mode, **details)
+    try:
+        return WandbTracker(mode=mode, **details)
+    except Exception as error:  # no network, a wrong key, a server's bad day: none of them may end a training run
+        print(f"W&B cannot be reached ({type(error).__name__}), tracking offline: {' '.join(str(error).split())[:120]}")
+        return WandbTracker(mode="offline", **details)
 
 
 def has_api_key() -> bool:

@@ -49,7 +49,7 @@ def command(mini_digits: Path, tmp_path: Path) -> Callable[..., list[str]]:
     def words(*more: str) -> list[str]:
         places = [f"paths.{name}={tmp_path / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
         task = ["competition.name=mini", f"competition.root={mini_digits}", "competition.solution=solution.csv"]
-        plan = ["epochs=2", "batch_size=16", "folds.n=2", "optimizer.lr=0.2", "run=r"]
+        plan = ["epochs=2", "batch_size=16", "folds.n=2", "optimizer.name=sgd", "optimizer.lr=0.2", "size=28", "run=r"]
         return [*places, *task, *plan, *TINY, *more]
 
     return words

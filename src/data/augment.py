@@ -148,6 +148,12 @@ def geometry(image: np.ndarray, size: int, draws: Draws, i: int) -> np.ndarray:
     height, width = image.shape[:2]
     box = crop_box(height, width, draws.area[i], draws.ratio[i], draws.centre[i])
     if draws.warped:
+        # the warp interpolates between four pixels: shrink first, or what lies between them would alias
+        shrink = min(box[2] - box[0], box[3] - box[1]) / size
+        if shrink > 1.5:
+            small = resize(image, max(1, round(height / shrink)), max(1, round(width / shrink)))
+            by_h, by_w = small.shape[0] / height, small.shape[1] / width
+            image, box = small, (box[0] * by_h, box[1] * by_w, box[2] * by_h, box[3] * by_w)
         matrix = warp_matrix(box, size, draws.angle[i], draws.shear[i], draws.zoom[i], draws.shift[i])
         out = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     else:
@@ -160,7 +166,7 @@ def geometry(image: np.ndarray, size: int, draws: Draws, i: int) -> np.ndarray:
 
 
 def warp_matrix(
-    box: tuple[int, int, int, int], size: int, angle: float, shear: float, zoom: float, shift: np.ndarray
+    box: tuple[float, float, float, float], size: int, angle: float, shear: float, zoom: float, shift: np.ndarray
 ) -> np.ndarray:
     """(2, 3) float64 map from pixels of the image to pixels of the size x size output: crop, then rotate, shear, zoom
     and shift about the centre of the crop."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,6 @@ class ImageStore:
         self.capacity = int(WIDEST * short_side * short_side) * 3
         if folder is not None and len(paths):
             self.file = folder / f"{_fingerprint(self.root, paths)}-{short_side}"
-            folder.mkdir(parents=True, exist_ok=True)
             _make_sparse(self.file.with_suffix(".shapes"), len(paths) * 4)
             _make_sparse(self.file.with_suffix(".pixels"), len(paths) * self.capacity)
 
@@ -69,6 +69,16 @@ class ImageStore:
         self._shapes = np.memmap(self.file.with_suffix(".shapes"), np.uint16, "r+", shape=(len(self.paths), 2))
 
 
+def has_room(folder: Path, rows: int, short_side: int) -> bool:
+    """Whether the disk of `folder` has room for `rows` decoded images of usual shape (4:3) and 1 GB to spare.
+
+    Asked before the map is made: a disk that fills up under a memory map ends the process without a word (SIGBUS).
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free > rows * short_side**2 * 4 + 1e9
+
+
 def _fingerprint(root: Path, paths: np.ndarray) -> str:
     """Changes with the table's paths and with any file's size or time, so that stale pixels are not served.
 
@@ -88,6 +98,7 @@ def _fingerprint(root: Path, paths: np.ndarray) -> str:
 def _make_sparse(file: Path, size: int) -> None:
     """A file of `size` zero bytes that occupies no disk until written; one that is there already is left alone."""
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "ab") as handle:
             if os.fstat(handle.fileno()).st_size < size:
                 os.truncate(file, size)

@@ -6,6 +6,7 @@ and prefetching runs on across stages. Nothing here knows epochs; `training/stag
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.augment import Augment, albumentations_pipeline, centre_view, geometry, sample
+from src.data.augment import Augment, albumentations_pipeline, centre_view, geometry, resize, sample
 from src.data.cache import ImageStore
 from src.errors import UserError
 
@@ -22,10 +23,14 @@ GREY = (124, 116, 104)  # ImageNet's mean colour
 
 
 class View(NamedTuple):
-    """One evaluation crop: position (y, x) of the window and zoom, the factor on `size` that the short side gets."""
+    """One evaluation crop: position (y, x) of the window and zoom, the factor on `size` that the short side gets.
+
+    squash: the whole image, squeezed into the square instead of cut.
+    """
 
     position: tuple[float, float] = (0.5, 0.5)
     zoom: float = 1.0
+    squash: bool = False
 
 
 class Order(NamedTuple):
@@ -91,7 +96,10 @@ def evaluation_batch(store: ImageStore, order: Order) -> Batch:
     for i, row in enumerate(order.rows[order.rows >= 0]):  # padding is at the end
         pixels = store.pixels(int(row))
         for v, view in enumerate(order.views):
-            images[v, i] = centre_view(pixels, order.size, order.crop / view.zoom, view.position)
+            if view.squash:
+                images[v, i] = resize(pixels, order.size, order.size)
+            else:
+                images[v, i] = centre_view(pixels, order.size, order.crop / view.zoom, view.position)
     return Batch(torch.from_numpy(images), None, torch.from_numpy(order.rows))
 
 
@@ -110,6 +118,7 @@ def batches(
         collate_fn=_as_it_is,
         pin_memory=device is not None and device.type == "cuda",
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_the_parent,
     )
     for batch in loader:
         if isinstance(batch, UserError):
@@ -141,6 +150,13 @@ def evaluation_orders(
     padded[: len(rows)] = rows
     shares = padded.reshape(-1, world, batch_size)[:, rank]
     return [Order(share, size, crop=crop, views=views) for share in shares]
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and `timeout` signal the whole process group: a worker that died of it would take the run along, before
+    it has written its checkpoint."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -27,6 +27,7 @@ CORNERS = [View((y, x)) for y in (0.0, 1.0) for x in (0.0, 1.0)]
 VIEWS: dict[str, list[Pose]] = {
     "none": [Pose()],
     "flip": [Pose(), Pose(flip=True)],
+    "whole": [Pose(View(squash=squash), f) for squash in (False, True) for f in (False, True)],
     "d4": [Pose(CENTRE, f, v, t) for t in (False, True) for v in (False, True) for f in (False, True)],
     "crops": [Pose(window, f) for window in [CENTRE, *CORNERS] for f in (False, True)],
     "scales": [Pose(View(zoom=z), f) for z in (1.0, 0.875, 1.15) for f in (False, True)],
@@ -50,7 +51,7 @@ def parse_views(tta: str | Sequence[Mapping[str, Any]]) -> list[Pose]:
 
 
 def _parse_view(key: str, spec: Any) -> Pose:
-    valid = ("position", "zoom", "flip", "vflip", "transpose", "weight")
+    valid = ("position", "zoom", "squash", "flip", "vflip", "transpose", "weight")
     if not isinstance(spec, Mapping):
         raise UserError(f"{key}={spec!r}: a view is a mapping of {', '.join(valid)}")
     for field in spec:
@@ -63,11 +64,12 @@ def _parse_view(key: str, spec: Any) -> Pose:
         raise UserError(f"{key}.zoom={zoom!r}: expected a factor from 0.1 to 10")
     if not _number(weight, 0, float("inf")):
         raise UserError(f"{key}.weight={weight!r}: expected a number from 0")
-    turns = {name: spec.get(name, False) for name in ("flip", "vflip", "transpose")}
+    turns = {name: spec.get(name, False) for name in ("flip", "vflip", "transpose", "squash")}
     for name, value in turns.items():
         if not isinstance(value, bool):
             raise UserError(f"{key}.{name}={value!r}: expected true or false")
-    return Pose(View((float(position[0]), float(position[1])), float(zoom)), weight=float(weight), **turns)
+    window = View((float(position[0]), float(position[1])), float(zoom), turns.pop("squash"))
+    return Pose(window, weight=float(weight), **turns)
 
 
 def _number(value: Any, low: float, high: float) -> bool:

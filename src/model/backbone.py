@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,15 @@ def build_model(
     arguments = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate, **(options or {})}
     # only what differs from 0 is passed on: not every timm model takes every argument
     arguments = {key: value for key, value in arguments.items() if value or key in (options or {})}
+    if source.kind == "hub":
+        arguments["pretrained"] = True
     try:
-        model = _create(name, num_classes=classes, pretrained=source.kind == "hub", **arguments)
+        model = _create(name, num_classes=classes, **arguments)
+    except OSError as error:  # whatever the hub, the network or its cache make of it
+        why = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"model={name}: the hub failed ({why}); give model.weights=FILE or model.pretrained=never"
+        ) from None
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(
             f"model.options={options}: {name} does not take them ({' '.join(str(error).split())})"
@@ -57,16 +64,22 @@ def build_model(
 def _create(name: str, **arguments: Any) -> Any:
     """timm.create_model; vision transformers are asked to accept any image size, which progressive resizing needs."""
     try:
-        return timm.create_model(name, dynamic_img_size=True, **arguments)
+        return timm.create_model(name, dynamic_img_size=True, dynamic_img_pad=True, **arguments)
     except TypeError:  # most models accept any size anyway and do not know the argument
         return timm.create_model(name, **arguments)
 
 
-def check_sizes(name: str, model: Any, sizes: Sequence[int], options: Mapping[str, Any] | None = None) -> None:
-    """Raises UserError if `model` is built for one image size only and a stage has another."""
-    config = model.pretrained_cfg
-    only = int((options or {}).get("img_size") or config["input_size"][-1])
-    if config.get("fixed_input_size") and not getattr(model, "dynamic_img_size", False) and set(sizes) != {only}:
-        raise UserError(
-            f"model={name}: takes {only} px only, the stages have {sorted(set(sizes))}; set size={only} stages=[{{}}]"
-        )
+@torch.no_grad()
+def check_sizes(name: str, model: nn.Module, sizes: Sequence[int]) -> None:
+    """Raises UserError if `model` does not take images of one of `sizes`, by trying one of each."""
+    device, mode = next(model.parameters()).device, model.training
+    model.eval()
+    for size in dict.fromkeys(sizes):
+        try:
+            model(torch.zeros(1, 3, size, size, device=device))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            why = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"model={name}: does not take images of {size} px ({why}); set size= or stages=[{{}}]"
+            ) from None
+    model.train(mode)

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,21 +122,27 @@ def load_weights(model: nn.Module, path: Path, classifier: tuple[str, ...]) -> s
     return f"loaded {len(state)} tensors" + (f", new classifier ({', '.join(skipped)})" if skipped else "")
 
 
+@lru_cache
 def _attached_file(name: str, folder: Path) -> Path | None:
-    """The weights file under `folder` whose file or folder name is the model's, tag, hash and punctuation aside."""
+    """The weights file under `folder` whose name, or else whose folder's name, is the model's.
+
+    Tag, hash and punctuation aside; safetensors before others. Asked once per process: images may lie there as well.
+    """
     if not folder.is_dir():
         return None
     wanted = {_plain(name), _plain(name.split(".")[0])}
     candidates = []
     for directory, folders, files in os.walk(folder):
-        if len(Path(directory).relative_to(folder).parts) >= 4:
+        if len(Path(directory).relative_to(folder).parts) >= 6:
             folders.clear()
         for file in files:
+            if not file.endswith(SUFFIXES):
+                continue
             path = Path(directory, file)
-            names = (path.stem, TAG.sub("", path.stem), path.parent.name)
-            if path.suffix in SUFFIXES and any(_plain(each) in wanted for each in names):
-                candidates.append(path)
-    return min(candidates, key=lambda path: (len(path.parts), str(path))) if candidates else None
+            by_name = any(_plain(each) in wanted for each in (path.stem, TAG.sub("", path.stem)))
+            if by_name or _plain(path.parent.name) in wanted:
+                candidates.append((not by_name, SUFFIXES.index(path.suffix), len(path.parts), str(path), path))
+    return min(candidates)[-1] if candidates else None
 
 
 def _plain(name: str) -> str:

@@ -42,6 +42,7 @@ def summarise_run(config: Config, competition: Competition, run: str) -> None:
     table = submission_table(competition.sample, test.ids, test.pred, test.classes.tolist())
     write_submission(submission, table, competition.sample, test.classes.tolist())
 
+    write_json(runs / run / "cv.json", summary)  # before the grading, which may find fault with the solution file
     solution = solution_path(config)
     if solution is not None:
         summary["test"] = grade(
@@ -52,7 +53,7 @@ def summarise_run(config: Config, competition: Competition, run: str) -> None:
             target_column=competition.target_column,
             classes=competition.classes,
         )[metric.name]
-    write_json(runs / run / "cv.json", summary)
+        write_json(runs / run / "cv.json", summary)
 
     print(f"\n{run}   {metric.name}")
     for k, manifest in zip(folds, manifests, strict=True):

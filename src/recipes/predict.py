@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.artefacts import Predictions, finished_folds, fold_folder, fold_mean, read_json
+from src.artefacts import Predictions, finished_folds, fold_folder, fold_mean, read_config, read_json
 from src.competition.submission import submission_table, write_submission
 from src.config import Config
 from src.data.cache import ImageStore
@@ -29,10 +29,14 @@ def predict_run(config: Config) -> None:
     folds = finished_folds(runs, run)
     if not folds:
         raise UserError(f"run={run}: no fold is finished; train it first")
-    store = ImageStore(competition.root, competition.test_paths, round(config.size / config.eval.crop))
+    trained = read_config(runs / run / "config.yaml")["size"]
+    sizes = {k: read_json(fold_folder(runs, run, k) / "manifest.json")["size"] for k in folds}
     parts = []
     for k in folds:
         folder = fold_folder(runs, run, k)
+        # the size of the last stage, which is what the weights were chosen at, unless the user asks for another
+        size = sizes[k] if config.size == trained else config.size
+        store = ImageStore(competition.root, competition.test_paths, round(size / config.eval.crop))
         model, normalisation = build_model(
             config.model.name,
             len(competition.classes),
@@ -47,7 +51,7 @@ def predict_run(config: Config) -> None:
             np.arange(len(competition.test_ids)),
             accelerator=accelerator,
             views=parse_views(config.tta),
-            size=config.size,
+            size=size,
             crop=config.eval.crop,
             batch_size=config.eval.batch_size or 2 * config.batch_size,
             workers=loader_workers(config.workers),

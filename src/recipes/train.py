@@ -17,8 +17,9 @@ from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config, plain
 from src.data.augment import Augment
-from src.data.cache import ImageStore
+from src.data.cache import ImageStore, has_room
 from src.data.loader import batches, to_input
+from src.errors import UserError
 from src.inference.predict import predict
 from src.inference.tta import parse_views
 from src.model.backbone import build_model, check_sizes
@@ -28,7 +29,7 @@ from src.recipes.fold_output import save_fold
 from src.recipes.task import claim_run, open_competition, open_folds, run_name
 from src.reporting.figures import augmentation_grid
 from src.tracking import NoTracker, start_tracking
-from src.training.averaging import make_ema, make_swa, refresh_batchnorm
+from src.training.averaging import average_buffers, make_ema, make_swa, refresh_batchnorm
 from src.training.budget import measure_steps
 from src.training.checkpoint import load_checkpoint, remove_checkpoints
 from src.training.device import loader_workers, make_accelerator
@@ -39,10 +40,12 @@ from src.training.mixing import Mix, draw_mix
 from src.training.optimizer import build_optimizer
 from src.training.progress import Progress, clock
 from src.training.schedule import duration, multiplier, seconds
-from src.training.stages import StageSpec, fit_to_budget, plan, training_orders
+from src.training.stages import fit_to_budget, plan, training_orders
 
 # Share of a time budget that is kept for what comes after the last step: averages, out-of-fold and test predictions.
 BUDGET_RESERVE = 0.2
+# Below this share of its epochs a fold is not begun: it would count as finished, and drag the mean down.
+LEAST_SCALE = 0.05
 
 
 def train(config: Config) -> None:
@@ -65,16 +68,19 @@ def train(config: Config) -> None:
             accelerator.print(f"{folder}/fold{k} is finished already: skipped")
             continue
         left = None if budget is None else (budget - (time.monotonic() - began)) / (len(todo) - todo.index(k))
-        train_fold(config, competition, fold_rows(folds, k), k, folder / f"fold{k}", accelerator, left)
+        if not train_fold(config, competition, fold_rows(folds, k), k, folder / f"fold{k}", accelerator, left):
+            break
+        accelerator.free_memory()  # it keeps the models it has prepared; the next fold starts with a new loss scale
+        accelerator = make_accelerator(config.device, config.precision, config.optimizer.accumulate)
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and any(finished(folder / f"fold{k}") for k in range(config.folds.n)):
         summarise_run(config, competition, run)
 
 
 def train_fold(
     config: Config, competition: Competition, fold: Fold, k: int, folder: Path, accelerator: Any, budget: float | None
-) -> None:
-    """Everything of one fold, from the weights' source to the manifest. `budget`: seconds, or None."""
+) -> bool:
+    """Everything of one fold, from the weights' source to the manifest; False if `budget` (seconds) is too short."""
     began = time.monotonic()
     say = accelerator.print
     say(f"{folder.parent.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
@@ -104,7 +110,7 @@ def train_fold(
 
     def planned(scale: float) -> list[Any]:
         return plan(
-            [StageSpec(**vars(stage)) for stage in config.stages],
+            config.stages,
             rows=fold.train,
             labels=competition.labels[fold.train],
             epochs=config.epochs,
@@ -117,12 +123,22 @@ def train_fold(
         )
 
     stages, scale = planned(1.0), 1.0
-    check_sizes(config.model.name, model, [stage.size for stage in stages], config.model.options)
+    check_sizes(config.model.name, model, [stage.size for stage in stages])
     if state is not None:
         scale = state["scale"]
+        if state["batches"] != [stage.total_batch for stage in stages]:
+            raise UserError(
+                f"processes={accelerator.num_processes}: {checkpoints} belong to another total batch; "
+                f"use processes={state['processes']} again, or resume=never to start afresh"
+            )
     elif budget is not None:
         step_seconds = measure_steps(model, stages, len(competition.classes), accelerator)
         scale = fit_to_budget(stages, step_seconds, budget * (1 - BUDGET_RESERVE) - (time.monotonic() - began))
+        # clocks differ between processes, the number of steps must not
+        scale = float(accelerator.gather(torch.tensor([scale], device=accelerator.device)).min())
+        if scale < LEAST_SCALE:
+            say(f"time_budget: {clock(max(0.0, budget))} left, too little for fold {k}; start again to go on")
+            return False
         say(f"time_budget: {clock(budget)} for this fold, so {scale:.0%} of the epochs")
     stages = planned(scale) if scale < 1 else stages
     for stage in stages:
@@ -130,8 +146,11 @@ def train_fold(
     total, last = stages[-1].stop, stages[-1]
 
     # ---- data -------------------------------------------------------------------------------------------------------
-    cache = Path(config.paths.cache) / competition.name if config.cache else None
     short_side = round(max(stage.size for stage in stages) / config.eval.crop)
+    cache = Path(config.paths.cache) / competition.name if config.cache else None
+    if cache is not None and not has_room(cache, len(competition.ids) + len(competition.test_ids), short_side):
+        say(f"{cache}: the disk is too full for decoded images; decoding anew each time")
+        cache = None
     train_store = ImageStore(competition.root, competition.paths, short_side, cache)
     test_store = ImageStore(competition.root, competition.test_paths, short_side, cache)
     workers = loader_workers(config.workers)
@@ -268,7 +287,12 @@ def train_fold(
             checkpoint_every=config.checkpoint.every,
             keep=config.checkpoint.keep,
             seed=config.seed,
-            notes={"scale": scale, "wandb": tracker.id or ""},
+            notes={
+                "scale": scale,
+                "wandb": tracker.id or "",
+                "processes": accelerator.num_processes,
+                "batches": [stage.total_batch for stage in stages],
+            },
             first=first,
             history=history,
             spent=spent,
@@ -277,8 +301,10 @@ def train_fold(
     progress.close()
 
     # ---- choose the weights -----------------------------------------------------------------------------------------
+    average_buffers(network, accelerator)
     candidates = {"raw": network}
     if ema is not None:
+        average_buffers(ema.module, accelerator)
         candidates["ema"] = ema.module
     if swa is not None:
         refresh_batchnorm(swa.module, training_inputs(), accelerator.reduce if accelerator.num_processes > 1 else None)
@@ -331,6 +357,7 @@ def train_fold(
         say(f"fold {k}: {metric.name} {final[metric.name]:.4f}, trained in {clock(spent)}")
         if sync:
             say(f"to upload: {sync}")
+    return True
 
 
 def precision_of(accelerator: Any) -> str:

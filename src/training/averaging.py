@@ -31,6 +31,15 @@ def make_swa(model: nn.Module) -> Any:
 
 
 @torch.no_grad()
+def average_buffers(model: nn.Module, accelerator: Any) -> None:
+    """The mean over processes of the float buffers (BatchNorm's statistics), so that all of them predict alike."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(accelerator.reduce(buffer, "mean"))
+
+
+@torch.no_grad()
 def refresh_batchnorm(model: nn.Module, inputs: Iterable[Tensor], reduce: Any = None) -> None:
     """Replace the running mean and variance of every BatchNorm by the population's (precise BN, 2105.07576).
 

@@ -64,6 +64,15 @@ def natural_precision(device: str) -> str:
     return "fp32"
 
 
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed every generator that torch draws from on this device; XLA keeps one of its own."""
+    torch.manual_seed(seed)
+    if device.type == "xla":
+        import torch_xla.core.xla_model as xm
+
+        xm.set_rng_state(seed % 2**31, device)
+
+
 def on_tpu() -> bool:
     """Whether torch_xla would drive a TPU (or, for tests, an XLA device on the CPU); does not load it."""
     return os.environ.get("PJRT_DEVICE", "").upper() in ("TPU", "CPU") or os.environ.get("ISTPUVM") == "1"

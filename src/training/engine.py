@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from src.data.loader import Batch, to_input
 from src.errors import UserError
+from src.training.averaging import average_buffers
 from src.training.checkpoint import save_checkpoint
+from src.training.device import seed_torch
 from src.training.interrupt import Interrupted, StopWish
 from src.training.mixing import Mix, apply_mix
 from src.training.optimizer import scaled_rate, set_rate
@@ -75,7 +77,7 @@ def fit(
             batch = _on(next(batches), accelerator.device)
             # what torch draws (dropout, drop path) is a function of the step, as the data are: a resume needs no
             # generator states. After the batch, because starting the loader draws a number as well.
-            torch.manual_seed(hash((seed, step, micro, accelerator.process_index)))
+            seed_torch(hash((seed, step, micro, accelerator.process_index)), accelerator.device)
             with accelerator.accumulate(model):
                 x = to_input(batch.images[0], mean, std, batch.colour)
                 x, y = apply_mix(x, targets(batch.rows), draw_mix(step, len(x), stage.size))
@@ -101,6 +103,7 @@ def fit(
                     f"optimizer.lr={base_lr:g}: the loss became {mean_loss} by step {step}; try a third of it"
                 )
             pace = progress.images_per_second()  # of training alone, so read before validation
+            average_buffers(network, accelerator)
             scores = validate(network, stage.size)
             model.train()
             row = {
@@ -114,7 +117,7 @@ def fit(
             history.append(row | dict(scores))
             progress.epoch(stage, history[-1])
 
-        stop = _agreed(accelerator, wish, step)
+        stop = _agreed(accelerator, wish, step % 10 == 0 or step == last)
         due = is_epoch_end(stages, step) or time.monotonic() - saved_at > checkpoint_every
         if accelerator.is_main_process and (due or stop):
             state = snapshot(accelerator, network, optimizer, ema, swa)
@@ -128,6 +131,7 @@ def fit(
             save_checkpoint(folder, step + 1, state | extra, keep)
             saved_at = time.monotonic()
         if stop:
+            accelerator.wait_for_everyone()  # for the first process, which writes
             raise Interrupted(stop, f"stopped after step {step + 1} of {last + 1}, checkpoint in {folder}")
 
     return history, spent + time.monotonic() - began
@@ -148,7 +152,7 @@ def restore(state: Mapping[str, Any], accelerator: Any, network: nn.Module, opti
     """The inverse of `snapshot`."""
     network.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    if accelerator.scaler is not None:
+    if accelerator.scaler is not None and state["scaler"]:  # empty after a device that needed none
         accelerator.scaler.load_state_dict(state["scaler"])
     if ema is not None:
         ema.module.load_state_dict(state["ema"])
@@ -161,12 +165,12 @@ def _on(batch: Batch, device: torch.device) -> Batch:
     return Batch(batch.images.to(device, non_blocking=True), colour, batch.rows.to(device, non_blocking=True))
 
 
-def _agreed(accelerator: Any, wish: StopWish, step: int) -> int:
-    """The signal to stop for, or 0. Several processes agree every 10 steps, so that none waits in a collective call
-    for one that has left; asking at every step would make each step wait for the slowest process twice."""
+def _agreed(accelerator: Any, wish: StopWish, ask: bool) -> int:
+    """The signal to stop for, or 0. Several processes agree at some steps only, so that none waits in a collective
+    call for one that has left; asking at every step would make each wait for the slowest process twice."""
     if accelerator.num_processes == 1:
         return wish.signum
-    if step % 10:
+    if not ask:
         return 0
     signals = accelerator.gather(torch.tensor([wish.signum], device=accelerator.device))
     return int(signals.max())

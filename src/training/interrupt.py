@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -31,6 +32,9 @@ class StopWish:
 @contextmanager
 def stop_on_signals() -> Iterator[StopWish]:
     wish = StopWish()
+    if threading.current_thread() is not threading.main_thread():  # torch_xla runs us in a thread: no signals there
+        yield wish
+        return
     before = {number: signal.signal(number, wish.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield wish

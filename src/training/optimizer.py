@@ -21,6 +21,8 @@ def build_optimizer(
     known = [str(other) for other in list_optimizers()]
     if name not in known:
         raise UserError(f"optimizer.name={name}: no such optimiser{nearest(name, known)}")
+    if name == "sgd" and momentum == 0:
+        name = "momentum"  # timm's name for SGD without Nesterov's step, which needs a momentum
     return create_optimizer_v2(
         model, opt=name, lr=1.0, weight_decay=weight_decay, momentum=momentum, filter_bias_and_bn=not decay_bias
     )

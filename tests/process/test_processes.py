@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,8 +48,9 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
     folds = pd.read_csv(tmp_path / "folds" / "mini.csv", dtype={"id": str})
     assert sorted(oof.ids) == sorted(folds.loc[folds["fold"] == 0, "id"])
 
-    # the same weights predict the same files with one process as with two
+    # the saved weights are those that predicted: the submission again, with one process and with two
     submission = tmp_path / "submissions" / "r.csv"
+    first = submission.read_text()
     for processes in (1, 2):
         submission.unlink()
         words = [f"paths.runs={tmp_path / 'runs'}", "run=r", f"processes={processes}", "batch_size=7", "device=cpu"]
@@ -56,9 +58,35 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
             [sys.executable, "-m", "src.cli", "predict", *words], cwd=REPO, capture_output=True, text=True, timeout=240
         )
         assert run.returncode == 0, run.stderr
-        if processes == 1:
-            first = submission.read_text()
-    assert submission.read_text() == first
+        assert submission.read_text() == first
+
+
+def test_an_error_of_one_process_is_told_once(start: Start, mini_digits: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(mini_digits, copy)
+    broken = sorted((copy / "test").iterdir())[-1]
+    broken.write_bytes(b"no image")
+    words = [f"competition.root={copy}", "processes=2", "device=cpu", "batch_size=8", "epochs=1"]
+    code, output = finish(start("competition=digits", *words))
+    assert code == 2, output
+    assert output.count("error: ") == 1
+    assert str(broken) in output
+
+
+def test_ctrl_c_on_two_processes_leaves_a_checkpoint(start: Start, tmp_path: Path) -> None:
+    process = start("competition=digits", "epochs=200", "processes=2", "device=cpu", "batch_size=8", "eval.every=5")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("stage 1/2"):
+            process.send_signal(signal.SIGINT)
+            break
+    code, output = finish(process)
+    assert code == 130, output
+    assert "the same command goes on from there" in output
+    assert list((tmp_path / "runs" / "r" / "fold0" / "checkpoints").glob("*.ckpt"))
+    code, output = finish(start("competition=digits", "epochs=200", "processes=1", "batch_size=8", "eval.every=5"))
+    assert code == 2
+    assert "use processes=2 again" in output
 
 
 def test_two_processes_learn_what_one_learns(start: Start, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 from src import cli
 from src.config import Config
 from src.inference.tta import parse_views
-from src.training.stages import StageSpec
 
 SHIPPED = sorted(path for group in cli.GROUPS for path in (cli.ROOT / "configs" / group).glob("*.yaml"))
 
@@ -34,7 +33,6 @@ def test_a_shipped_configuration_builds(path: Path) -> None:
     words = [f"{path.parent.name}={path.stem}", "competition.root=somewhere", "model.pretrained=never"]
     config = composed(*words)
     assert config.stages
-    assert [StageSpec(**vars(stage)) for stage in config.stages]
     assert parse_views(config.tta)
     if path.parent.name != "preset" or path.stem != "auto":
         assert "./run.sh" in path.read_text(), "the header says how to run it"

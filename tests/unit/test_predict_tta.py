@@ -78,7 +78,10 @@ def naive(model: nn.Module, store: ImageStore, row: int, views: list[Pose]) -> n
     total = torch.zeros(4, dtype=torch.float64)
     for view in views:
         window = view.window
-        image = centre_view(store.pixels(row), SIZE, CROP / window.zoom, window.position)
+        if window.squash:
+            image = cv2.resize(store.pixels(row), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        else:
+            image = centre_view(store.pixels(row), SIZE, CROP / window.zoom, window.position)
         x = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
         x = tv.normalize(x, MEAN.tolist(), STD.tolist())
         if view.transpose:
@@ -195,6 +198,7 @@ def test_presets() -> None:
     assert counts == {
         "none": (1, 1),
         "flip": (2, 1),
+        "whole": (4, 2),
         "d4": (8, 1),
         "crops": (10, 5),
         "scales": (6, 3),
@@ -218,7 +222,7 @@ def test_a_list_of_views() -> None:
 @pytest.mark.parametrize(
     ("tta", "words"),
     [
-        ("flips", "tta=flips: choose one of none, flip, d4.*did you mean 'flip'"),
+        ("flips", "tta=flips: choose one of none, flip, whole, d4.*did you mean 'flip'"),
         ("", "choose one of"),
         ([], "at least one view"),
         ([{"weight": 0}], "weight above 0"),

@@ -139,13 +139,14 @@ def test_linear_scaling() -> None:
     """lr = base · batch/256, the batch counted over processes and accumulation by the plan."""
     import numpy as np
 
-    from src.training.stages import StageSpec, plan
+    from src.config import StageConfig
+    from src.training.stages import plan
 
     assert scaled_rate(0.1, 256) == pytest.approx(0.1)
     assert scaled_rate(0.1, 1024) == pytest.approx(0.4)
     for processes, accumulate, expected in ((1, 1, 0.025), (2, 1, 0.05), (1, 4, 0.1), (2, 4, 0.2)):
         (stage,) = plan(
-            [StageSpec()],
+            [StageConfig()],
             rows=np.arange(1000),
             labels=np.zeros(1000, int),
             epochs=1,

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from src.config import StageConfig
 from src.data.augment import Augment
 from src.errors import UserError
 from src.training.stages import (
     Stage,
-    StageSpec,
     fit_to_budget,
     is_epoch_end,
     pixels,
@@ -29,7 +29,7 @@ ROWS = np.arange(1000) * 3 + 7  # rows of the table, not positions
 
 def planned(*specs: dict, **changes: object) -> list[Stage]:
     asked = {"rows": ROWS, "labels": LABELS, "epochs": 10, "size": 128, "batch_size": 50} | changes
-    return plan([StageSpec(**spec) for spec in specs], **asked)
+    return plan([StageConfig(**spec) for spec in specs], **asked)
 
 
 # ---- lengths and sizes ----------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ PRESET = ({"length": "30%", "size": 0.5, "rows": 0.2}, {"length": "30%", "size":
 def test_a_preset_scales_with_epochs_and_size(epochs: int, size: int) -> None:
     stages = planned(*PRESET, epochs=epochs, size=size)
     assert [stage.stop - stage.start for stage in stages] == [6 * epochs, 6 * epochs, 8 * epochs]
-    assert [stage.size for stage in stages] == [size // 2, size * 3 // 4, size]
+    assert [stage.size for stage in stages] == {64: [32, 48, 64], 128: [64, 96, 128], 224: [128, 160, 224]}[size]
     assert [stage.start for stage in stages] == [0, *(stage.stop for stage in stages[:-1])]
     assert [stage.number for stage in stages] == [0, 1, 2]
     assert [len(stage.rows) for stage in stages] == [200, 1000, 1000]
@@ -90,13 +90,14 @@ def test_a_preset_scales_with_epochs_and_size(epochs: int, size: int) -> None:
     [
         (1.0, 100, 100),  # as asked, not rounded
         (0.5, 128, 64),
-        (0.5, 100, 48),  # to a multiple of 8
-        (0.75, 224, 168),
+        (0.5, 100, 48),  # from 32 px to a multiple of 16
+        (0.75, 224, 160),  # from 64 px to a multiple of 32
+        (0.6, 224, 128),  # a vision transformer's patches of 16 px fit
         (1.25, 128, 160),
         (2.0, 128, 256),
-        (0.5, 28, 16),  # below 48: to a multiple of 4; half of 14/4 rounds to even
+        (0.5, 28, 16),  # below 32 to a multiple of 4; half of 14/4 rounds to even
         (0.75, 28, 20),
-        (0.01, 128, 8),
+        (0.01, 128, 4),
         (96, 128, 96),
         (97, 128, 97),
         (224.0, 64, 224),

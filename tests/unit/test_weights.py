@@ -233,16 +233,26 @@ def test_attached_files(attached: Path, hub, name: str, file: str) -> None:
     assert not asked
 
 
-def test_the_nearest_attached_file_wins(attached: Path, hub) -> None:
+@pytest.mark.parametrize(
+    "files",  # the first is taken
+    [
+        ("some-dataset/resnet18.pth", "some-dataset/deep/resnet18.pth"),  # the nearest
+        ("some-dataset/deep/resnet18.safetensors", "some-dataset/resnet18.pth"),  # the safest
+        ("some-dataset/deep/resnet18.pth", "resnet18/optimizer.pt", "resnet18/model.safetensors"),  # its own name first
+        ("resnet18/model.safetensors", "resnet18/optimizer.pt", "resnet18/pytorch_model.bin"),
+    ],
+)
+def test_the_best_attached_file_wins(attached: Path, hub, files: tuple[str, ...]) -> None:
     hub(False)
-    for file in ("some-dataset/deep/resnet18.pth", "some-dataset/resnet18.pth", "some-dataset/resnet18.bin"):
+    for file in files:
+        (attached / file).parent.mkdir(parents=True, exist_ok=True)
         (attached / file).touch()
-    assert find_weights("resnet18", "auto", None, attached).path == attached / "some-dataset/resnet18.bin"
+    assert find_weights("resnet18", "auto", None, attached).path == attached / files[0]
 
 
 def test_the_search_does_not_walk_a_million_images(attached: Path, hub) -> None:
     hub(False)
-    deep = attached / "a/b/c/d/e"
+    deep = attached / "a/b/c/d/e/f/g"
     deep.mkdir(parents=True)
     (deep / "resnet18.pth").touch()
     assert find_weights("resnet18", "auto", None, attached).kind == "scratch"
@@ -355,27 +365,28 @@ def test_a_transformer_takes_other_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fixed", "dynamic", "sizes", "refused"),
+    ("name", "options", "sizes", "refused"),
     [
-        (True, False, [224], False),
-        (True, False, [128, 224], True),
-        (True, False, [128], True),
-        (True, True, [128, 224], False),
-        (False, False, [128, 224], False),
+        ("test_resnet", {}, [28, 64], None),
+        ("test_vit", {}, [64, 136], None),  # positions interpolated, the last patches padded
+        ("swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}, [96], 96),
+        ("swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}, [224], None),
     ],
 )
-def test_check_sizes(fixed: bool, dynamic: bool, sizes: list[int], refused: bool) -> None:
-    model = SimpleNamespace(
-        pretrained_cfg={"input_size": (3, 224, 224), "fixed_input_size": fixed}, dynamic_img_size=dynamic
-    )
-    if refused:
-        with pytest.raises(UserError, match=r"model=m: takes 224 px only.*size=224 stages"):
-            check_sizes("m", model, sizes)
+def test_check_sizes(name: str, options: dict, sizes: list[int], refused: int | None) -> None:
+    model, _ = build_model(name, 3, SCRATCH, options=options)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    if refused is None:
+        check_sizes(name, model, sizes)
     else:
-        check_sizes("m", model, sizes)
+        with pytest.raises(UserError, match=f"model={name}: does not take images of {refused} px"):
+            check_sizes(name, model, sizes)
+    if refused is None:
+        assert model.training, "as it was"
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_a_model_that_was_built_for_another_size() -> None:
     model, _ = build_model("levit_128s", 3, SCRATCH, options={"img_size": 128})
     assert model.eval()(torch.zeros(1, 3, 128, 128)).shape == (1, 3)
-    check_sizes("levit_128s", model, [128], {"img_size": 128})
+    check_sizes("levit_128s", model, [128])
