@@ -29,7 +29,7 @@ from src.recipes.fold_output import save_fold
 from src.recipes.task import claim_run, open_competition, open_folds, run_name
 from src.reporting.figures import augmentation_grid
 from src.tracking import NoTracker, start_tracking
-from src.training.averaging import average_buffers, make_ema, make_swa, refresh_batchnorm
+from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
 from src.training.budget import measure_steps
 from src.training.checkpoint import load_checkpoint, remove_checkpoints
 from src.training.device import loader_workers, make_accelerator
@@ -184,7 +184,7 @@ def train_fold(
         swa_start=swa_start,
         swa_lr=config.average.swa_lr if config.average.swa else None,
     )
-    ema = make_ema(model, config.average.ema) if config.average.ema else None  # copies: made before `prepare`
+    ema = Ema(model, config.average.ema) if config.average.ema else None  # copies: made before `prepare`
     swa = make_swa(model) if config.average.swa else None
     model, optimizer = accelerator.prepare(model, optimizer)
     network = accelerator.unwrap_model(model)

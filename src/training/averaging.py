@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,16 +13,39 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def make_ema(model: nn.Module, decay: float) -> Any:
-    """timm's `ModelEmaV3`: parameters and float buffers, ema = d·ema + (1-d)·w, `.update(model, step)` each step.
+class Ema:
+    """Moving average of parameters and float buffers: ema = d·ema + (1-d)·w at each `update`.
 
-    Warm-up of the decay: d = min(decay, 1 - (1 + step/10)^-1), about (1 + t)/(10 + t), so that the average of a short
-    run is not dominated by its first weights. The counter is the run's own step, so a resume only has to restore
-    the weights; torch's AveragedModel keeps it on the device and waits for it at every step.
+    Warm-up of the decay: d = min(decay, 1 - 1/(1 + t/10)) = min(decay, t/(10 + t)) after t steps, so that the average
+    of a short run is not dominated by its first weights. The counter is the run's own step, so a resume only restores
+    `module`. Our own, because timm's ModelEmaV3 cannot be made on an XLA device and torch's AveragedModel waits for
+    the device at every step; a test holds it to timm's.
     """
-    from timm.utils import ModelEmaV3
 
-    return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    def decay_at(self, step: int) -> float:
+        """Of the update after step `step` = 1, 2, …; 0 at first, which copies the weights."""
+        return min(self.decay, (step - 1) / (step + 9))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        average: list[Tensor] = []
+        current: list[Tensor] = []
+        pairs = zip(_tensors(self.module), _tensors(model), strict=True)
+        for ours, theirs in pairs:
+            if ours.is_floating_point():
+                average.append(ours)
+                current.append(theirs)
+            else:
+                ours.copy_(theirs)  # BatchNorm's counter
+        torch._foreach_lerp_(average, current, 1 - self.decay_at(step))
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return chain((parameter.detach() for parameter in model.parameters()), model.buffers())
 
 
 def make_swa(model: nn.Module) -> Any:

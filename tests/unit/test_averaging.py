@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.training.averaging import make_ema, make_swa, refresh_batchnorm
+from src.training.averaging import Ema, make_swa, refresh_batchnorm
 
 torch.set_num_threads(1)  # the networks are so small that threads only cost
 
@@ -46,7 +46,7 @@ def inputs(*counts: int, seed: int = 0) -> list[torch.Tensor]:
 def test_ema_closed_form_with_warmup(decay: float) -> None:
     """ema = d·ema + (1-d)·w with d = min(decay, t/(t+10)), t counted from 0: the first update copies."""
     model = network()
-    ema = make_ema(model, decay)
+    ema = Ema(model, decay)
     expected, capped = None, 0
     for step in range(60):
         weight = float((-1) ** step * (1 + step % 7))
@@ -63,9 +63,26 @@ def test_ema_closed_form_with_warmup(decay: float) -> None:
     assert capped == (50 if decay == 0.5 else 0)
 
 
+def test_ema_equals_that_of_timm() -> None:
+    from timm.utils import ModelEmaV3
+
+    model = network()
+    ours = Ema(model, 0.9)
+    theirs = ModelEmaV3(model, decay=0.9, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)
+    for step in range(150):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        model(torch.randn(4, 3, 8, 8))
+        ours.update(model, step + 1)
+        theirs.update(model, step + 1)
+    for (name, mine), other in zip(ours.module.state_dict().items(), theirs.module.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, other, msg=name)
+
+
 def test_ema_is_a_copy_in_eval_mode() -> None:
     model = network().train()
-    ema = make_ema(model, 0.9)
+    ema = Ema(model, 0.9)
     assert not ema.module.training and model.training
     before = copy.deepcopy(ema.module.state_dict())
     set_to(model, 7.0)
@@ -75,12 +92,12 @@ def test_ema_is_a_copy_in_eval_mode() -> None:
 
 def test_a_resume_of_the_ema_needs_its_weights_and_the_step_only() -> None:
     model = network()
-    whole, first = make_ema(model, 0.999), make_ema(model, 0.999)
+    whole, first = Ema(model, 0.999), Ema(model, 0.999)
     for step in range(5):
         set_to(model, step + 1.0)
         whole.update(model, step + 1)
         first.update(model, step + 1)
-    second = make_ema(network(9), 0.999)
+    second = Ema(network(9), 0.999)
     second.module.load_state_dict(first.module.state_dict())
     for step in range(5, 9):
         set_to(model, step + 1.0)
