@@ -170,7 +170,7 @@ def save_weights(path: Path, state: Mapping[str, Any], metadata: Mapping[str, st
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata=dict(metadata))
+        save_file({key: value.cpu().contiguous() for key, value in state.items()}, temporary, metadata=dict(metadata))
 
 
 def fold_folder(runs: Path, run: str, fold: int) -> Path:

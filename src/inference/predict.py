@@ -14,7 +14,7 @@ from src.data.loader import batches, evaluation_orders, to_input
 from src.inference.tta import Pose, apply_symmetry, windows
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: XLA tensors cannot be made in it
 def predict(
     model: nn.Module,
     store: ImageStore,

@@ -138,14 +138,17 @@ def fit(
 
 
 def snapshot(accelerator: Any, network: nn.Module, optimizer: Any, ema: Any, swa: Any) -> dict[str, Any]:
-    """All tensors that the loop changes; data, schedule and random numbers follow from the step."""
-    return {
+    """All tensors that the loop changes, on the host; data, schedule and random numbers follow from the step."""
+    state = {
         "model": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
         "ema": ema.module.state_dict() if ema is not None else {},
         "swa": swa.state_dict() if swa is not None else {},
     }
+    from accelerate.utils import send_to_device
+
+    return send_to_device(state, "cpu")  # an XLA tensor could only be unpickled by XLA's own code
 
 
 def restore(state: Mapping[str, Any], accelerator: Any, network: nn.Module, optimizer: Any, ema: Any, swa: Any) -> None:
