@@ -17,7 +17,7 @@ from src.inference.tta import parse_views
 from src.model.backbone import build_model
 from src.model.weights import WeightsSource
 from src.recipes.task import open_competition, run_name
-from src.training.device import loader_workers, make_accelerator
+from src.training.device import loader_workers, make_accelerator, say
 
 
 def predict_run(config: Config) -> None:
@@ -59,7 +59,7 @@ def predict_run(config: Config) -> None:
             std=torch.tensor(normalisation.std, device=accelerator.device),
         )
         parts.append(Predictions(competition.test_ids, pred, competition.classes, np.full(len(pred), k)))
-        accelerator.print(f"fold {k}: {len(pred)} test rows predicted")
+        say(accelerator, f"fold {k}: {len(pred)} test rows predicted")
     if accelerator.is_main_process:
         mean = fold_mean(parts)
         path = Path(config.paths.submissions) / f"{run}.csv"

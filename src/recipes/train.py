@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from src.recipes.fold_output import save_fold
 from src.recipes.task import claim_run, open_competition, open_folds, run_name
 from src.reporting.figures import augmentation_grid
 from src.tracking import NoTracker, start_tracking
+from src.training import device
 from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
 from src.training.budget import measure_steps
 from src.training.checkpoint import load_checkpoint, remove_checkpoints
@@ -65,7 +67,7 @@ def train(config: Config) -> None:
     began = time.monotonic()
     for k in wanted:
         if k not in todo:
-            accelerator.print(f"{folder}/fold{k} is finished already: skipped")
+            device.say(accelerator, f"{folder}/fold{k} is finished already: skipped")
             continue
         left = None if budget is None else (budget - (time.monotonic() - began)) / (len(todo) - todo.index(k))
         if not train_fold(config, competition, fold_rows(folds, k), k, folder / f"fold{k}", accelerator, left):
@@ -82,7 +84,7 @@ def train_fold(
 ) -> bool:
     """Everything of one fold, from the weights' source to the manifest; False if `budget` (seconds) is too short."""
     began = time.monotonic()
-    say = accelerator.print
+    say = partial(device.say, accelerator)
     say(f"{folder.parent.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
     # ---- model ------------------------------------------------------------------------------------------------------

@@ -48,6 +48,12 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
     return accelerator
 
 
+def say(accelerator: Any, line: str) -> None:
+    """Print from the first process. Accelerate's own print asks for the local rank, which is never 0 on a TPU."""
+    if accelerator.is_main_process:
+        print(line, flush=True)
+
+
 def natural_precision(device: str) -> str:
     """bf16 where the hardware has it, fp16 with loss scaling on older GPUs (T4, P100), else fp32.
 
