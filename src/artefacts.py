@@ -205,6 +205,29 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def held(path: Path, seconds: float, busy: str) -> Iterator[None]:
+    """Hold the lock file `path`. Raises UserError(`busy`) if another process still has it after `seconds`.
+
+    The lock is the operating system's (flock): it ends with the process that holds it, however that ends, so nothing
+    is left to clean up. The file stays.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=seconds)
+        lock.acquire()
+    except Timeout:
+        raise UserError(busy) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be locked ({error.strerror or error}); is the disk writable?") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 2 the user's mistake (one line), 130/143 interrupted; a bug keeps its traceback."""
+    began = time.time()  # a time budget counts from here
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if words and words[0] in ("-h", "--help", "help"):
@@ -46,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb in PLAIN_VERBS:
             return run_plain(verb, words)
         if verb in RUN_VERBS:
-            return run(verb, config_of_run([checked(word) for word in words], verb))
-        return compose(words, lambda config: run(verb, config))
+            return run(verb, config_of_run([checked(word) for word in words], verb), began)
+        return compose(words, lambda config: run(verb, config, began))
     except UserError as error:
         complain(error)
         return 2
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def run(verb: str, config: Config) -> int:
+def run(verb: str, config: Config, began: float) -> int:
     """One composed configuration, on as many processes as the machine has devices for."""
     if verb == "runs":
         from src.recipes.runs import list_runs
@@ -65,17 +68,23 @@ def run(verb: str, config: Config) -> int:
     from src.launch import launch, processes_wanted
 
     wanted = 1 if verb == "smoke" else processes_wanted(config.processes, config.device)
-    return launch(start, (verb, config), wanted)
+    return launch(start, (verb, config, began), wanted)
 
 
-def start(verb: str, config: Config) -> int:
-    """Run a recipe in this process; its exit code. Also what launched processes call. Raises UserError."""
+def start(verb: str, config: Config, began: float) -> int:
+    """Run a recipe in this process; its exit code. Also what launched processes call. Raises UserError.
+
+    began: time.time() at the start of the command.
+    """
+    recipe: Callable[[Config], None]
     if verb == "predict":
         from src.recipes.predict import predict_run as recipe
     elif verb == "smoke":
         from src.recipes.smoke import smoke as recipe
     else:
-        from src.recipes.train import train as recipe
+        from src.recipes.train import train
+
+        recipe = partial(train, began=began)
     from src.training.interrupt import Interrupted
 
     try:

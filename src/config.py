@@ -145,8 +145,17 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    every: float = 60.0  # seconds of work; one is also written at the end of each epoch
+    every: float = 60.0  # seconds of work; one is also written after the last step
     keep: int = 2
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What `time_budget=auto` plans for on Kaggle, counted from the start of the notebook's machine."""
+
+    limit: str = "12h"  # of a CPU or GPU session; 9h in many code competitions
+    tpu_limit: str = "9h"
+    reserve: str = "10m"  # left for the other cells of the notebook
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,7 @@ class Config:
     batch_size: int = 64  # per process
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     tta: str | list[Any] = "flip"  # none, flip, d4, crops, scales, or a list of views
-    time_budget: str | None = None  # "8.5h", "300s": epochs are shortened as a whole to end in time
+    time_budget: str | None = "auto"  # "8.5h", "300s": ends in time, with a submission; auto: the notebook's session
     device: Literal["auto", "cpu", "cuda", "mps", "tpu"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     processes: int | str = "auto"  # auto: one per GPU or TPU core, one on a CPU
@@ -193,6 +202,7 @@ class Config:
     average: AverageConfig = field(default_factory=AverageConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    session: SessionConfig = field(default_factory=SessionConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
 
@@ -234,7 +244,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
-    "competition.root", "competition.solution", "model.weights", "checkpoint", "wandb", "paths",
+    "competition.root", "competition.solution", "model.weights", "checkpoint", "session", "wandb", "paths",
 )  # fmt: skip
 
 

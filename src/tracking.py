@@ -5,6 +5,7 @@ from __future__ import annotations
 import netrc
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,22 +92,16 @@ def start_tracking(
     if mode == "disabled":
         return NoTracker()
     folder.mkdir(parents=True, exist_ok=True)
-    details = {
-        "project": project,
-        "entity": entity,
-        "run": run,
-        "fold": fold,
-        "folder": folder,
-        "config": config,
-        "id": id,
-    }
+    begin = partial(
+        WandbTracker, project=project, entity=entity, run=run, fold=fold, folder=folder, config=config, id=id
+    )
     if mode == "offline":
-        return WandbTracker(mode=mode, **details)
+        return begin(mode=mode)
     try:
-        return WandbTracker(mode=mode, **details)
+        return begin(mode=mode)
     except Exception as error:  # no network, a wrong key, a server's bad day: none of them may end a training run
         print(f"W&B cannot be reached ({type(error).__name__}), tracking offline: {' '.join(str(error).split())[:120]}")
-        return WandbTracker(mode="offline", **details)
+        return begin(mode="offline")
 
 
 def has_api_key() -> bool:

@@ -12,11 +12,19 @@ from src.competition.metrics import find_metric, scores
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import Competition
 from src.config import Config
-from src.recipes.task import solution_path
+from src.recipes.task import run_lock, solution_path
 
 
 def summarise_run(config: Config, competition: Competition, run: str) -> None:
-    """Write cv.json and submissions/<run>.csv from every finished fold, and print the table and the paths."""
+    """Write cv.json and submissions/<run>.csv from every finished fold, and print the table and the paths.
+
+    Locked, because folds of one run may be trained by several processes: who writes last has seen all that is finished.
+    """
+    with run_lock(config, run):
+        _summarise(config, competition, run)
+
+
+def _summarise(config: Config, competition: Competition, run: str) -> None:
     runs = Path(config.paths.runs)
     folds = finished_folds(runs, run)
     folders = [fold_folder(runs, run, k) for k in folds]

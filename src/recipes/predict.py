@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +17,24 @@ from src.data.cache import ImageStore
 from src.errors import UserError
 from src.inference.predict import predict
 from src.inference.tta import parse_views
-from src.model.backbone import build_model
+from src.model.backbone import Normalisation, build_model
 from src.model.weights import WeightsSource
 from src.recipes.task import open_competition, run_name
 from src.training.device import loader_workers, make_accelerator, say
+
+
+def make_predictor(config: Config, accelerator: Any, normalisation: Normalisation) -> Callable[..., np.ndarray]:
+    """`inference.predict.predict` with all that the configuration and the network's normalisation decide: what is left
+    to give is (model, store, rows, size=, views=)."""
+    return partial(
+        predict,
+        accelerator=accelerator,
+        crop=config.eval.crop,
+        batch_size=config.eval.batch_size or 2 * config.batch_size,
+        workers=loader_workers(config.workers),
+        mean=torch.tensor(normalisation.mean, device=accelerator.device),
+        std=torch.tensor(normalisation.std, device=accelerator.device),
+    )
 
 
 def predict_run(config: Config) -> None:
@@ -31,7 +48,7 @@ def predict_run(config: Config) -> None:
         raise UserError(f"run={run}: no fold is finished; train it first")
     trained = read_config(runs / run / "config.yaml")["size"]
     sizes = {k: read_json(fold_folder(runs, run, k) / "manifest.json")["size"] for k in folds}
-    parts = []
+    parts, views = [], parse_views(config.tta)
     for k in folds:
         folder = fold_folder(runs, run, k)
         # the size of the last stage, which is what the weights were chosen at, unless the user asks for another
@@ -45,19 +62,9 @@ def predict_run(config: Config) -> None:
         )
         if list(competition.classes) != read_json(folder / "manifest.json")["classes"]:
             raise UserError(f"run={run}: was trained on other classes than {competition.root} has")
-        pred = predict(
-            model.to(accelerator.device, memory_format=torch.channels_last),
-            store,
-            np.arange(len(competition.test_ids)),
-            accelerator=accelerator,
-            views=parse_views(config.tta),
-            size=size,
-            crop=config.eval.crop,
-            batch_size=config.eval.batch_size or 2 * config.batch_size,
-            workers=loader_workers(config.workers),
-            mean=torch.tensor(normalisation.mean, device=accelerator.device),
-            std=torch.tensor(normalisation.std, device=accelerator.device),
-        )
+        network = model.to(accelerator.device, memory_format=torch.channels_last)
+        probabilities = make_predictor(config, accelerator, normalisation)
+        pred = probabilities(network, store, np.arange(len(competition.test_ids)), size=size, views=views)
         parts.append(Predictions(competition.test_ids, pred, competition.classes, np.full(len(pred), k)))
         say(accelerator, f"fold {k}: {len(pred)} test rows predicted")
     if accelerator.is_main_process:

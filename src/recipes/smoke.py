@@ -42,7 +42,7 @@ def smoke(config: Config) -> None:
         tta="flip",
         time_budget=None,
     )
-    train(small)
+    train(small, time.time())
     submission = scratch / "submissions" / f"{RUN}.csv"
     first = submission.read_text()
     predict_run(small)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from src.artefacts import finished_folds, read_config, write_config
+from src.artefacts import finished, finished_folds, held, read_config, write_config
 from src.competition.digits import make_digits
 from src.competition.folds import load_folds
 from src.competition.metrics import find_metric
 from src.competition.tables import Competition, load_competition
 from src.config import Config, difference, plain
 from src.errors import UserError
+from src.training.device import from_main
 
 DIGITS = "digits"
 
@@ -66,15 +70,44 @@ def claim_run(config: Config, run: str) -> Path:
     """The run's folder with its config.yaml. Raises UserError if the run exists with another configuration."""
     folder = Path(config.paths.runs) / run
     values, file = plain(config), folder / "config.yaml"
-    if file.is_file():
-        changed = difference(read_config(file), values)
-        started = finished_folds(Path(config.paths.runs), run) or any(folder.glob("fold*/checkpoints/*.ckpt"))
-        if changed and started:
-            raise UserError(
-                f"run={run}: {folder} was made with another configuration ({'; '.join(changed[:4])}"
-                f"{' …' if len(changed) > 4 else ''}); choose another name with run=NAME, or delete the folder"
-            )
-        if not changed:
-            return folder
-    write_config(file, values)
+    with run_lock(config, run):
+        if file.is_file():
+            changed = difference(read_config(file), values)
+            started = finished_folds(Path(config.paths.runs), run) or any(folder.glob("fold*/checkpoints/*.ckpt"))
+            if changed and started:
+                raise UserError(
+                    f"run={run}: {folder} was made with another configuration ({'; '.join(changed[:4])}"
+                    f"{' …' if len(changed) > 4 else ''}); choose another name with run=NAME, or delete the folder"
+                )
+            if not changed:
+                return folder
+        write_config(file, values)
     return folder
+
+
+def run_lock(config: Config, run: str) -> AbstractContextManager[None]:
+    """Held for the moments in which the files of a whole run are read and written again."""
+    path = Path(config.paths.runs) / run / ".lock"
+    return held(path, 60, f"{path}: another process has held this run for a minute; is it stopped (kill -STOP)?")
+
+
+class FoldBusy(UserError):
+    """Another process trains this fold."""
+
+
+@contextmanager
+def claim_fold(accelerator: Any, folder: Path, k: int) -> Iterator[bool]:
+    """Hold fold k of the run in `folder` while it is trained; False if it is finished. Raises FoldBusy if another
+    process (not one of this run's own) holds it."""
+    busy = f"{folder}/fold{k} is being trained by another process"
+    with ExitStack() as stack:
+        free = True
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(held(folder / f".fold{k}.lock", 0, busy))
+            except UserError:
+                free = False
+        free, done = from_main(accelerator, (free, finished(folder / f"fold{k}")))
+        if not (free or done):
+            raise FoldBusy(busy)
+        yield not done

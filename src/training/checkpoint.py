@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,36 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int
     for old in [*later, *there[len(later) :][keep:]]:
         old.unlink(missing_ok=True)
     return path
+
+
+class CheckpointWriter:
+    """Writes checkpoints of one folder in the background, one at a time, so that training does not wait for the disk.
+
+    A checkpoint that cannot be written is reported and the one before it kept: nine hours of training should not end
+    for a full disk. `keep`: see `save_checkpoint`.
+    """
+
+    def __init__(self, folder: Path, keep: int, say: Callable[[str], Any]) -> None:
+        self.folder, self.keep, self.say = folder, keep, say
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def write(self, step: int, state: Mapping[str, Any]) -> None:
+        """Start to write `state`, which must not change from now on; waits for the one before, if need be."""
+        self.wait()
+        self._writing = self._thread.submit(save_checkpoint, self.folder, step, state, self.keep)
+
+    def wait(self, strict: bool = False) -> None:
+        """Until the disk has it. Raises UserError if it could not be written and `strict`."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        except UserError as error:
+            if strict:
+                raise
+            self.say(f"warning: {error}; training goes on")
 
 
 def checkpoints(folder: Path) -> list[Path]:

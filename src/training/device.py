@@ -54,6 +54,22 @@ def say(accelerator: Any, line: str) -> None:
         print(line, flush=True)
 
 
+def from_main(accelerator: Any, value: Any) -> Any:
+    """What the first process says, so that all of them decide alike about files and clocks that only one may read."""
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
+
+
+def notebook_began() -> float | None:
+    """When (time.time()) the machine of this Kaggle notebook started, or None anywhere else."""
+    if not os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+        return None
+    import psutil
+
+    return psutil.Process(1).create_time()  # the first process of the notebook's container
+
+
 def natural_precision(device: str) -> str:
     """bf16 where the hardware has it, fp16 with loss scaling on older GPUs (T4, P100), else fp32.
 

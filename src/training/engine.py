@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +13,23 @@ from torch import Tensor, nn
 from src.data.loader import Batch, to_input
 from src.errors import UserError
 from src.training.averaging import average_buffers
-from src.training.checkpoint import save_checkpoint
+from src.training.checkpoint import CheckpointWriter
 from src.training.device import seed_torch
 from src.training.interrupt import Interrupted, StopWish
 from src.training.mixing import Mix, apply_mix
 from src.training.optimizer import scaled_rate, set_rate
 from src.training.progress import Progress
 from src.training.stages import Stage, is_epoch_end, stage_at
+
+
+class Trained(NamedTuple):
+    """How far `fit` came: the steps done, one mapping per validated epoch, seconds of work, and the sum and the count
+    of the losses of the epoch that it stopped in."""
+
+    step: int
+    history: list[dict[str, float]]
+    spent: float
+    loss_so_far: tuple[float, int] = (0.0, 0)
 
 
 def fit(
@@ -44,32 +53,29 @@ def fit(
     validate: Callable[[nn.Module, int], Mapping[str, float]],
     validate_every: int,
     wish: StopWish,
+    late: Callable[[int], bool],
     progress: Progress,
-    folder: Path,
+    checkpoints: CheckpointWriter,
     checkpoint_every: float,
-    keep: int,
     seed: int,
     notes: Mapping[str, Any],
-    first: int = 0,
-    history: list[dict[str, float]] | None = None,
-    spent: float = 0.0,
-    loss_so_far: tuple[float, int] = (0.0, 0),
-) -> tuple[list[dict[str, float]], float]:
-    """Train `model` in place from step `first` to the last stage's end; returns the history and the seconds of work.
+    so_far: Trained,
+) -> Trained:
+    """Train `model` in place from step `so_far.step` to the last stage's end, or to a step that is `late`.
 
-    batches: micro-batches from step `first` on, images (1, B, S, S, 3) uint8. targets: rows (B,) -> (B, C) soft.
+    batches: micro-batches from that step on, images (1, B, S, S, 3) uint8. targets: rows (B,) -> (B, C) soft.
     rate: step -> share of the peak rate, which is base_lr x total batch / 256. draw_mix: (step, B, size) -> Mix.
-    validate: (model, size) -> scores of the held-out fold. history: one mapping per validated epoch. notes: what else a
-    checkpoint should remember. spent: seconds of work so far; loss_so_far: sum and count of a broken epoch's losses.
+    validate: (model, size) -> scores of the held-out fold. late: step -> whether the steps from there on have to be
+    planned anew; the caller then calls again. notes: what else a checkpoint should remember.
     Raises Interrupted after a checkpoint when `wish` is set, UserError when the loss is no longer finite.
     """
-    history = list(history or [])
+    history, (loss_sum, counted) = list(so_far.history), so_far.loss_so_far
     network = accelerator.unwrap_model(model)
     last, saved_at, began = stages[-1].stop - 1, time.monotonic(), time.monotonic()
-    running, counted = torch.tensor(loss_so_far[0], device=accelerator.device), loss_so_far[1]
+    running = torch.tensor(loss_sum, device=accelerator.device)
     model.train()
 
-    for step in range(first, last + 1):
+    for step in range(so_far.step, last + 1):
         stage = stage_at(stages, step)
         set_rate(optimizer, scaled_rate(base_lr, stage.total_batch) * rate(step))
 
@@ -113,32 +119,33 @@ def fit(
                 "rate": rate(step),
                 "loss": mean_loss,
             }
-            row |= {"images_per_second": pace, "seconds": spent + time.monotonic() - began}
+            row |= {"images_per_second": pace, "seconds": so_far.spent + time.monotonic() - began}
             history.append(row | dict(scores))
             progress.epoch(stage, history[-1])
 
-        stop = _agreed(accelerator, wish, step % 10 == 0 or step == last)
-        due = is_epoch_end(stages, step) or time.monotonic() - saved_at > checkpoint_every
+        stop, behind = _agreed(accelerator, wish.signum, late(step + 1) and step < last, step % 10 == 0 or step == last)
+        due = step == last or time.monotonic() - saved_at > checkpoint_every
+        done = Trained(step + 1, history, so_far.spent + time.monotonic() - began)
         if accelerator.is_main_process and (due or stop):
             state = snapshot(accelerator, network, optimizer, ema, swa)
-            extra = {
-                **notes,
-                "loss_so_far": (float(running), counted),
-                "step": step + 1,
-                "history": history,
-                "spent": spent + time.monotonic() - began,
-            }
-            save_checkpoint(folder, step + 1, state | extra, keep)
+            extra = {"step": done.step, "history": list(history), "spent": done.spent}
+            checkpoints.write(done.step, state | dict(notes) | extra | {"loss_so_far": (float(running), counted)})
             saved_at = time.monotonic()
         if stop:
+            checkpoints.wait(strict=True)
             accelerator.wait_for_everyone()  # for the first process, which writes
-            raise Interrupted(stop, f"stopped after step {step + 1} of {last + 1}, checkpoint in {folder}")
+            raise Interrupted(stop, f"stopped after step {done.step} of {last + 1}, checkpoint in {checkpoints.folder}")
+        if behind:
+            return done._replace(loss_so_far=(float(running), counted))
 
-    return history, spent + time.monotonic() - began
+    return Trained(last + 1, history, so_far.spent + time.monotonic() - began)
 
 
 def snapshot(accelerator: Any, network: nn.Module, optimizer: Any, ema: Any, swa: Any) -> dict[str, Any]:
-    """All tensors that the loop changes, on the host; data, schedule and random numbers follow from the step."""
+    """Copies on the host of all tensors that the loop changes; data, schedule and random numbers follow from the step.
+
+    On the host, because an XLA tensor could only be unpickled by XLA's own code.
+    """
     state = {
         "model": network.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -146,9 +153,9 @@ def snapshot(accelerator: Any, network: nn.Module, optimizer: Any, ema: Any, swa
         "ema": ema.module.state_dict() if ema is not None else {},
         "swa": swa.state_dict() if swa is not None else {},
     }
-    from accelerate.utils import send_to_device
+    from accelerate.utils import recursively_apply
 
-    return send_to_device(state, "cpu")  # an XLA tensor could only be unpickled by XLA's own code
+    return recursively_apply(lambda tensor: tensor.detach().to("cpu", copy=True), state)
 
 
 def restore(state: Mapping[str, Any], accelerator: Any, network: nn.Module, optimizer: Any, ema: Any, swa: Any) -> None:
@@ -168,12 +175,13 @@ def _on(batch: Batch, device: torch.device) -> Batch:
     return Batch(batch.images.to(device, non_blocking=True), colour, batch.rows.to(device, non_blocking=True))
 
 
-def _agreed(accelerator: Any, wish: StopWish, ask: bool) -> int:
-    """The signal to stop for, or 0. Several processes agree at some steps only, so that none waits in a collective
-    call for one that has left; asking at every step would make each wait for the slowest process twice."""
+def _agreed(accelerator: Any, signum: int, behind: bool, ask: bool) -> tuple[int, bool]:
+    """The signal to stop for, or 0, and whether the plan is behind. Several processes agree at some steps only, so that
+    none waits in a collective call for one that has left; asking at every step would make each wait for the slowest
+    process twice."""
     if accelerator.num_processes == 1:
-        return wish.signum
+        return signum, behind
     if not ask:
-        return 0
-    signals = accelerator.gather(torch.tensor([wish.signum], device=accelerator.device))
-    return int(signals.max())
+        return 0, False
+    wishes = accelerator.gather(torch.tensor([[signum, int(behind)]], device=accelerator.device)).amax(0).tolist()
+    return int(wishes[0]), bool(wishes[1])

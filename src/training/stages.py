@@ -6,7 +6,7 @@ A batch is a function of (seed, step): the plan needs no state, so a resume at a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -53,12 +53,11 @@ def plan(
     processes: int = 1,
     accumulate: int = 1,
     seed: int = 0,
-    scale: float = 1.0,
 ) -> list[Stage]:
     """The stages of one fold.
 
     rows: (N,) int64 training rows of the fold; labels: (N,) their classes. A share of the run is a share of its
-    examples, epochs x N. scale shortens every stage alike (time budget). Raises UserError naming the stage.
+    examples, epochs x N. Raises UserError naming the stage.
     """
     stages: list[Stage] = []
     for number, spec in enumerate(specs):
@@ -84,7 +83,7 @@ def plan(
             Stage(
                 number=number,
                 start=start,
-                stop=start + max(1, round(steps * scale)),
+                stop=start + max(1, steps),
                 size=pixels(spec.size, size),
                 rows=chosen,
                 batch_size=per_process,
@@ -168,7 +167,15 @@ def is_epoch_end(stages: Sequence[Stage], step: int, every: int = 1) -> bool:
     return done % (stage.epoch_steps * every) == 0 or step + 1 == stage.stop
 
 
-def fit_to_budget(stages: Sequence[Stage], step_seconds: Sequence[float], seconds: float) -> float:
-    """The factor, at most 1, that makes the stages' steps fit into `seconds` at the measured time per step."""
-    needed = sum((stage.stop - stage.start) * each for stage, each in zip(stages, step_seconds, strict=True))
-    return min(1.0, max(0.0, seconds) / needed)
+def shorten(stages: Sequence[Stage], step: int, factor: float) -> list[Stage]:
+    """The plan with the steps from `step` on multiplied by `factor`, those of every stage alike; what is past stays.
+
+    A stage that has not begun keeps at least one step.
+    """
+    shorter: list[Stage] = []
+    for stage in stages:
+        start = shorter[-1].stop if shorter else stage.start
+        past = min(max(step - stage.start, 0), stage.stop - stage.start)
+        length = past + round((stage.stop - stage.start - past) * factor)
+        shorter.append(replace(stage, start=start, stop=start + max(length, 1)))
+    return shorter

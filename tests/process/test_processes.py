@@ -129,7 +129,7 @@ def test_torchrun_and_a_mistake_keep_their_exit_codes(start: Start, command: Com
 @pytest.mark.parametrize(("how", "expected"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_goes_on_where_it_was(start: Start, tmp_path: Path, how: signal.Signals, expected: int) -> None:
     """Stopped in the second stage and started again: the predictions are those of the unbroken run, bit by bit."""
-    words = ["competition=digits", STAGES, "epochs=10", "mix.mixup=0.2", "model.drop_rate=0.2"]
+    words = ["competition=digits", STAGES, "epochs=10", "mix.mixup=0.2", "model.drop_rate=0.2", "checkpoint.every=0.01"]
     code, output = finish(start(*words, "run=whole"))
     assert code == 0, output
 

@@ -13,10 +13,10 @@ from src.data.augment import Augment
 from src.errors import UserError
 from src.training.stages import (
     Stage,
-    fit_to_budget,
     is_epoch_end,
     pixels,
     plan,
+    shorten,
     stage_at,
     step_rows,
     subset,
@@ -56,10 +56,6 @@ def planned(*specs: dict, **changes: object) -> list[Stage]:
         ({}, {"accumulate": 4}, 50),
         ({}, {"processes": 2, "accumulate": 4, "batch_size": 25}, 50),
         ({"length": "3 epochs"}, {"processes": 2}, 30),
-        ({}, {"scale": 0.5}, 100),
-        ({"length": "7 steps"}, {"scale": 0.5}, 4),
-        ({"length": "3 epochs"}, {"scale": 0.1}, 6),
-        ({}, {"scale": 0.0}, 1),  # never nothing at all
         ({"length": "0 steps"}, {}, 1),
         ({}, {"epochs": 0.5}, 10),
         ({}, {"epochs": 20}, 400),
@@ -269,19 +265,28 @@ def test_an_epoch_is_at_least_a_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(1000, 1.0), (100, 1.0), (50, 0.5), (10, 0.1), (0, 0.0), (-5, 0.0)],
+    ("step", "factor", "stops"),
+    [
+        (0, 1.0, (40, 160)),
+        (0, 0.5, (20, 80)),
+        (0, 0.25, (10, 40)),
+        (20, 0.5, (30, 90)),  # what is past stays
+        (40, 0.5, (40, 100)),
+        (100, 0.5, (40, 130)),
+        (20, 0.0, (20, 21)),  # a stage that has not begun keeps a step
+        (0, 0.0, (1, 2)),
+        (160, 0.1, (40, 160)),
+    ],
 )
-def test_fit_to_budget(seconds: float, expected: float) -> None:
-    stages = planned({"length": "40 steps"}, {"length": "120 steps"})
-    assert fit_to_budget(stages, [1.0, 0.5], seconds) == pytest.approx(expected)  # 40 x 1 + 120 x 0.5 = 100 s
+def test_shorten(step: int, factor: float, stops: tuple[int, ...]) -> None:
+    stages = shorten(planned({"length": "40 steps"}, {"length": "120 steps"}), step, factor)
+    assert tuple(stage.stop for stage in stages) == stops
+    assert [stage.start for stage in stages] == [0, stops[0]]
 
 
-def test_a_fitted_plan_ends_in_time() -> None:
-    each = [0.2, 0.5, 1.1]
-    for budget in (30, 100, 300):
-        scale = fit_to_budget(planned(*PRESET), each, budget)
-        stages = planned(*PRESET, scale=scale)
-        needed = sum((stage.stop - stage.start) * t for stage, t in zip(stages, each, strict=True))
-        assert needed <= budget + 0.5 * sum(each)  # each stage is rounded to whole steps
-        assert needed > 0.95 * min(budget, 20 * 10 * 0.65) - sum(each)
+def test_a_shortened_plan_keeps_the_rows_of_its_steps() -> None:
+    """A resume builds the plan from the cuts: the steps before a cut are those of the whole plan."""
+    whole = planned(*PRESET)
+    shorter = shorten(whole, 50, 0.3)
+    for step in range(50):
+        assert (step_rows(stage_at(whole, step), step, 0) == step_rows(stage_at(shorter, step), step, 0)).all()

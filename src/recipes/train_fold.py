@@ -1,0 +1,360 @@
+"""Train one fold: build, plan, run, choose the weights, predict, save. Top to bottom, this is the whole run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.artefacts import Predictions, finished_folds
+from src.competition.folds import Fold
+from src.competition.metrics import find_metric, scores
+from src.competition.tables import Competition
+from src.config import Config, plain
+from src.data.augment import Augment
+from src.data.cache import ImageStore, has_room
+from src.data.loader import batches, to_input
+from src.errors import UserError
+from src.inference.tta import parse_views
+from src.model.backbone import build_model, check_sizes
+from src.model.weights import find_weights
+from src.recipes.fold_output import save_fold
+from src.recipes.predict import make_predictor
+from src.reporting.figures import augmentation_grid
+from src.tracking import NoTracker, start_tracking
+from src.training import device
+from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
+from src.training.budget import OVERHEAD, Cost, Watch, folds_in_time, measure, remaining, views_in_time
+from src.training.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoints
+from src.training.engine import Trained, fit, restore
+from src.training.interrupt import stop_on_signals
+from src.training.losses import cross_entropy, soft_targets
+from src.training.mixing import Mix, draw_mix
+from src.training.optimizer import build_optimizer
+from src.training.progress import Progress, clock
+from src.training.schedule import duration, multiplier
+from src.training.stages import Stage, plan, shorten, training_orders
+
+# Seconds of a fold's time that are kept for its files, pictures and tracking.
+SAVING = 2.5
+
+
+def train_fold(
+    config: Config,
+    competition: Competition,
+    fold: Fold,
+    k: int,
+    run: Path,
+    accelerator: Any,
+    end: float | None = None,
+    waiting: int = 1,
+) -> bool:
+    """Everything of fold k in the folder `run`, from the weights' source to the manifest.
+
+    end: time.time() at which this and the other folds that are `waiting` (this one included) have to be over. Returns
+    False, with nothing written, if there is not enough time to begin this one.
+    """
+    began = time.monotonic()
+    folder, say = run / f"fold{k}", partial(device.say, accelerator)
+    say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
+
+    # ---- model ------------------------------------------------------------------------------------------------------
+    source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
+    model, normalisation = build_model(
+        config.model.name,
+        len(competition.classes),
+        source,
+        drop_rate=config.model.drop_rate,
+        drop_path_rate=config.model.drop_path_rate,
+        options=config.model.options,
+        seed=config.seed,
+    )
+    say(f"{config.model.name}: {source.why}")
+    say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
+    model = model.to(accelerator.device, memory_format=torch.channels_last)
+    mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
+
+    # ---- plan -------------------------------------------------------------------------------------------------------
+    whole = plan(
+        config.stages,
+        rows=fold.train,
+        labels=competition.labels[fold.train],
+        epochs=config.epochs,
+        size=config.size,
+        batch_size=config.batch_size,
+        processes=accelerator.num_processes,
+        accumulate=config.optimizer.accumulate,
+        seed=config.seed,
+    )
+    check_sizes(config.model.name, model, [stage.size for stage in whole])
+    checkpoints = folder / "checkpoints"
+    if config.resume == "never" and accelerator.is_main_process:
+        remove_checkpoints(checkpoints)
+    accelerator.wait_for_everyone()
+    state = load_checkpoint(checkpoints, say)
+    if state is not None and state["batches"] != [stage.total_batch for stage in whole]:
+        raise UserError(
+            f"processes={accelerator.num_processes}: {checkpoints} belong to another total batch; "
+            f"use processes={state['processes']} again, or resume=never to start afresh"
+        )
+    so_far = Trained(0, [], 0.0) if state is None else Trained(*(state[key] for key in Trained._fields))
+    earlier = so_far.spent  # seconds of work of sessions before this one
+    cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
+    views = parse_views(config.tta)
+    cost, fold_end, after = Cost((), 0.0), 0.0, 0.0  # seconds; until when, and of what follows the steps
+    if end is not None:
+        cost = measure(model, whole, len(competition.classes), accelerator)
+        rows_to_predict = (len(fold.val) + len(competition.test_ids)) * len(views) + 3 * len(fold.val)
+        after = rows_to_predict * cost.image + config.average.bn_batches * cost.steps[-1] / 2
+        left = end - time.time()
+        among = folds_in_time(left, waiting, OVERHEAD * remaining(whole, cost, so_far.step), after + SAVING)
+        if not among and finished_folds(run.parent, run.name):
+            say(f"time_budget: {clock(max(0.0, left))} left, too little for fold {k}; start again to go on")
+            return False
+        # clocks differ between processes, the plan must not
+        fold_end = device.from_main(accelerator, time.time() + left / max(1, among) - SAVING)
+        watch = Watch(fold_end, stages_of(whole, cuts), cost, so_far.step, after)
+        factor = device.from_main(accelerator, watch.factor(so_far.step))
+        if factor < 1:
+            cuts.append([so_far.step, factor])
+        say(
+            f"time_budget: {clock(left)} left for {max(1, among)} of {waiting} folds, {min(1, factor):.0%} of the steps"
+        )
+    stages = stages_of(whole, cuts)
+    for stage in stages:
+        say(stage.describe())
+
+    # ---- data -------------------------------------------------------------------------------------------------------
+    short_side = round(max(stage.size for stage in whole) / config.eval.crop)
+    cache = Path(config.paths.cache) / competition.name if config.cache else None
+    if cache is not None and not has_room(cache, len(competition.ids) + len(competition.test_ids), short_side):
+        say(f"{cache}: the disk is too full for decoded images; decoding anew each time")
+        cache = None
+    train_store = ImageStore(competition.root, competition.paths, short_side, cache)
+    test_store = ImageStore(competition.root, competition.test_paths, short_side, cache)
+    place = (accelerator.process_index, accelerator.num_processes)
+    augment = Augment(**vars(config.augment))
+    labels = torch.from_numpy(competition.labels).to(accelerator.device)
+
+    def targets(rows: torch.Tensor) -> torch.Tensor:
+        return soft_targets(labels[rows], len(competition.classes), config.loss.smoothing, config.loss.smoothing_kind)
+
+    # ---- optimiser and averages -------------------------------------------------------------------------------------
+    optimizer = build_optimizer(
+        model,
+        config.optimizer.name,
+        weight_decay=config.optimizer.weight_decay,
+        momentum=config.optimizer.momentum,
+        decay_bias=config.optimizer.decay_bias,
+    )
+    ema = Ema(model, config.average.ema) if config.average.ema else None  # copies: made before `prepare`
+    swa = make_swa(model) if config.average.swa else None
+    model, optimizer = accelerator.prepare(model, optimizer)
+    network = accelerator.unwrap_model(model)
+    if state is not None:
+        restore(state, accelerator, network, optimizer, ema, swa)
+        say(f"going on at step {so_far.step + 1} of {stages[-1].stop} from {checkpoints}")
+
+    # ---- look on ----------------------------------------------------------------------------------------------------
+    tracker = NoTracker()
+    if accelerator.is_main_process:
+        tracker = start_tracking(
+            config.wandb.mode,
+            project=config.wandb.project or competition.name,
+            entity=config.wandb.entity,
+            run=run.name,
+            fold=k,
+            folder=folder,
+            config=plain(config),
+            id=(state or {}).get("wandb") or None,
+        )
+        if state is None:
+            for stage in stages:
+                grid = folder / "figures" / f"augment-stage{stage.number + 1}-{stage.size}px.png"
+                picked = stage.rows[np.linspace(0, len(stage.rows) - 1, 6).astype(int)]
+                augmentation_grid(
+                    grid, train_store, picked, stage.size, augment.at_strength(stage.augment), config.seed
+                )
+                tracker.image(grid.stem, grid)
+
+    probabilities = make_predictor(config, accelerator, normalisation)
+    metric = find_metric(config.competition.metric)
+    metrics = list(dict.fromkeys([metric.name, *config.competition.metrics]))
+    held_out = competition.labels[fold.val]
+
+    def validate(net: torch.nn.Module, size: int) -> Mapping[str, float]:
+        pred = probabilities(net, train_store, fold.val, size=size, views=parse_views("none"))
+        return scores(metrics, held_out, pred)
+
+    # ---- train ------------------------------------------------------------------------------------------------------
+    writer = CheckpointWriter(checkpoints, config.checkpoint.keep, say)
+    while so_far.step < stages[-1].stop:  # once, unless the time budget asks for a shorter plan on the way
+        total, last = stages[-1].stop, stages[-1]
+        swa_start = round(total * config.average.swa_start)
+        swa_every = max(
+            1, duration(config.average.swa_every, total=total, epoch=last.epoch_steps, key="average.swa_every")
+        )
+        run_epoch = len(fold.train) / last.total_batch
+        rate = multiplier(
+            config.schedule.kind,
+            total,
+            duration(config.schedule.warmup, total=total, epoch=run_epoch, key="schedule.warmup"),
+            final=config.schedule.final,
+            drops=config.schedule.drops,
+            factor=config.schedule.factor,
+            decay=config.schedule.decay,
+            every=max(1, duration(config.schedule.every, total=total, epoch=run_epoch, key="schedule.every")),
+            swa_start=swa_start,
+            swa_lr=config.average.swa_lr if config.average.swa else None,
+        )
+
+        def swa_at(step: int, total: int = total, start: int = swa_start, every: int = swa_every) -> bool:
+            return step + 1 == total or (step >= start and (total - 1 - step) % every == 0)
+
+        def mix_at(step: int, count: int, size: int, total: int = total) -> Mix | None:
+            if step >= config.mix.stop * total:
+                return None
+            rng = np.random.default_rng((config.seed, 5, step, accelerator.process_index))
+            return draw_mix(rng, count, size, config.mix.mixup, config.mix.cutmix, config.mix.probability)
+
+        watch = Watch(fold_end, stages, cost, so_far.step, after) if end is not None else None
+        orders = training_orders(stages, augment, config.seed, so_far.step, *place)
+        progress = Progress(stages, so_far.step, metric.name, accelerator.is_main_process, tracker.log)
+        with stop_on_signals() as wish:
+            so_far = fit(
+                accelerator=accelerator,
+                model=model,
+                optimizer=optimizer,
+                stages=stages,
+                batches=batches(train_store, orders, probabilities.keywords["workers"], accelerator.device),
+                targets=targets,
+                loss_function=cross_entropy,
+                rate=rate,
+                base_lr=config.optimizer.lr,
+                mean=mean,
+                std=std,
+                draw_mix=mix_at,
+                clip=config.optimizer.clip,
+                ema=ema,
+                swa=swa,
+                swa_at=swa_at,
+                validate=validate,
+                validate_every=config.eval.every,
+                wish=wish,
+                late=watch.late if watch else lambda step: False,
+                progress=progress,
+                checkpoints=writer,
+                checkpoint_every=config.checkpoint.every,
+                seed=config.seed,
+                notes={
+                    "cuts": cuts,
+                    "wandb": tracker.id or "",
+                    "processes": accelerator.num_processes,
+                    "batches": [stage.total_batch for stage in stages],
+                },
+                so_far=so_far,
+            )
+        progress.close()
+        if watch and so_far.step < total:
+            cuts.append([so_far.step, device.from_main(accelerator, watch.factor(so_far.step))])
+            stages = stages_of(whole, cuts)
+            say(f"time_budget: behind the plan at step {so_far.step}; {stages[-1].stop} steps instead of {total}")
+
+    # ---- choose the weights -----------------------------------------------------------------------------------------
+    last = stages[-1]
+
+    def training_inputs() -> Iterator[torch.Tensor]:
+        """Augmented batches of the last stage, unmixed, for fresh BatchNorm statistics."""
+        orders = training_orders([last], augment, config.seed, last.start, *place)
+        for batch in batches(train_store, islice(orders, config.average.bn_batches), 0, accelerator.device):
+            assert batch.colour is not None
+            yield to_input(batch.images[0].to(mean.device), mean, std, batch.colour.to(mean.device))
+
+    choosing = time.monotonic()
+    average_buffers(network, accelerator)
+    candidates = {"raw": network}
+    if ema is not None:
+        average_buffers(ema.module, accelerator)
+        candidates["ema"] = ema.module
+    in_time = device.from_main(accelerator, end is None or time.time() + after < fold_end)
+    if swa is not None and in_time:
+        refresh_batchnorm(swa.module, training_inputs(), accelerator.reduce if accelerator.num_processes > 1 else None)
+        candidates["swa"] = swa.module
+    if not in_time:
+        say("time_budget: no time to compare the weights; their moving average is taken if there is one")
+        candidates = dict([list(candidates.items())[-1]])
+    compared = {name: validate(net, last.size)[metric.name] for name, net in candidates.items()}
+    best = (max if metric.greater_is_better else min)(compared, key=compared.__getitem__)
+    chosen = candidates[best]
+    say(f"{metric.name} of the weights: " + ", ".join(f"{n} {s:.4f}" for n, s in compared.items()) + f"; {best} kept")
+
+    # ---- predict and save -------------------------------------------------------------------------------------------
+    if end is not None:
+        image = (time.monotonic() - choosing) / len(candidates) / len(fold.val)
+        view = image * (len(fold.val) + len(competition.test_ids))
+        fitting = views_in_time(views, fold_end - time.time(), view)
+        views = views[: device.from_main(accelerator, len(fitting))]
+        if len(views) < len(parse_views(config.tta)):
+            say(f"time_budget: {len(views)} of {len(parse_views(config.tta))} TTA views")
+    oof = probabilities(chosen, train_store, fold.val, size=last.size, views=views)
+    test = probabilities(chosen, test_store, np.arange(len(competition.test_ids)), size=last.size, views=views)
+    final = scores(metrics, held_out, oof)
+    if accelerator.is_main_process:
+        classes, names = competition.classes, competition.classes[held_out]
+        writer.wait()
+        sync = save_fold(
+            folder,
+            oof=Predictions(competition.ids[fold.val], oof, classes, np.full(len(oof), k), names),
+            test=Predictions(competition.test_ids, test, classes, np.full(len(test), k)),
+            weights=chosen.state_dict(),
+            history=so_far.history,
+            tracker=tracker,
+            manifest={
+                "run": run.name,
+                "fold": k,
+                "competition": competition.name,
+                "metric": metric.name,
+                "greater_is_better": metric.greater_is_better,
+                "score": final[metric.name],
+                "scores": final,
+                "weights": compared,
+                "kept": best,
+                "tta": config.tta,
+                "views": len(views),
+                "model": config.model.name,
+                "classes": classes.tolist(),
+                "source": source.why,
+                "size": last.size,
+                "crop": config.eval.crop,
+                "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
+                "stages": [stage.describe() for stage in stages],
+                "shortened_to": stages[-1].stop / whole[-1].stop,
+                "device": str(accelerator.device),
+                "processes": accelerator.num_processes,
+                "precision": precision_of(accelerator),
+                "seconds": {"training": so_far.spent, "total": earlier + time.monotonic() - began},
+                "torch": torch.__version__,
+            },
+        )
+        remove_checkpoints(checkpoints)
+        say(f"fold {k}: {metric.name} {final[metric.name]:.4f}, trained in {clock(so_far.spent)}")
+        if sync:
+            say(f"to upload: {sync}")
+    return True
+
+
+def stages_of(whole: list[Stage], cuts: list[list[float]]) -> list[Stage]:
+    """The plan after the cuts that a time budget made, each [step, factor], in their order."""
+    for step, factor in cuts:
+        whole = shorten(whole, int(step), factor)
+    return whole
+
+
+def precision_of(accelerator: Any) -> str:
+    return {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
