@@ -70,6 +70,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
 def load_predictions(path: Path) -> Predictions:
     """Raises UserError if the file is missing or is no predictions file; nothing in it can run code."""
     try:
+        _refuse_bomb(path)
         archive: Any = np.load(path, allow_pickle=False)
         with archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -78,6 +79,16 @@ def load_predictions(path: Path) -> Predictions:
         raise UserError(f"{path}: there is no such file; has the run finished?") from None
     except DAMAGED as error:
         raise UserError(f"{path}: not a predictions file ({error})") from None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """UserError if the arrays in the archive would not fit into memory: a small file can hold terabytes of zeros."""
+    import psutil
+
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > psutil.virtual_memory().available:
+        raise UserError(f"{path}: unpacks to {size / 1e9:.0f} GB, more than there is memory")
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
@@ -138,7 +149,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+    """Raises UserError for a file that is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it or delete its folder") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -153,9 +168,20 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """Raises UserError for what is no mapping in plain YAML. Aliases are refused: a few lines of them can stand for
+    more values than any memory holds, and we write none."""
     import yaml
 
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise UserError(f"{path}: holds YAML aliases (*name); write the values out")
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as a configuration ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds no configuration; restore the file or delete the run")
+    return values
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from src.artefacts import read_config
-from src.config import Config, build, defaults, keys, unknown_key
+from src.config import Config, build, defaults, keys, refuse_secrets, unknown_key
 from src.errors import UserError, nearest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,6 +175,7 @@ def config_of_run(overrides: Sequence[str], verb: str) -> Config:
 def to_plain(omegaconf: Any, composed: Any) -> dict[str, Any]:
     values = omegaconf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
+    refuse_secrets(values, os.environ)
     return values
 
 

@@ -264,6 +264,9 @@ def build(values: Mapping[str, Any]) -> Config:
     if not config.competition.name and config.competition.root:
         named = dataclasses.replace(config.competition, name=Path(config.competition.root).resolve().name)
         config = dataclasses.replace(config, competition=named)
+    name = config.competition.name
+    if name and (Path(name).name != name or name.startswith(".")):  # it names files in folds/ and cache/
+        raise UserError(f"competition.name={name}: must be a plain name, without slashes")
     if not config.stages:
         raise UserError("stages: the list is empty; give at least one stage, e.g. stages=[{}]")
     for key, (valid, text) in LIMITS.items():
@@ -275,6 +278,21 @@ def build(values: Mapping[str, Any]) -> Config:
     if isinstance(config.fold, str) and config.fold != "all":
         raise UserError(f"fold={config.fold}: give a fold number or all")
     return config
+
+
+def refuse_secrets(values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    """UserError if a value holds a key or token of the environment (a configuration from a stranger may ask for one by
+    `${oc.env:…}`): the configuration is written to runs/, to the log and to W&B."""
+    words = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+    secrets = {
+        name: text for name, text in environment.items() if len(text) >= 8 and any(w in name.upper() for w in words)
+    }
+    for key, value in _flat(values).items():
+        for name, text in secrets.items():
+            if text in str(value):
+                raise UserError(
+                    f"{key}: holds the value of ${name}, which would be written to runs/ and W&B; remove it"
+                )
 
 
 def keys(of: Any = None, prefix: str = "") -> list[str]:

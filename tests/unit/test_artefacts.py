@@ -350,3 +350,36 @@ def test_finished_folds(tmp_path: Path) -> None:
     assert finished_folds(tmp_path, "r") == [0, 2, 10]
     assert finished(fold_folder(tmp_path, "r", 2)) and not finished(fold_folder(tmp_path, "r", 1))
     assert finished_folds(tmp_path, "none") == []
+
+
+def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path) -> None:
+    import zipfile
+
+    path = tmp_path / "oof.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("pred.npy", b"")
+        archive.infolist()[0].file_size = 10**14  # what the directory at the end of the file then says
+    with pytest.raises(UserError, match="unpacks to 100000 GB"):
+        load_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases"),
+        ("a: !!python/object/apply:os.system ['true']\n", "cannot be read as a configuration"),
+        ("a: [1", "cannot be read as a configuration"),
+        ("- 1\n", "holds no configuration"),
+        ("", "holds no configuration"),
+    ],
+)
+def test_a_strange_configuration_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=says):
+        read_config(tmp_path / "config.yaml")
+
+
+def test_strange_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
+        read_json(tmp_path / "manifest.json")

@@ -10,7 +10,7 @@ import typing
 import pytest
 import yaml
 
-from src.config import RUNTIME_KEYS, Config, StageConfig, build, defaults, difference, keys, unknown_key
+from src.config import RUNTIME_KEYS, Config, StageConfig, build, defaults, difference, keys, refuse_secrets, unknown_key
 from src.errors import UserError
 
 
@@ -266,3 +266,17 @@ def test_an_ignored_name_is_no_prefix() -> None:
 def test_no_difference_after_a_file() -> None:
     """Or `./run.sh runs` lists settings that nobody changed."""
     assert difference(defaults(), through_yaml(defaults())) == []
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", ".."])
+def test_a_competition_name_cannot_leave_its_folders(name: str) -> None:
+    with pytest.raises(UserError, match="plain name"):
+        build({"competition": {"name": name}})
+
+
+def test_a_configuration_with_a_token_in_it_is_refused() -> None:
+    values = {"run": "x", "wandb": {"project": "p-0123456789abcdef"}, "stages": [{"length": "5 steps"}]}
+    refuse_secrets(values, {"HOME": "p-0123456789abcdef", "WANDB_API_KEY": "", "A_KEY": "x"})
+    with pytest.raises(UserError, match=r"wandb.project: holds the value of \$WANDB_API_KEY") as error:
+        refuse_secrets(values, {"WANDB_API_KEY": "0123456789abcdef"})
+    assert "0123456789abcdef" not in str(error.value)
