@@ -127,6 +127,20 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """How a student learns from the run `teacher` (1503.02531, Bag of Tricks 5.3): CE + weight·T²·KL."""
+
+    temperature: float = 5.0
+    weight: float = 1.0
+    # patient: the teacher looks at the very crop that the student sees, mixed images too (2106.05237); precomputed: its
+    # mean over the TTA views `views` of each image, once before training
+    targets: Literal["patient", "precomputed"] = "patient"
+    views: str = "flip"
+    unlabelled: bool = False  # test images join, labelled by the fold's own teacher (noisy student, 1911.04252) ...
+    confidence: float = 0.9  # ... where it is at least this sure
+
+
+@dataclass(frozen=True)
 class AverageConfig:
     ema: float = 0.999  # decay of the moving average, warmed up; 0 turns it off
     swa: bool = True  # mean of the weights over the last part of the run, BN statistics recomputed (1803.05407)
@@ -190,6 +204,7 @@ class Config:
     processes: int | str = "auto"  # auto: one per GPU or TPU core, one on a CPU
     workers: int | str = "auto"  # loader processes per training process
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
+    teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
     competition: CompetitionConfig = field(default_factory=CompetitionConfig)
     folds: FoldsConfig = field(default_factory=FoldsConfig)
@@ -199,6 +214,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mix: MixConfig = field(default_factory=MixConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -218,10 +234,12 @@ SHARE = (lambda value: 0 <= value <= 1, "must be from 0 to 1")
 BELOW_1 = (lambda value: 0 <= value < 1, "must be from 0, below 1")
 # What a value may be beyond its type; None is always let through where the type has it.
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("epochs", "size", "batch_size", "optimizer.clip", "checkpoint.every"), POSITIVE),
+    **dict.fromkeys(
+        ("epochs", "size", "batch_size", "optimizer.clip", "checkpoint.every", "distill.temperature"), POSITIVE
+    ),
     **dict.fromkeys(
         (
-            "seed", "optimizer.lr", "optimizer.weight_decay", "mix.mixup", "mix.cutmix",
+            "seed", "distill.weight", "optimizer.lr", "optimizer.weight_decay", "mix.mixup", "mix.cutmix",
             "augment.rotate", "augment.shear", "augment.shift", "augment.brightness", "augment.contrast",
             "augment.saturation", "augment.hue", "augment.pca",
         ),
@@ -231,7 +249,11 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("average.bn_batches", "checkpoint.keep", "eval.every", "eval.batch_size", "optimizer.accumulate"), AT_LEAST_1
     ),
     **dict.fromkeys(
-        ("mix.probability", "mix.stop", "average.swa_start", "schedule.final", "augment.erase", "loss.smoothing"), SHARE
+        (
+            "mix.probability", "mix.stop", "average.swa_start", "schedule.final", "augment.erase", "loss.smoothing",
+            "distill.confidence",
+        ),
+        SHARE,
     ),
     **dict.fromkeys(
         ("optimizer.momentum", "model.drop_rate", "model.drop_path_rate", "average.ema", "augment.zoom"), BELOW_1

@@ -25,7 +25,9 @@ from src.inference.tta import parse_views
 from src.model.backbone import build_model, check_sizes
 from src.model.weights import find_weights
 from src.recipes.fold_output import save_fold
+from src.recipes.lesson import from_labels, from_teacher
 from src.recipes.predict import make_predictor
+from src.recipes.teacher import load_teacher
 from src.reporting.figures import augmentation_grid
 from src.tracking import NoTracker, start_tracking
 from src.training import device
@@ -34,12 +36,11 @@ from src.training.budget import OVERHEAD, Cost, Watch, folds_in_time, measure, r
 from src.training.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoints
 from src.training.engine import Trained, fit, restore
 from src.training.interrupt import stop_on_signals
-from src.training.losses import cross_entropy, soft_targets
 from src.training.mixing import Mix, draw_mix
 from src.training.optimizer import build_optimizer
 from src.training.progress import Progress, clock
 from src.training.schedule import duration, multiplier
-from src.training.stages import Stage, plan, shorten, training_orders
+from src.training.stages import Stage, pixels, plan, shorten, training_orders
 
 # Seconds of a fold's time that are kept for its files, pictures and tracking.
 SAVING = 2.5
@@ -80,11 +81,43 @@ def train_fold(
     model = model.to(accelerator.device, memory_format=torch.channels_last)
     mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
 
+    # ---- what to learn from -----------------------------------------------------------------------------------------
+    short_side = round(max(pixels(stage.size, config.size) for stage in config.stages) / config.eval.crop)
+    cache = Path(config.paths.cache) / competition.name if config.cache else None
+    if cache is not None and not has_room(cache, len(competition.ids) + len(competition.test_ids), short_side):
+        say(f"{cache}: the disk is too full for decoded images; decoding anew each time")
+        cache = None
+    train_store = ImageStore(competition.root, competition.paths, short_side, cache)
+    test_store = ImageStore(competition.root, competition.test_paths, short_side, cache)
+    probabilities = make_predictor(config, accelerator, normalisation)
+    lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device)
+    if config.teacher is not None:
+        teacher = load_teacher(
+            run.parent,
+            config.teacher,
+            k,
+            inputs=normalisation,
+            classes=competition.classes,
+            held_out=competition.ids[fold.val],
+        )
+        lesson = from_teacher(
+            lesson,
+            teacher.to(accelerator.device, memory_format=torch.channels_last),
+            config.distill,
+            competition,
+            cache=cache,
+            predict=probabilities,
+            size=pixels(config.stages[-1].size, config.size),
+            device=accelerator.device,
+            say=say,
+        )
+        say(f"taught by fold {k} of {config.teacher}")
+
     # ---- plan -------------------------------------------------------------------------------------------------------
     whole = plan(
         config.stages,
-        rows=fold.train,
-        labels=competition.labels[fold.train],
+        rows=lesson.rows,
+        labels=lesson.labels[lesson.rows],
         epochs=config.epochs,
         size=config.size,
         batch_size=config.batch_size,
@@ -130,21 +163,6 @@ def train_fold(
     for stage in stages:
         say(stage.describe())
 
-    # ---- data -------------------------------------------------------------------------------------------------------
-    short_side = round(max(stage.size for stage in whole) / config.eval.crop)
-    cache = Path(config.paths.cache) / competition.name if config.cache else None
-    if cache is not None and not has_room(cache, len(competition.ids) + len(competition.test_ids), short_side):
-        say(f"{cache}: the disk is too full for decoded images; decoding anew each time")
-        cache = None
-    train_store = ImageStore(competition.root, competition.paths, short_side, cache)
-    test_store = ImageStore(competition.root, competition.test_paths, short_side, cache)
-    place = (accelerator.process_index, accelerator.num_processes)
-    augment = Augment(**vars(config.augment))
-    labels = torch.from_numpy(competition.labels).to(accelerator.device)
-
-    def targets(rows: torch.Tensor) -> torch.Tensor:
-        return soft_targets(labels[rows], len(competition.classes), config.loss.smoothing, config.loss.smoothing_kind)
-
     # ---- optimiser and averages -------------------------------------------------------------------------------------
     optimizer = build_optimizer(
         model,
@@ -153,6 +171,8 @@ def train_fold(
         momentum=config.optimizer.momentum,
         decay_bias=config.optimizer.decay_bias,
     )
+    place = (accelerator.process_index, accelerator.num_processes)
+    augment = Augment(**vars(config.augment))
     ema = Ema(model, config.average.ema) if config.average.ema else None  # copies: made before `prepare`
     swa = make_swa(model) if config.average.swa else None
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -179,11 +199,10 @@ def train_fold(
                 grid = folder / "figures" / f"augment-stage{stage.number + 1}-{stage.size}px.png"
                 picked = stage.rows[np.linspace(0, len(stage.rows) - 1, 6).astype(int)]
                 augmentation_grid(
-                    grid, train_store, picked, stage.size, augment.at_strength(stage.augment), config.seed
+                    grid, lesson.store, picked, stage.size, augment.at_strength(stage.augment), config.seed
                 )
                 tracker.image(grid.stem, grid)
 
-    probabilities = make_predictor(config, accelerator, normalisation)
     metric = find_metric(config.competition.metric)
     metrics = list(dict.fromkeys([metric.name, *config.competition.metrics]))
     held_out = competition.labels[fold.val]
@@ -200,7 +219,7 @@ def train_fold(
         swa_every = max(
             1, duration(config.average.swa_every, total=total, epoch=last.epoch_steps, key="average.swa_every")
         )
-        run_epoch = len(fold.train) / last.total_batch
+        run_epoch = len(lesson.rows) / last.total_batch
         rate = multiplier(
             config.schedule.kind,
             total,
@@ -232,9 +251,9 @@ def train_fold(
                 model=model,
                 optimizer=optimizer,
                 stages=stages,
-                batches=batches(train_store, orders, probabilities.keywords["workers"], accelerator.device),
-                targets=targets,
-                loss_function=cross_entropy,
+                batches=batches(lesson.store, orders, probabilities.keywords["workers"], accelerator.device),
+                targets=lesson.targets,
+                loss_function=lesson.loss,
                 rate=rate,
                 base_lr=config.optimizer.lr,
                 mean=mean,
@@ -272,7 +291,7 @@ def train_fold(
     def training_inputs() -> Iterator[torch.Tensor]:
         """Augmented batches of the last stage, unmixed, for fresh BatchNorm statistics."""
         orders = training_orders([last], augment, config.seed, last.start, *place)
-        for batch in batches(train_store, islice(orders, config.average.bn_batches), 0, accelerator.device):
+        for batch in batches(lesson.store, islice(orders, config.average.bn_batches), 0, accelerator.device):
             assert batch.colour is not None
             yield to_input(batch.images[0].to(mean.device), mean, std, batch.colour.to(mean.device))
 
@@ -327,6 +346,7 @@ def train_fold(
                 "kept": best,
                 "tta": config.tta,
                 "views": len(views),
+                "teacher": config.teacher,
                 "model": config.model.name,
                 "classes": classes.tolist(),
                 "source": source.why,

@@ -40,7 +40,7 @@ def fit(
     stages: Sequence[Stage],
     batches: Iterator[Batch],
     targets: Callable[[Tensor], Tensor],
-    loss_function: Callable[[Tensor, Tensor], Tensor],
+    loss_function: Callable[[Tensor, Tensor, Tensor], Tensor],
     rate: Callable[[int], float],
     base_lr: float,
     mean: Tensor,
@@ -64,6 +64,7 @@ def fit(
     """Train `model` in place from step `so_far.step` to the last stage's end, or to a step that is `late`.
 
     batches: micro-batches from that step on, images (1, B, S, S, 3) uint8. targets: rows (B,) -> (B, C) soft.
+    loss_function: (logits, targets, inputs) -> scalar; the inputs are there for a teacher that looks at the same crops.
     rate: step -> share of the peak rate, which is base_lr x total batch / 256. draw_mix: (step, B, size) -> Mix.
     validate: (model, size) -> scores of the held-out fold. late: step -> whether the steps from there on have to be
     planned anew; the caller then calls again. notes: what else a checkpoint should remember.
@@ -87,7 +88,7 @@ def fit(
             with accelerator.accumulate(model):
                 x = to_input(batch.images[0], mean, std, batch.colour)
                 x, y = apply_mix(x, targets(batch.rows), draw_mix(step, len(x), stage.size))
-                loss = loss_function(model(x), y)
+                loss = loss_function(model(x), y, x)
                 accelerator.backward(loss)
                 if clip is not None and accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), clip)

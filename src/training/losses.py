@@ -22,3 +22,14 @@ def soft_targets(labels: Tensor, classes: int, smoothing: float = 0.0, kind: str
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over the batch of -Σ targets·log softmax(logits), computed in fp32 whatever the precision of the model."""
     return torch.sum(-targets * F.log_softmax(logits.float(), dim=1), dim=1).mean()
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T²·KL(teacher ‖ student), both softened by the temperature, mean over the batch (Hinton et al. 1503.02531).
+
+    logits (B, C) of the student; teacher (B, C) logits or log-probabilities, without gradient. T² keeps the gradient
+    at the size of the cross-entropy's whatever T is. In fp32 whatever the precision of the models.
+    """
+    student = F.log_softmax(logits.float() / temperature, dim=1)
+    soft = F.log_softmax(teacher.float() / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, soft, reduction="batchmean", log_target=True)

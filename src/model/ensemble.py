@@ -1,0 +1,54 @@
+"""Several trained networks, each with its own size and normalisation, as one network: what a student learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.model.backbone import Normalisation
+
+
+class Ensemble(nn.Module):
+    """Log-probabilities of a weighted mean of networks; sees inputs that were normalised for another network.
+
+    members: networks that return logits, or `Ensemble`s; sizes: the pixels that each is fed with (0: as they come);
+    normalisations: what each expects; weights: not negative. kind `mean`: Σ w·p; `geometric`: ∏ p^w, renormalised.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        sizes: Sequence[int],
+        normalisations: Sequence[Normalisation],
+        weights: Sequence[float],
+        inputs: Normalisation,
+        kind: Literal["mean", "geometric"] = "mean",
+    ) -> None:
+        super().__init__()
+        self.members, self.sizes, self.kind = nn.ModuleList(members), list(sizes), kind
+        self.weights = [weight / sum(weights) for weight in weights]
+        # x·scale + shift turns an input normalised for `inputs` into one for the member
+        scales = [[a / b for a, b in zip(inputs.std, own.std, strict=True)] for own in normalisations]
+        shifts = [
+            [(m - n) / b for m, n, b in zip(inputs.mean, own.mean, own.std, strict=True)] for own in normalisations
+        ]
+        self.register_buffer("scales", torch.tensor(scales)[:, :, None, None], persistent=False)
+        self.register_buffer("shifts", torch.tensor(shifts)[:, :, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised for `inputs` -> (B, C) float32 log-probabilities."""
+        logs = []
+        for i, member in enumerate(self.members):
+            own = x * self.scales[i] + self.shifts[i]  # type: ignore[index]
+            if self.sizes[i] and own.shape[-1] != self.sizes[i]:
+                size = (self.sizes[i], self.sizes[i])
+                own = F.interpolate(own, size, mode="bilinear", antialias=own.shape[-1] > self.sizes[i])
+            logs.append(F.log_softmax(member(own).float(), dim=1))
+        weights = torch.tensor(self.weights, device=x.device)[:, None, None]
+        if self.kind == "geometric":
+            return F.log_softmax((torch.stack(logs) * weights).sum(0), dim=1)
+        return torch.logsumexp(torch.stack(logs) + weights.log(), dim=0)

@@ -1,0 +1,106 @@
+"""What a fold learns from: its labelled rows, and a teacher where one is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.competition.folds import Fold
+from src.competition.tables import Competition
+from src.config import DistillConfig, LossConfig
+from src.data.cache import ImageStore
+from src.inference.tta import parse_views
+from src.training.losses import cross_entropy, distillation, soft_targets
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """store: the images; rows (n,) int64: those that are learnt from; labels: the class of every row of the store.
+
+    targets: rows (B,) -> (B, C) soft, or (B, 2C) with a teacher's probabilities beside them. loss: (logits (B, C),
+    targets, inputs (B, 3, S, S)) -> scalar.
+    """
+
+    store: ImageStore
+    rows: np.ndarray
+    labels: np.ndarray
+    targets: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def from_labels(
+    competition: Competition, fold: Fold, store: ImageStore, config: LossConfig, device: torch.device
+) -> Lesson:
+    """The fold's training rows with their own labels."""
+    labels = torch.from_numpy(competition.labels).to(device)
+
+    def targets(rows: Tensor) -> Tensor:
+        return soft_targets(labels[rows], len(competition.classes), config.smoothing, config.smoothing_kind)
+
+    return Lesson(store, fold.train, competition.labels, targets, lambda logits, y, x: cross_entropy(logits, y))
+
+
+def from_teacher(
+    lesson: Lesson,
+    teacher: nn.Module,
+    config: DistillConfig,
+    competition: Competition,
+    *,
+    cache: Any,
+    predict: Callable[..., np.ndarray],
+    size: int,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Lesson:
+    """The lesson with a teacher's word on every image, and with the test images that it is sure of, if they may join.
+
+    teacher: (B, 3, S, S) -> (B, C) log-probabilities; it must not have seen the fold's held-out rows. predict: as
+    `inference.predict.predict`, for what is asked of the teacher once, before training, at `size` pixels.
+    """
+    kd = partial(distillation, temperature=config.temperature)
+    views = parse_views(config.views)
+    known = torch.zeros(len(competition.ids) + len(competition.test_ids), len(competition.classes), device=device)
+
+    def ask(store: ImageStore, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(predict(teacher, store, rows, size=size, views=views)).to(device)
+
+    if config.targets == "precomputed":
+        known[lesson.rows] = ask(lesson.store, lesson.rows)
+    if config.unlabelled:
+        first = len(competition.ids)  # test row i is row first + i of the joint store
+        paths = np.concatenate([competition.paths, competition.test_paths])
+        store = ImageStore(competition.root, paths, lesson.store.short_side, cache)
+        known[first:] = ask(store, first + np.arange(len(competition.test_ids)))
+        sure, guessed = (values.cpu().numpy() for values in known[first:].max(dim=1))
+        joining = np.flatnonzero(sure >= config.confidence)
+        say(f"{len(joining)} of {len(sure)} test images join: the teacher is at least {config.confidence:.0%} sure")
+        rows = np.concatenate([lesson.rows, first + joining])
+        labels, labelled = np.concatenate([lesson.labels, guessed]), lesson.targets
+
+        def targets(rows: Tensor) -> Tensor:
+            ours = labelled(rows.clamp(max=first - 1))
+            return torch.where((rows < first)[:, None], ours, known[rows])
+
+        lesson = replace(lesson, store=store, rows=rows, labels=labels, targets=targets)
+
+    given = lesson.targets
+    if config.targets == "precomputed":
+
+        def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
+            own, theirs = y.chunk(2, dim=1)
+            return cross_entropy(logits, own) + config.weight * kd(logits, theirs.clamp(min=1e-8).log())
+
+        return replace(lesson, targets=lambda rows: torch.cat([given(rows), known[rows]], dim=1), loss=loss)
+
+    def patient(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            theirs = teacher(x)
+        return cross_entropy(logits, y) + config.weight * kd(logits, theirs)
+
+    return replace(lesson, loss=patient)
