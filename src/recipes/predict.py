@@ -22,6 +22,11 @@ from src.training.device import loader_workers, make_accelerator, say
 
 def predict_run(config: Config) -> None:
     """Writes submissions/<run>.csv for the test rows that are under `competition.root` now."""
+    if config.runs or config.features:
+        raise UserError(
+            f"run={config.run}: has no weights of its own, it combines {', '.join([*config.runs, *config.features])}; "
+            "predict with those"
+        )
     accelerator = make_accelerator(config.device, config.precision)
     with accelerator.main_process_first():
         competition = open_competition(config)
