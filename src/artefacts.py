@@ -54,6 +54,46 @@ class Predictions:
         return order[np.searchsorted(self.classes[order], self.target)]
 
 
+@dataclass(frozen=True)
+class Features:
+    """ids (N,) str, of training and test rows · x (N, D) float32 · fold: whose backbone made them.
+
+    A backbone that was trained without fold k's rows makes a file with fold=k; one that has never seen a label of
+    the competition makes one file for all folds, fold=-1.
+    """
+
+    ids: np.ndarray
+    x: np.ndarray
+    fold: int = -1
+
+    def __post_init__(self) -> None:
+        assert self.x.ndim == 2 and self.x.shape[0] == len(self.ids) and self.x.shape[1], (self.x.shape, len(self.ids))
+        assert np.isfinite(self.x).all(), "features hold NaN or infinity"
+        assert len(np.unique(self.ids)) == len(self.ids), "an id occurs twice"
+
+
+def save_features(path: Path, features: Features) -> None:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(  # uncompressed: activations hardly compress
+            file,
+            ids=features.ids.astype(str),
+            x=features.x.astype(np.float32),
+            fold=np.int64(features.fold),
+        )
+
+
+def load_features(path: Path) -> Features:
+    """Raises UserError if the file is missing or is no features file; nothing in it can run code."""
+    try:
+        archive: Any = np.load(path, allow_pickle=False)
+        with archive:
+            return Features(archive["ids"], archive["x"], int(archive["fold"]))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; make the features first") from None
+    except DAMAGED as error:
+        raise UserError(f"{path}: not a features file ({error})") from None
+
+
 def save_predictions(path: Path, predictions: Predictions) -> None:
     arrays: dict[str, Any] = {
         "ids": predictions.ids.astype(str),

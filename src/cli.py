@@ -25,9 +25,13 @@ ALIASES = {"model": "model.name"}  # sections that people name like a value
 PLAIN_VERBS = {"score": ("submission", "solution", "metric")}
 # Verbs about a run that exists: its own configuration, changed by the keys that are given.
 RUN_VERBS = ("predict",)
+# Verbs about finished runs: the competition, folds and places of the first of them, and the keys that are given.
+MEMBER_VERBS = ("ensemble", "stack")
 VERBS = {
     "train": "train a fold, or all of them with fold=all (the default verb)",
     "predict": "predict the test rows again with a finished run: predict run=NAME",
+    "ensemble": "combine runs: ensemble runs=[a,b,c] method=climb run=NAME",
+    "stack": "a second model on runs and features: stack runs=[a,b] features=[F] learner=logistic run=NAME",
     "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
     "smoke": "the whole path on a few images, under a minute",
     "runs": "a table of all runs",
@@ -50,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run_plain(verb, words)
         if verb in RUN_VERBS:
             return run(verb, config_of_run([checked(word) for word in words], verb), began)
+        if verb in MEMBER_VERBS:
+            if verb == "stack" and not any(word.startswith("runs=") for word in words):
+                # features alone: the competition is on the command line; nothing is trained, so any preset will do
+                words = ["fold=all", "preset=scratch", *words]
+                return compose(words, lambda config: run(verb, config, began))
+            return run(verb, config_of_members([checked(word) for word in words], verb), began)
         return compose(words, lambda config: run(verb, config, began))
     except UserError as error:
         complain(error)
@@ -64,6 +74,16 @@ def run(verb: str, config: Config, began: float) -> int:
         from src.recipes.runs import list_runs
 
         list_runs(config)
+        return 0
+    if verb == "ensemble":
+        from src.recipes.ensemble import ensemble
+
+        ensemble(config)
+        return 0
+    if verb == "stack":
+        from src.recipes.stack import stack_runs
+
+        stack_runs(config)
         return 0
     from src.launch import launch, processes_wanted
 
@@ -158,18 +178,41 @@ def config_of_run(overrides: Sequence[str], verb: str) -> Config:
     """The configuration that `run=NAME` was trained with, with the other overrides applied to it."""
     from omegaconf import OmegaConf
 
+    given = from_words(OmegaConf, overrides)
+    made_with = config_file(OmegaConf, given, given.get("run"), f"{verb}: run")
+    return build(to_plain(OmegaConf, OmegaConf.merge(OmegaConf.create(made_with), given)))
+
+
+def config_of_members(overrides: Sequence[str], verb: str) -> Config:
+    """The defaults with the competition, folds and paths of the first of `runs`, and the overrides applied to them.
+
+    All finished folds count unless `fold` is given: its default is a number only because training starts with one.
+    """
+    from omegaconf import OmegaConf
+
+    given = from_words(OmegaConf, overrides)
+    names = given.get("runs")
+    first = (list(names) or [None])[0] if OmegaConf.is_list(names) else names
+    made_with = config_file(OmegaConf, given, first, f"{verb}: runs")
+    base = {**defaults(), "fold": "all", **{name: made_with[name] for name in ("competition", "folds", "paths")}}
+    return build(to_plain(OmegaConf, OmegaConf.merge(OmegaConf.create(base), given)))
+
+
+def from_words(omegaconf: Any, overrides: Sequence[str]) -> Any:
     try:
-        given = OmegaConf.from_dotlist([word.lstrip("+") for word in overrides])
+        return omegaconf.from_dotlist([word.lstrip("+") for word in overrides])
     except Exception as error:  # OmegaConf lets the YAML parser's own errors through
         raise UserError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
-    name = given.get("run")
-    runs = Path(OmegaConf.select(given, "paths.runs") or defaults()["paths"]["runs"])
+
+
+def config_file(omegaconf: Any, given: Any, name: object, key: str) -> dict[str, Any]:
+    """What is in the config.yaml of the run of that name; `key` is for the message that there is none."""
+    runs = Path(omegaconf.select(given, "paths.runs") or defaults()["paths"]["runs"])
     file = runs / str(name) / "config.yaml"
     if name is None or not file.is_file():
         there = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
-        raise UserError(f"{verb}: run={name}: no such run in {runs} ({', '.join(there) or 'none yet'})")
-    merged = OmegaConf.merge(OmegaConf.create(read_config(file)), given)
-    return build(to_plain(OmegaConf, merged))
+        raise UserError(f"{key}={name}: no such run in {runs} ({', '.join(there) or 'none yet'})")
+    return read_config(file)
 
 
 def to_plain(omegaconf: Any, composed: Any) -> dict[str, Any]:

@@ -180,6 +180,12 @@ class WandbConfig:
 
 
 @dataclass(frozen=True)
+class EnsembleConfig:
+    rounds: int = 50  # climb: members taken one after the other, with replacement
+    bags: int = 1  # climb: above 1, mean over climbs with half of the members and a bootstrap sample of the rows
+
+
+@dataclass(frozen=True)
 class PathsConfig:
     runs: str = "runs"
     cache: str = "cache"
@@ -206,6 +212,10 @@ class Config:
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
+    runs: tuple[str, ...] = ()  # ensemble, stack: the runs to combine
+    method: Literal["vote", "soft", "geometric", "rank", "climb", "convex"] | None = None  # ensemble; None: climb
+    learner: Literal["logistic", "ridge", "lightgbm", "mlp"] | None = None  # stack; None: logistic
+    features: tuple[str, ...] = ()  # stack: .npz files, or folders with features.npz or fold<k>/features.npz
     competition: CompetitionConfig = field(default_factory=CompetitionConfig)
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -220,6 +230,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     session: SessionConfig = field(default_factory=SessionConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
 
 
@@ -246,7 +257,11 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         NOT_NEGATIVE,
     ),
     **dict.fromkeys(
-        ("average.bn_batches", "checkpoint.keep", "eval.every", "eval.batch_size", "optimizer.accumulate"), AT_LEAST_1
+        (
+            "average.bn_batches", "checkpoint.keep", "eval.every", "eval.batch_size", "optimizer.accumulate",
+            "ensemble.rounds", "ensemble.bags",
+        ),
+        AT_LEAST_1,
     ),
     **dict.fromkeys(
         (
@@ -335,8 +350,12 @@ def unknown_key(key: str, valid: list[str]) -> UserError:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str, ...] = RUNTIME_KEYS) -> list[str]:
-    """`key: old -> new` for every key whose value differs, without those in `ignore` (whole sections by name)."""
-    before, after = _flat(old), _flat(new)
+    """`key: old -> new` for every key whose value differs, without those in `ignore` (whole sections by name).
+
+    A key that one side lacks has its default there: a run made before the key existed is not another run.
+    """
+    base = _flat(defaults())
+    before, after = {**base, **_flat(old)}, {**base, **_flat(new)}
     changed = []
     for key in sorted(before.keys() | after.keys()):
         if any(key == skip or key.startswith(skip + ".") for skip in ignore):

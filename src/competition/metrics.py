@@ -22,6 +22,8 @@ class Metric:
     name: str
     greater_is_better: bool
     function: Callable[[np.ndarray, np.ndarray], float]  # target (N,) int, pred (N, C) probabilities
+    # The same from (C, C) counts of `confusion`, for metrics that only look at the most probable class.
+    of_counts: Callable[[np.ndarray], float] | None = None
 
 
 def confusion(target: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:
@@ -35,26 +37,36 @@ def accuracy(target: np.ndarray, pred: np.ndarray) -> float:
 
 def balanced_accuracy(target: np.ndarray, pred: np.ndarray) -> float:
     """Mean recall of the classes that occur in the target."""
-    counts = confusion(target, pred.argmax(axis=1), pred.shape[1])
+    return _mean_recall(confusion(target, pred.argmax(axis=1), pred.shape[1]))
+
+
+def _mean_recall(counts: np.ndarray) -> float:
     support = counts.sum(axis=1)
     there = support > 0
     return float((counts.diagonal()[there] / support[there]).mean())
 
 
-def _f1(target: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _f1(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """F1 and support of the classes that are either true or guessed somewhere, as scikit-learn counts them."""
-    counts = confusion(target, pred.argmax(axis=1), pred.shape[1])
     support, guessed = counts.sum(axis=1), counts.sum(axis=0)
     there = support + guessed > 0
     return 2 * counts.diagonal()[there] / (support + guessed)[there], support[there]
 
 
 def f1_macro(target: np.ndarray, pred: np.ndarray) -> float:
-    return float(_f1(target, pred)[0].mean())
+    return _f1_macro(confusion(target, pred.argmax(axis=1), pred.shape[1]))
+
+
+def _f1_macro(counts: np.ndarray) -> float:
+    return float(_f1(counts)[0].mean())
 
 
 def f1_weighted(target: np.ndarray, pred: np.ndarray) -> float:
-    f1, support = _f1(target, pred)
+    return _f1_weighted(confusion(target, pred.argmax(axis=1), pred.shape[1]))
+
+
+def _f1_weighted(counts: np.ndarray) -> float:
+    f1, support = _f1(counts)
     return float((f1 * support).sum() / support.sum())
 
 
@@ -90,9 +102,11 @@ def _area(positive: np.ndarray, value: np.ndarray) -> float:
 
 def qwk(target: np.ndarray, pred: np.ndarray) -> float:
     """Cohen's kappa of the most probable class with quadratic weights; the order of the classes is their rank."""
-    classes = pred.shape[1]
-    counts = confusion(target, pred.argmax(axis=1), classes)
-    steps = np.arange(classes)
+    return _kappa(confusion(target, pred.argmax(axis=1), pred.shape[1]))
+
+
+def _kappa(counts: np.ndarray) -> float:
+    steps = np.arange(len(counts))
     cost = (steps[:, None] - steps[None, :]) ** 2
     by_chance = (cost * np.outer(counts.sum(axis=1), counts.sum(axis=0))).sum() / counts.sum()
     # Nothing to disagree about: one class is all that is true and all that is guessed.
@@ -102,8 +116,12 @@ def qwk(target: np.ndarray, pred: np.ndarray) -> float:
 def _map_at(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
     def mean_average_precision(target: np.ndarray, pred: np.ndarray) -> float:
         """Mean of 1 / rank of the true class, 0 below rank k. Of equal probabilities the first class ranks higher."""
-        ranked = np.argsort(-pred, axis=1, kind="stable")[:, :k]
-        return float(((ranked == target[:, None]) / np.arange(1, ranked.shape[1] + 1)).sum(axis=1).mean())
+        own = pred[np.arange(len(target)), target][:, None]
+        # Counting what ranks higher needs no sort: 100,000 x 100 take a tenth of the time.
+        rank = 1 + (pred > own).sum(axis=1)
+        tied, before = np.nonzero(pred == own)
+        rank += np.bincount(tied[before < target[tied]], minlength=len(target))
+        return float(np.where(rank <= k, 1 / rank, 0.0).mean())
 
     return mean_average_precision
 
@@ -111,13 +129,13 @@ def _map_at(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", True, accuracy),
-        Metric("balanced_accuracy", True, balanced_accuracy),
-        Metric("f1_macro", True, f1_macro),
-        Metric("f1_weighted", True, f1_weighted),
+        Metric("accuracy", True, accuracy, lambda counts: float(counts.trace() / counts.sum())),
+        Metric("balanced_accuracy", True, balanced_accuracy, _mean_recall),
+        Metric("f1_macro", True, f1_macro, _f1_macro),
+        Metric("f1_weighted", True, f1_weighted, _f1_weighted),
         Metric("log_loss", False, log_loss),
         Metric("auc", True, auc),
-        Metric("qwk", True, qwk),
+        Metric("qwk", True, qwk, _kappa),
         Metric("map3", True, _map_at(3)),
         Metric("map5", True, _map_at(5)),
     )

@@ -18,21 +18,22 @@ def save_fold(
     *,
     oof: Predictions,
     test: Predictions,
-    weights: Mapping[str, Any],
+    weights: Mapping[str, Any] | None,
     history: Sequence[Mapping[str, float]],
     manifest: Mapping[str, Any],
     tracker: NoTracker,
 ) -> str | None:
-    """Write a fold's artefacts; `manifest` has at least run, fold, metric, score, scores, model and kept.
+    """Write a fold's artefacts; `manifest` has at least run, fold, metric, score, scores, weights, model and kept.
 
+    A fold of an ensemble has no `weights` (None) and no history: it lies in its members.
     Returns the command that uploads an offline W&B run, or None.
     """
     artefacts.save_predictions(folder / "oof.npz", oof)
     artefacts.save_predictions(folder / "test.npz", test)
-    artefacts.save_weights(
-        folder / "weights.safetensors", weights, {"model": manifest["model"], "kept": manifest["kept"]}
-    )
-    artefacts.write_history(folder / "history.csv", history)
+    if weights is not None:
+        metadata = {"model": manifest["model"], "kept": manifest["kept"]}
+        artefacts.save_weights(folder / "weights.safetensors", weights, metadata)
+        artefacts.write_history(folder / "history.csv", history)
     title = f"{manifest['run']}/fold{manifest['fold']}: {manifest['metric']} {manifest['score']:.4f}"
     picture = confusion_matrix(folder / "figures" / "confusion.png", oof.labels(), oof.pred, list(oof.classes), title)
     table = per_class(oof.labels(), oof.pred, oof.classes)

@@ -39,6 +39,11 @@ def make_predictor(config: Config, accelerator: Any, normalisation: Normalisatio
 
 def predict_run(config: Config) -> None:
     """Writes submissions/<run>.csv for the test rows that are under `competition.root` now."""
+    if config.runs or config.features:
+        raise UserError(
+            f"run={config.run}: has no weights of its own, it combines {', '.join([*config.runs, *config.features])}; "
+            "predict with those"
+        )
     accelerator = make_accelerator(config.device, config.precision)
     with accelerator.main_process_first():
         competition = open_competition(config)

@@ -1,4 +1,4 @@
-"""Pictures of a fold: what the model is shown in each stage, and what it confuses."""
+"""Pictures: what the model is shown in each stage, what it confuses, and how alike the members of an ensemble err."""
 
 from __future__ import annotations
 
@@ -61,6 +61,28 @@ def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: 
             axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=9)
     axes.set(xlabel="predicted", ylabel="true (rows)", title=title)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def correlation_matrix(path: Path, table: np.ndarray, names: Sequence[str], title: str) -> Path:
+    """A PNG of correlations (R, R) between R named members, with the numbers in the cells."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    side = min(24.0, 3.0 + 0.7 * len(names))
+    figure = Figure(figsize=(side + 1, side), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(table, cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    for row, column in np.ndindex(*table.shape):
+        colour = "white" if abs(table[row, column]) > 0.6 else "black"
+        axes.text(column, row, f"{table[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=9)
+    axes.set(title=title)
+    figure.colorbar(image, ax=axes, label="correlation of the errors", shrink=0.8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

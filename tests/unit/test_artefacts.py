@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from src import artefacts
 from src.artefacts import (
+    Features,
     Predictions,
     align,
     concatenate,
@@ -21,9 +22,11 @@ from src.artefacts import (
     finished_folds,
     fold_folder,
     fold_mean,
+    load_features,
     load_predictions,
     read_config,
     read_json,
+    save_features,
     save_predictions,
     save_weights,
     write_config,
@@ -72,6 +75,33 @@ def test_the_file_is_as_promised(tmp_path: Path) -> None:
     save_predictions(tmp_path / "oof.npz", predictions(["a", "b"], target=True))
     with np.load(tmp_path / "oof.npz", allow_pickle=False) as archive:
         assert set(archive.files) == {"ids", "pred", "classes", "fold", "target"}
+
+
+def test_features_are_saved_and_loaded(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 2))
+    save_features(tmp_path / "deep" / "features.npz", Features(np.array(["b", "a", "007"]), x, 4))
+    loaded = load_features(tmp_path / "deep" / "features.npz")
+    assert loaded.ids.tolist() == ["b", "a", "007"] and loaded.fold == 4 and loaded.x.dtype == np.float32
+    np.testing.assert_allclose(loaded.x, x, rtol=1e-6)
+    assert os.listdir(tmp_path / "deep") == ["features.npz"]
+
+
+def test_what_is_no_features_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"features\.npz: there is no such file"):
+        load_features(tmp_path / "features.npz")
+    save_predictions(tmp_path / "oof.npz", predictions(["a", "b"]))
+    with pytest.raises(UserError, match="not a features file"):
+        load_features(tmp_path / "oof.npz")
+    x = np.array([[0.0], [np.nan]])
+    np.savez(tmp_path / "nan.npz", ids=np.array(["a", "b"]), x=x, fold=-1)
+    with pytest.raises(UserError, match=r"nan\.npz: not a features file \(features hold NaN"):
+        load_features(tmp_path / "nan.npz")
+    np.savez(tmp_path / "twice.npz", ids=np.array(["a", "a"]), x=np.zeros((2, 1)), fold=-1)
+    with pytest.raises(UserError, match="an id occurs twice"):
+        load_features(tmp_path / "twice.npz")
+    np.savez(tmp_path / "code.npz", ids=np.array([{"a": 1}, "b"], dtype=object), x=np.zeros((2, 1)), fold=-1)
+    with pytest.raises(UserError, match="not a features file"):
+        load_features(tmp_path / "code.npz")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -250,9 +250,17 @@ def test_difference(key: str, value: object, expected: list[str]) -> None:
 def test_difference_of_all_keys_and_of_keys_on_one_side() -> None:
     new = with_value("paths.runs", "r")
     assert difference(defaults(), new, ignore=()) == ["paths.runs: runs -> r"]
-    del new["epochs"]
-    assert difference(defaults(), new) == ["epochs: 10.0 -> None"]
     assert difference({"a": 1}, {"b": 2}) == ["a: 1 -> None", "b: None -> 2"]
+
+
+def test_a_key_that_a_run_does_not_have_yet_has_its_default() -> None:
+    """A run made before `method` existed goes on under its name, also when that is said; only method=soft differs."""
+    older = defaults()
+    del older["method"], older["ensemble"], older["epochs"]
+    assert difference(older, defaults()) == difference(defaults(), older) == []
+    assert difference(older, with_value("method", "soft")) == ["method: None -> soft"]
+    assert difference(older, with_value("epochs", 11.0)) == ["epochs: 10.0 -> 11.0"]
+    assert difference(older, with_value("ensemble.bags", 5)) == ["ensemble.bags: 1 -> 5"]
 
 
 def test_an_ignored_name_is_no_prefix() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from src.competition.metrics import METRICS, Metric, per_class, score, scores
+from src.competition.metrics import METRICS, Metric, confusion, per_class, score, scores
 from src.errors import UserError
 
 
@@ -72,6 +72,13 @@ def test_a_class_that_never_occurs(name: str) -> None:
     target, pred = problem(0)
     target[target == 3] = 2
     assert score(name, target, pred) == pytest.approx(REFERENCES[name](target, pred), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", [metric for metric in METRICS.values() if metric.of_counts], ids=lambda m: m.name)
+def test_a_metric_of_the_most_probable_class_from_counts(metric: Metric) -> None:
+    target, pred = problem(2)
+    assert metric.of_counts is not None
+    assert metric.of_counts(confusion(target, pred.argmax(1), 5)) == metric.function(target, pred)
 
 
 def test_auc_leaves_absent_classes_out() -> None:

@@ -1,0 +1,245 @@
+"""Blending: one prediction from several members', by fixed rules or by weights fitted on out-of-fold rows.
+
+What is reported and kept is nested (see src/ensembling/nested.py): weights for fold k are fitted on the other folds'
+rows, so that an ensemble's out-of-fold predictions are as honest as a run's, and another ensemble may take them as a
+member's. Test rows of fold k are the members' fold-k predictions under the same weights; the submission is the mean
+over the folds, as with any run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.competition.metrics import Metric
+from src.ensembling.nested import Split, nested, splits
+from src.ensembling.pool import Mixture, Pool, add, make_pool, members_of, mixture, quality, take
+
+METHODS = ("vote", "soft", "geometric", "rank", "climb", "convex")
+FITTED = ("climb", "convex")  # weights are fitted; the others take the members as equals
+SMALLEST = 1e-7  # probabilities below count as this in the geometric mean: one member's 0 is no veto
+STEPS = (0.5, 0.25, 0.12, 0.06, 0.03, 0.015)  # of the weight search, coarse to fine
+
+
+@dataclass(frozen=True)
+class Blend:
+    pred: np.ndarray  # (N, C) float32, nested
+    weights: dict[int, np.ndarray]  # by fold, (R,) float64, sum 1: fitted without the fold
+    plain_pred: np.ndarray  # (N, C) float32: weights fitted on the very rows they are applied to
+    plain_weights: np.ndarray  # (R,) float64
+    without: tuple[np.ndarray, ...]  # per member the nested (N, C) predictions of the others; empty for one member
+
+
+def blend(
+    method: str,
+    oof: np.ndarray,
+    labels: np.ndarray,
+    folds: np.ndarray,
+    metric: Metric,
+    *,
+    rounds: int = 50,
+    bags: int = 1,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+    leave_out: bool = True,
+) -> Blend:
+    """Blend members, nested. oof (R, N, C) float32, labels (N,) int64, folds (N,) int64, groups (N,) or None.
+
+    With `leave_out` also what remains without each member, as many fits again as there are members.
+    """
+    pool = make_pool(metric, oof, labels) if method in FITTED else None
+    # a fixed rule needs no parts, and `rank` ranks a fold as a whole, as it does the test rows
+    parts = splits(folds, labels, seed, groups) if pool else _whole(folds)
+
+    def fit(rows: np.ndarray, allowed: Sequence[int]) -> np.ndarray:
+        if pool is None:
+            return np.bincount(allowed, minlength=len(oof)) / len(allowed)
+        return fit_weights(method, take(pool, rows), allowed=allowed, rounds=rounds, bags=bags, seed=seed)
+
+    def run(allowed: Sequence[int]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        found = nested(
+            parts,
+            lambda fold, rows: fit(rows, allowed),
+            lambda weights, fold, rows: mix(method, oof, weights, rows),
+            len(labels),
+            oof.shape[2],
+        )
+        return found.pred, found.fitted
+
+    everyone = list(range(len(oof)))
+    pred, weights = run(everyone)
+    plain_weights = fit(np.arange(len(labels)), everyone)
+    plain_pred = np.empty_like(pred)
+    for part in _whole(folds):
+        plain_pred[part.score] = mix(method, oof, plain_weights, part.score)
+    without: tuple[np.ndarray, ...] = ()
+    if leave_out and len(oof) > 1:
+        without = tuple(run([r for r in everyone if r != left])[0] for left in everyone)
+    return Blend(pred, weights, plain_pred, plain_weights, without)
+
+
+def _whole(folds: np.ndarray) -> list[Split]:
+    return [Split(k, np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in np.unique(folds).tolist()]
+
+
+def mix(method: str, pred: np.ndarray, weights: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """(M, C) float32 from members' pred (R, M, C) with weights (R,), sum 1; a member of weight 0 is left out.
+
+    vote: share of the votes; equal numbers are decided by the mean probability, which counts as one vote more.
+    geometric: weighted mean of the logarithms, rows scaled to sum 1. rank: each class's probabilities become ranks
+    among these rows, (rank - 1/2) / M with ties in the middle; rows of three or more classes do not sum to 1, and
+    rare classes are as likely to lead as frequent ones, so it is for auc. soft, climb, convex: weighted mean.
+    """
+    chosen = np.flatnonzero(weights)
+    total = np.zeros(pred.shape[1:] if rows is None else (len(rows), pred.shape[2]))
+    for r in chosen.tolist():
+        member = pred[r] if rows is None else pred[r][rows]
+        if method == "vote":
+            total[np.arange(len(member)), member.argmax(axis=1)] += weights[r]
+            total += weights[r] / len(chosen) * member
+        elif method == "geometric":
+            total += weights[r] * np.log(np.maximum(member, SMALLEST))
+        elif method == "rank":
+            total += weights[r] * _rank(member)
+        else:
+            total += weights[r] * member
+    if method == "geometric":
+        total = np.exp(total - total.max(axis=1, keepdims=True))
+        total /= total.sum(axis=1, keepdims=True)
+    elif method == "vote":
+        total /= 1 + 1 / len(chosen)
+    return total.astype(np.float32)
+
+
+def _rank(member: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata
+
+    return (rankdata(member, axis=0) - 0.5) / len(member)
+
+
+def fit_weights(
+    method: str, pool: Pool, *, allowed: Sequence[int] | None = None, rounds: int = 50, bags: int = 1, seed: int = 0
+) -> np.ndarray:
+    """(R,) float64 weights, sum 1, of `climb` or `convex` on the rows of the pool; 0 for members not `allowed`."""
+    if method == "climb":
+        return climb(pool, rounds=rounds, bags=bags, seed=seed, allowed=allowed)
+    assert method == "convex", method
+    return convex(pool, allowed=allowed)
+
+
+def climb(
+    pool: Pool, *, rounds: int = 50, bags: int = 1, seed: int = 0, allowed: Sequence[int] | None = None
+) -> np.ndarray:
+    """Hill climbing with replacement (Caruana et al. 2004): again and again add the member that helps the mean most.
+
+    Returns how often each was taken by the best of the `rounds` means, as shares, (R,) float64. Equal scores are
+    decided by log loss, so that the order of the members does not count. `bags` above 1: mean over climbs, each with
+    a random half of the members and a bootstrap sample of the rows.
+    """
+    members = members_of(pool, allowed)
+    if bags == 1:
+        return _climb(pool, rounds, members)
+    random = np.random.default_rng((seed, 11))
+    weights = np.zeros(len(pool.own))
+    for _ in range(bags):
+        half = np.sort(random.permutation(members)[: (len(members) + 1) // 2]).tolist()
+        rows = random.integers(0, len(pool.labels), len(pool.labels))
+        weights += _climb(take(pool, rows), rounds, half)
+    return weights / bags
+
+
+def _climb(pool: Pool, rounds: int, members: Sequence[int]) -> np.ndarray:
+    counts = np.zeros(len(pool.own))
+    base: Mixture = mixture(pool, counts)
+    best, kept = (-np.inf, -np.inf), counts
+    for _ in range(rounds):
+        tried = [quality(pool, base, r, b=1.0) for r in members]
+        reached = max(tried)
+        chosen = members[tried.index(reached)]
+        base = add(pool, base, chosen)
+        counts[chosen] += 1
+        if reached > best:
+            best, kept = reached, counts.copy()
+    return kept / kept.sum()
+
+
+def convex(pool: Pool, *, allowed: Sequence[int] | None = None) -> np.ndarray:
+    """Weights on the simplex with the best metric, (R,) float64.
+
+    Log loss is convex in them: SLSQP with the gradient finds its minimum. For other metrics, which are steps, a
+    search goes on from there, from equal weights and from the best single member: weight is moved towards or taken
+    from one member at a time, in ever smaller steps, while the metric rises.
+    """
+    members = members_of(pool, allowed)
+    smooth = _least_log_loss(pool, members)
+    if pool.metric.name == "log_loss" or len(members) == 1:
+        return smooth
+    equal = np.bincount(members, minlength=len(pool.own)) / len(members)
+    singles = [np.eye(len(pool.own))[r] for r in members]
+    single = max(singles, key=lambda weights: quality(pool, mixture(pool, weights)))
+    found = [_search(pool, start, members) for start in (smooth, equal, single)]
+    return max(found, key=lambda weights: quality(pool, mixture(pool, weights)))
+
+
+def _least_log_loss(pool: Pool, members: Sequence[int]) -> np.ndarray:
+    from scipy.optimize import minimize
+
+    own, total = pool.own[members], pool.total[members]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        mixed, scale = np.maximum(weights @ own, 1e-15), np.maximum(weights @ total, 1e-15)
+        value = np.log(scale / mixed).mean()
+        gradient = (total @ (1 / scale) - own @ (1 / mixed)) / own.shape[1]
+        return float(value), gradient
+
+    start = np.full(len(members), 1 / len(members))
+    if len(members) > 1:
+        result = minimize(
+            loss,
+            start,
+            jac=True,
+            method="SLSQP",
+            bounds=[(0, 1)] * len(members),
+            constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
+            options={"ftol": 1e-10, "maxiter": 300},
+        )
+        found = np.clip(result.x, 0, None)
+        found[found < 1e-6] = 0
+        found /= found.sum()
+        if loss(found)[0] <= loss(start)[0]:
+            start = found
+    weights = np.zeros(len(pool.own))
+    weights[members] = start
+    return weights
+
+
+def _search(pool: Pool, weights: np.ndarray, members: Sequence[int]) -> np.ndarray:
+    base = mixture(pool, weights)
+    best = quality(pool, base)[0]
+    for step in STEPS:
+        moved = True
+        while moved:
+            moved = False
+            for r in members:
+                for a, b in ((1 - step, step), (1.0, -step * weights[r])):
+                    if b == 0 or (b < 0 and weights[r] > 1 - 1e-9):  # nothing there to take, or nothing else
+                        continue
+                    value = quality(pool, base, r, a, b)[0]
+                    if value > best:
+                        weights = a * weights
+                        weights[r] += b
+                        weights /= weights.sum()
+                        base, best, moved = mixture(pool, weights), value, True
+    return weights
+
+
+def error_correlations(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(R, R) float64: correlation over the rows of 1 - probability of the true class; 0 where a member never varies."""
+    own = np.stack([member[np.arange(len(labels)), labels] for member in oof]).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table = np.atleast_2d(np.corrcoef(1 - own))
+    table = np.nan_to_num(table, nan=0.0)
+    np.fill_diagonal(table, 1.0)
+    return table

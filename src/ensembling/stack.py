@@ -1,0 +1,287 @@
+"""Stacking: a second model on the members' log-odds, on feature matrices, or on both side by side.
+
+For fold k the model, its hyper-parameters and the blocks' weights are fitted on the other folds' rows and applied to
+fold k (src/ensembling/nested.py). Within those rows the hyper-parameters are chosen by another cross-validation whose
+parts are the remaining folds, each scored with that fold's own features.
+
+Features of a backbone that was trained fold by fold exist once per fold, as two backbones' spaces have nothing to do
+with each other. Fold k's backbone has seen the labels of the rows that the second model learns from, which therefore
+look better separated than fold k's rows will: the score stays honest, the model is too sure of itself. Members'
+out-of-fold predictions and backbones that have not seen the competition (fold=-1) have no such gap.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from src.artefacts import Features
+from src.competition.metrics import Metric, log_loss
+from src.ensembling.nested import Split, nested, splits
+from src.errors import UserError, first_few
+
+# For fold k: features of all N rows that the out-of-fold predictions are about, and of the M test rows.
+FeaturesFor = Callable[[int], tuple[np.ndarray, np.ndarray]]  # (N, D), (M, D) float32
+Options = dict[str, float]
+
+# What is tried, weakest model first: of equal scores the first is taken.
+GRID: dict[str, tuple[Options, ...]] = {
+    "logistic": tuple({"C": c} for c in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)),
+    "ridge": tuple({"alpha": alpha} for alpha in (1e5, 1e4, 1e3, 1e2, 1e1, 1.0)),
+    "lightgbm": tuple({"num_leaves": leaves, "n_estimators": trees} for leaves in (4, 15) for trees in (50, 200)),
+    "mlp": tuple({"alpha": alpha} for alpha in (10.0, 1.0, 1e-1, 1e-3)),
+}
+LEARNERS = tuple(GRID)
+SCALED = ("logistic", "ridge", "mlp")  # learners to which the scale of a feature matters
+SMALLEST = 1e-6  # probabilities are cut off here and at 1 - this before their log-odds are taken
+HIDDEN = 64  # units of the small network
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was fitted for a fold: the options from GRID, the blocks' weights, and the model behind them."""
+
+    options: Options
+    weights: np.ndarray  # (B,) float64
+    predict: Callable[[Sequence[np.ndarray]], np.ndarray]  # blocks (n, D_b) -> (n, C) float32
+
+
+@dataclass(frozen=True)
+class Stacked:
+    pred: np.ndarray  # (N, C) float32, nested; NaN in folds that were not wanted
+    test: dict[int, np.ndarray]  # by fold, (M, C) float32
+    chosen: dict[int, Choice]  # by fold: fitted without it
+    plain_pred: np.ndarray  # (N, C) float32: one model fitted on all rows, applied to the same
+
+
+def stack(
+    learner: str,
+    blocks: Sequence[FeaturesFor],
+    labels: np.ndarray,
+    folds: np.ndarray,
+    classes: int,
+    metric: Metric,
+    *,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+    wanted: Sequence[int] = (),
+) -> Stacked:
+    """Fit `learner` (of LEARNERS) on blocks of features side by side, nested; see `splits` for one fold alone.
+
+    labels (N,) int64, folds (N,) int64, groups (N,) or None; `wanted` folds are predicted, default all. With several
+    blocks, [a * F1, b * F2, …], their weights are fitted too. Raises UserError if lightgbm is not installed.
+    """
+    outer = splits(folds, labels, seed, groups, wanted)
+
+    def fit(fold: int, rows: np.ndarray) -> Choice:
+        return choose(learner, blocks, labels, folds, rows, fold, classes, metric, seed, groups)
+
+    def predict(choice: Choice, fold: int, rows: np.ndarray) -> np.ndarray:
+        return choice.predict([features(fold)[0][rows] for features in blocks])
+
+    found = nested(outer, fit, predict, len(labels), classes)
+    test = {k: choice.predict([features(k)[1] for features in blocks]) for k, choice in found.fitted.items()}
+    first = outer[0].fold
+    everything = np.arange(len(labels))
+    plain = choose(learner, blocks, labels, folds, everything, first, classes, metric, seed, groups)
+    return Stacked(found.pred, test, found.fitted, predict(plain, first, everything))
+
+
+def choose(
+    learner: str,
+    blocks: Sequence[FeaturesFor],
+    labels: np.ndarray,
+    folds: np.ndarray,
+    rows: np.ndarray,
+    fold: int,
+    classes: int,
+    metric: Metric,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> Choice:
+    """Hyper-parameters by cross-validation within `rows` (n,), then a fit on all of them with `fold`'s features.
+
+    Equal scores are decided by log loss. Weights of several blocks are those with the least inner log loss, found by
+    Nelder-Mead on their logarithms at the chosen options, which are then chosen again.
+    """
+    own, truth = folds[rows], labels[rows]
+    inner = splits(own, truth, seed, None if groups is None else groups[rows])
+    prepared = [_standardised(blocks, rows, part) for part in inner]
+
+    def predicted(options: Options, weights: np.ndarray) -> np.ndarray:
+        pred = np.empty((len(rows), classes), np.float32)
+        for part, (fit_blocks, score_blocks) in zip(inner, prepared, strict=True):
+            model = train(learner, options, _joined(fit_blocks, weights), truth[part.fit], classes, seed)
+            pred[part.score] = model(_joined(score_blocks, weights))
+        return pred
+
+    def best(weights: np.ndarray) -> Options:
+        def quality(options: Options) -> tuple[float, float]:
+            pred = predicted(options, weights)
+            value = metric.function(truth, pred)
+            return (value if metric.greater_is_better else -value), -log_loss(truth, pred)
+
+        return max(GRID[learner], key=quality)
+
+    weights = np.ones(len(blocks))
+    options = best(weights)
+    if len(blocks) > 1 and learner in SCALED:
+        weights = search_weights(lambda w: log_loss(truth, predicted(options, w)), len(blocks))
+        options = best(weights)
+
+    raw = [features(fold)[0][rows] for features in blocks]
+    statistics = [_statistics(x) for x in raw]
+    joined = _joined([_scaled(x, s) for x, s in zip(raw, statistics, strict=True)], weights)
+    model = train(learner, options, joined, truth, classes, seed)
+
+    def predict(others: Sequence[np.ndarray]) -> np.ndarray:
+        return model(_joined([_scaled(x, s) for x, s in zip(others, statistics, strict=True)], weights))
+
+    return Choice(options, weights, predict)
+
+
+def search_weights(loss: Callable[[np.ndarray], float], count: int) -> np.ndarray:
+    """Weights (B,) of blocks with the least `loss`, each within 1/16 … 16, by Nelder-Mead from equal weights."""
+    from scipy.optimize import minimize
+
+    found = minimize(
+        lambda power: loss(2.0**power),
+        np.zeros(count),
+        method="Nelder-Mead",
+        bounds=[(-4, 4)] * count,
+        # steps of a factor of 4 to begin with: the default steps from 0 are too small to see beyond the noise
+        options={
+            "initial_simplex": np.vstack([np.zeros(count), 2 * np.eye(count)]),
+            "maxfev": 12 * count,
+            "xatol": 0.2,
+            "fatol": 1e-5,
+        },
+    )
+    return 2.0**found.x
+
+
+def train(
+    learner: str, options: Options, x: np.ndarray, labels: np.ndarray, classes: int, seed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit on x (n, D) float32, labels (n,) int64; returns a function from (m, D) to (m, C) float32 probabilities.
+
+    Classes that do not occur in `labels` get probability 0; rows sum to 1.
+    """
+    there = np.unique(labels)
+    if learner == "ridge":
+        from sklearn.linear_model import Ridge
+
+        ridge = Ridge(**options).fit(x, np.eye(classes, dtype=np.float32)[labels])
+
+        def shares(other: np.ndarray) -> np.ndarray:
+            # a regression on 0 and 1 estimates probabilities, but does not know that they end there
+            pred = np.clip(ridge.predict(other), 1e-3, 1.0)
+            pred[:, np.setdiff1d(np.arange(classes), there)] = 0
+            return (pred / pred.sum(axis=1, keepdims=True)).astype(np.float32)
+
+        return shares
+    model = _classifier(learner, options, seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(did not converge|failed to converge|Maximum iterations).*")
+        model.fit(x, labels)
+
+    def probabilities(other: np.ndarray) -> np.ndarray:
+        pred = np.zeros((len(other), classes), np.float32)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="X does not have valid feature names")
+            pred[:, model.classes_] = model.predict_proba(other)
+        return pred
+
+    return probabilities
+
+
+def _classifier(learner: str, options: Options, seed: int) -> Any:
+    if learner == "logistic":
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(**options, max_iter=300)
+    if learner == "mlp":
+        from sklearn.neural_network import MLPClassifier
+
+        return MLPClassifier((HIDDEN,), **options, max_iter=60, random_state=seed)
+    assert learner == "lightgbm", learner
+    lightgbm = import_lightgbm()
+    return lightgbm.LGBMClassifier(**options, learning_rate=0.05, random_state=seed, verbose=-1, deterministic=True)
+
+
+def import_lightgbm() -> Any:
+    try:
+        import lightgbm
+    except ImportError:
+        raise UserError("learner=lightgbm: the package is not installed; pip install lightgbm") from None
+    return lightgbm
+
+
+def log_odds(pred: np.ndarray) -> np.ndarray:
+    """Members' probabilities (R, N, C) as features (N, R * C) float32."""
+    kept = np.clip(pred.astype(np.float64), SMALLEST, 1 - SMALLEST)
+    odds = np.log(kept / (1 - kept)).astype(np.float32)
+    return odds.transpose(1, 0, 2).reshape(pred.shape[1], -1)
+
+
+def features_of(files: Sequence[Features], ids: np.ndarray, test_ids: np.ndarray, name: str) -> FeaturesFor:
+    """The function of a set of feature files: one for all folds (fold=-1), or one per fold.
+
+    ids (N,), test_ids (M,) str; other ids in the files are left out. The function raises UserError that names the
+    feature set if there is no file for the fold, or if it lacks ids.
+    """
+    by_fold = {file.fold: file for file in files}
+
+    def features_for(k: int) -> tuple[np.ndarray, np.ndarray]:
+        file = by_fold.get(k, by_fold.get(-1))
+        if file is None:
+            raise UserError(f"features: {name!r} has no file of fold {k}, only of {sorted(by_fold)}; make that one too")
+        order = np.argsort(file.ids)
+        both = []
+        for wanted, what in ((ids, "training"), (test_ids, "test")):
+            place = np.searchsorted(file.ids[order], wanted).clip(max=len(order) - 1)
+            missing = wanted[file.ids[order][place] != wanted].tolist()
+            if missing:
+                raise UserError(
+                    f"features: {name!r} lacks {len(missing)} of {len(wanted)} {what} ids ({first_few(missing)}); "
+                    "make the features again from the present rows"
+                )
+            both.append(file.x[order[place]])
+        return both[0], both[1]
+
+    return features_for
+
+
+def _standardised(
+    blocks: Sequence[FeaturesFor], rows: np.ndarray, part: Split
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """For an inner part the blocks of the rows to fit on and of those to score, with the former's statistics."""
+    fit_blocks, score_blocks = [], []
+    for features in blocks:
+        x = features(part.fold)[0][rows]
+        statistics = _statistics(x[part.fit])
+        fit_blocks.append(_scaled(x[part.fit], statistics))
+        score_blocks.append(_scaled(x[part.score], statistics))
+    return fit_blocks, score_blocks
+
+
+def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column, (D,) float64; 1 where a column never varies."""
+    mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    return mean, np.where(std > 1e-6 * (1 + np.abs(mean)), std, 1.0)
+
+
+def _scaled(x: np.ndarray, statistics: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    return ((x - statistics[0]) / statistics[1]).astype(np.float32)
+
+
+def _joined(blocks: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Blocks (n, D_b) side by side, times their weights. Equal weights are equal shares of the variance: a block of
+    2,048 columns would otherwise drown one of ten."""
+    mean_width = np.mean([block.shape[1] for block in blocks])
+    factors = weights * np.sqrt(mean_width / np.array([block.shape[1] for block in blocks]))
+    return np.concatenate([np.float32(f) * block for f, block in zip(factors, blocks, strict=True)], axis=1)

@@ -1,0 +1,96 @@
+"""Combine finished runs into one more run: load, fit weights nested, report, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+
+from src.artefacts import Predictions, write_json
+from src.competition.metrics import find_metric
+from src.config import Config
+from src.ensembling.blend import Blend, blend, error_correlations, mix
+from src.ensembling.members import Members, load_test
+from src.errors import UserError
+from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, save_run
+from src.recipes.task import open_competition
+from src.reporting.figures import correlation_matrix
+
+
+def ensemble(config: Config) -> None:
+    """Blend `config.runs` by `config.method` and write the result like a run's.
+
+    oof.npz holds the nested predictions, so that scores of the ensemble are honest and it can itself be a member;
+    test.npz of fold k holds the members' fold-k predictions with the weights that were fitted without fold k.
+    """
+    began = time.monotonic()
+    for key, value in (("learner", config.learner), ("features", config.features)):
+        if value:
+            raise UserError(f"ensemble: {key}= belongs to ./run.sh stack; give method= here")
+    config = dataclasses.replace(config, method=config.method or "climb")
+    assert config.method is not None
+    competition = open_competition(config)
+    config = named(config, f"{competition.name}-{config.method}")
+    members = open_members(config, competition)
+    metric = find_metric(config.competition.metric)
+    print(f"{len(members.names)} members, {len(members.ids)} rows of {len(members.folds)} folds", flush=True)
+
+    found = blend(
+        config.method,
+        members.oof,
+        members.labels,
+        members.fold,
+        metric,
+        rounds=config.ensemble.rounds,
+        bags=config.ensemble.bags,
+        seed=config.seed,
+        groups=groups_of(competition, members.ids),
+    )
+    results = {}
+    for k in members.folds:
+        weights = found.weights[k]
+        results[k] = FoldResult(
+            test=mix(config.method, load_test(Path(config.paths.runs), members, k), weights),
+            kept=config.method,
+            weights=dict(zip(members.names, weights.tolist(), strict=True)),
+            notes={"model": config.method},
+        )
+    target = members.classes[members.labels]
+    oof = Predictions(members.ids, found.pred, members.classes, members.fold, target)
+    folder = save_run(config, competition, oof, members.test_ids, results, began)
+    report(folder, members, found, metric.name)
+
+
+def report(folder: Path, members: Members, found: Blend, metric_name: str) -> None:
+    """Print what each member is worth, and keep it in members.json and figures/correlation.png."""
+    metric = find_metric(metric_name)
+    score = {name: metric.function(members.labels, pred) for name, pred in zip(members.names, members.oof, strict=True)}
+    nested, plain = (metric.function(members.labels, pred) for pred in (found.pred, found.plain_pred))
+    sign = 1 if metric.greater_is_better else -1
+    table = error_correlations(members.oof, members.labels)
+    weights = np.mean(list(found.weights.values()), axis=0)
+    others = len(members.names) - 1
+    rows = [
+        {
+            "run": name,
+            "score": score[name],
+            "weight": float(weights[r]),
+            "correlation": float((table[r].sum() - 1) / others) if others else None,
+            "loss_without": sign * (nested - metric.function(members.labels, found.without[r])) if others else None,
+        }
+        for r, name in enumerate(members.names)
+    ]
+    write_json(folder / "members.json", {"metric": metric.name, "nested": nested, "plain": plain, "members": rows})
+    title = f"{folder.name}: errors of its members"
+    picture = correlation_matrix(folder / "figures" / "correlation.png", table, members.names, title)
+
+    width = max(len("member"), *map(len, members.names))
+    print(f"\n{'member':<{width}}  {metric.name:>12}  weight  correlation of errors  ensemble loses without it")
+    for row in rows:
+        alike, loss = (row["correlation"], row["loss_without"])
+        end = f"{alike:>21.3f}  {loss:>+25.4f}" if alike is not None else f"{'-':>21}  {'-':>25}"
+        print(f"{row['run']:<{width}}  {row['score']:>12.4f}  {row['weight']:>6.3f}  {end}")
+    print(compared(metric.name, score, nested, plain))
+    print(f"wrote {picture}", flush=True)

@@ -1,0 +1,139 @@
+"""What ensemble and stack share: members checked against the competition, and results written as a run's folds."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.artefacts import Predictions, finished_folds, fold_folder
+from src.competition.metrics import find_metric, scores
+from src.competition.tables import Competition
+from src.config import Config
+from src.ensembling.members import Members, load_members
+from src.errors import UserError, first_few
+from src.recipes.cv import summarise_run
+from src.recipes.fold_output import save_fold
+from src.recipes.task import claim_run, run_name
+from src.tracking import NoTracker
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldResult:
+    """One fold of a second-level run; its rows are those of the out-of-fold predictions with this fold."""
+
+    test: np.ndarray  # (M, C) float32
+    kept: str  # what was fitted, for the table of the folds
+    weights: Mapping[str, float]  # by member or block
+    notes: Mapping[str, Any]  # further entries of the manifest
+
+
+def open_members(config: Config, competition: Competition) -> Members:
+    """`config.runs`, all their finished folds or the one of `config.fold`. Raises UserError if they are of others."""
+    fold = None if config.fold == "all" else int(config.fold)
+    members = load_members(Path(config.paths.runs), config.runs, fold)
+    for what, mine, theirs in (
+        ("classes", competition.classes, members.classes),
+        ("test rows", np.sort(competition.test_ids), np.sort(members.test_ids)),
+    ):
+        if not np.array_equal(mine, theirs):
+            missing, unknown = np.setdiff1d(mine, theirs).tolist(), np.setdiff1d(theirs, mine).tolist()
+            raise UserError(
+                f"runs: {members.names[0]!r} has other {what} than {competition.root}: {len(missing)} missing "
+                f"({first_few(missing) or 'none'}), {len(unknown)} unknown ({first_few(unknown) or 'none'}); "
+                "set competition.root= to the data that it was trained on"
+            )
+    return members
+
+
+def groups_of(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
+    """The groups of the rows `ids` (N,), or None if the competition has none. UserError for ids that it lacks."""
+    place = {name: row for row, name in enumerate(competition.ids.tolist())}
+    unknown = [name for name in ids.tolist() if name not in place]
+    if unknown:
+        raise UserError(
+            f"runs: {len(unknown)} of their rows are not in {competition.root} ({first_few(unknown)}); "
+            "set competition.root= to the data that they were trained on"
+        )
+    return None if competition.groups is None else competition.groups[[place[name] for name in ids.tolist()]]
+
+
+def named(config: Config, default: str) -> Config:
+    """The configuration with its run's name filled in; a run cannot be a member of itself."""
+    config = dataclasses.replace(config, run=config.run or default)
+    if run_name(config) in config.runs:
+        raise UserError(f"run={config.run}: is one of its own runs=[{','.join(config.runs)}]; choose another name")
+    return config
+
+
+def save_run(
+    config: Config,
+    competition: Competition,
+    oof: Predictions,
+    test_ids: np.ndarray,
+    results: Mapping[int, FoldResult],
+    began: float,
+) -> Path:
+    """Write each fold of `results` as a finished fold of `config.run`, then cv.json and the submission.
+
+    oof has all rows of these folds, with targets; `began` is a time.monotonic. A run of the same configuration is
+    made anew. Raises UserError if the run exists with another configuration or with folds that are not made now.
+    """
+    run, runs = run_name(config), Path(config.paths.runs)
+    folder = claim_run(config, run)
+    others = sorted(set(finished_folds(runs, run)) - set(results))
+    if others:
+        raise UserError(
+            f"run={run}: {folder} has fold {others[0]} too, which would be of another fit; choose another name with "
+            "run=NAME, or delete the folder"
+        )
+    metric = find_metric(config.competition.metric)
+    names = list(dict.fromkeys([metric.name, *config.competition.metrics]))
+    labels = oof.labels()
+    seconds = (time.monotonic() - began) / len(results)
+    for k, result in results.items():
+        rows = np.flatnonzero(oof.fold == k)
+        assert oof.target is not None
+        final = scores(names, labels[rows], oof.pred[rows])
+        place = fold_folder(runs, run, k)
+        (place / "manifest.json").unlink(missing_ok=True)  # while its files are replaced, the fold is not finished
+        save_fold(
+            place,
+            oof=Predictions(oof.ids[rows], oof.pred[rows], oof.classes, oof.fold[rows], oof.target[rows]),
+            test=Predictions(test_ids, result.test, oof.classes, np.full(len(test_ids), k)),
+            weights=None,
+            history=(),
+            tracker=NoTracker(),
+            manifest={
+                "run": run,
+                "fold": k,
+                "competition": competition.name,
+                "metric": metric.name,
+                "greater_is_better": metric.greater_is_better,
+                "score": final[metric.name],
+                "scores": final,
+                "kept": result.kept,
+                "weights": result.weights,
+                "members": list(config.runs),
+                "features": list(config.features),
+                "classes": oof.classes.tolist(),
+                "seconds": {"total": seconds},
+                **result.notes,
+            },
+        )
+    summarise_run(config, competition, run)
+    return folder
+
+
+def compared(metric_name: str, member_scores: Mapping[str, float], nested: float, plain: float) -> str:
+    """`nested 0.9, plain 0.91 (…), best single member a 0.88` in one line."""
+    metric = find_metric(metric_name)
+    text = f"{metric.name} nested {nested:.4f}   plain {plain:.4f} (on the rows that it was fitted on)"
+    if member_scores:
+        best = (max if metric.greater_is_better else min)(member_scores, key=member_scores.__getitem__)
+        text += f"   best single member {best} {member_scores[best]:.4f}"
+    return text

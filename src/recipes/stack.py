@@ -1,0 +1,116 @@
+"""A second model on finished runs and feature files: load, fit nested, report, save as one more run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+
+from src.artefacts import Features, Predictions, load_features
+from src.competition.folds import fold_rows
+from src.competition.metrics import find_metric
+from src.config import Config
+from src.ensembling.members import load_test
+from src.ensembling.stack import FeaturesFor, features_of, import_lightgbm, log_odds, stack
+from src.errors import UserError
+from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, save_run
+from src.recipes.task import open_competition, open_folds
+
+MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of `features`
+
+
+def stack_runs(config: Config) -> None:
+    """Fit `config.learner` on the log-odds of `config.runs` and the blocks of `config.features`.
+
+    oof.npz holds the nested predictions; test.npz of fold k those of the model that was fitted without fold k, on the
+    members' fold-k test predictions and fold k's features.
+    """
+    began = time.monotonic()
+    if config.method is not None:
+        raise UserError(f"stack: method={config.method} belongs to ./run.sh ensemble; give learner= here")
+    if not config.runs and not config.features:
+        raise UserError("stack: nothing to learn from; give runs=[a,b], features=[FILE.npz] or both")
+    config = dataclasses.replace(config, learner=config.learner or "logistic")
+    assert config.learner is not None
+    if config.learner == "lightgbm":
+        import_lightgbm()  # said before minutes of loading
+    competition = open_competition(config)
+    config = named(config, f"{competition.name}-stack-{config.learner}")
+    metric, runs = find_metric(config.competition.metric), Path(config.paths.runs)
+
+    # ---- rows and blocks --------------------------------------------------------------------------------------------
+    blocks: dict[str, FeaturesFor] = {}
+    member_scores: dict[str, float] = {}
+    wanted: list[int] = []
+    if config.runs:
+        members = open_members(config, competition)
+        ids, labels, folds, test_ids = members.ids, members.labels, members.fold, members.test_ids
+        odds = log_odds(members.oof)
+        test_odds = {k: log_odds(load_test(runs, members, k)) for k in members.folds}
+        blocks[MEMBERS] = lambda k: (odds, test_odds[k])
+        for name, pred in zip(members.names, members.oof, strict=True):
+            member_scores[name] = metric.function(labels, pred)
+    else:
+        ids, labels, test_ids = competition.ids, competition.labels, competition.test_ids
+        folds = open_folds(config, competition)
+        if config.fold != "all":
+            wanted = [int(config.fold)]
+            fold_rows(folds, wanted[0])  # refuses a fold that does not exist
+    for name in config.features:
+        blocks[name] = features_of(find_features(name, runs), ids, test_ids, name)
+        for k in np.unique(folds).tolist():  # also the inner parts need their own; said before anything is fitted
+            blocks[name](k)
+    count = len(np.unique(folds))
+    print(f"{config.learner} on {', '.join(blocks)}: {len(ids)} rows of {count} folds", flush=True)
+
+    # ---- fit, nested ------------------------------------------------------------------------------------------------
+    found = stack(
+        config.learner,
+        list(blocks.values()),
+        labels,
+        folds,
+        len(competition.classes),
+        metric,
+        seed=config.seed,
+        groups=groups_of(competition, ids),
+        wanted=wanted,
+    )
+
+    # ---- save -------------------------------------------------------------------------------------------------------
+    results = {}
+    for k, choice in found.chosen.items():
+        options = ", ".join(f"{key}={value:g}" for key, value in choice.options.items())
+        shares = dict(zip(blocks, choice.weights.tolist(), strict=True))
+        text = f"{config.learner} {options}"
+        if len(blocks) > 1:
+            text += ", " + ", ".join(f"{name} x {weight:.2g}" for name, weight in shares.items())
+        notes = {"model": config.learner, "options": choice.options}
+        results[k] = FoldResult(found.test[k], text, shares, notes)
+    there = np.isin(folds, list(results))
+    classes = competition.classes
+    oof = Predictions(ids[there], found.pred[there], classes, folds[there], classes[labels[there]])
+    save_run(config, competition, oof, test_ids, results, began)
+    print()
+    for name, value in member_scores.items():
+        print(f"member {name}   {metric.name} {value:.4f}")
+    nested, plain = metric.function(labels[there], found.pred[there]), metric.function(labels, found.plain_pred)
+    print(compared(metric.name, member_scores, nested, plain), flush=True)
+
+
+def find_features(name: str, runs: Path) -> list[Features]:
+    """The feature files of `name`: a file, or a folder (here or under `runs`) with one for all folds or one each."""
+    for place in (Path(name), runs / name):
+        if place.is_file():
+            return [load_features(place)]
+        files = [*place.glob("features.npz")] or sorted(place.glob("fold*/features.npz"))
+        found = [load_features(file) for file in files]
+        for file, features in zip(files, found, strict=True):
+            if file.parent.name.startswith("fold") and file.parent.name != f"fold{features.fold}":
+                raise UserError(f"{file}: holds features of fold {features.fold}; make the features again")
+        if found:
+            return found
+    raise UserError(
+        f"features: {name}: no such file, and no folder with features.npz or fold<k>/features.npz here or in {runs}"
+    )

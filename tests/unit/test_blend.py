@@ -1,0 +1,251 @@
+"""Blending against naive references: Caruana's loop, a simplex grid, scipy's ranks; and the pool's short cuts."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import gmean, rankdata
+
+from src.competition.metrics import METRICS, find_metric, score
+from src.ensembling.blend import METHODS, blend, climb, convex, error_correlations, mix
+from src.ensembling.nested import splits
+from src.ensembling.pool import add, make_pool, mixture, quality, take
+
+
+def problem(
+    seed: int = 0, members: int = 4, rows: int = 240, classes: int = 3, signal: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """oof (R, N, C) float32 of unequal members, labels, folds of five; member 0 is a good one, the last a bad one."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(rows) % classes
+    random.shuffle(labels)
+    shared = random.normal(size=(rows, classes))
+    logits = np.stack(
+        [
+            signal * (1.5 - r / members) * np.eye(classes)[labels]
+            + shared
+            + (0.5 + r) * random.normal(size=shared.shape)
+            for r in range(members)
+        ]
+    )
+    oof = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)
+    return oof.astype(np.float32), labels, random.permutation(np.arange(rows) % 5)
+
+
+def signed(metric: str, labels: np.ndarray, pred: np.ndarray) -> float:
+    return score(metric, labels, pred) * (1 if find_metric(metric).greater_is_better else -1)
+
+
+def naive_climb(metric: str, oof: np.ndarray, labels: np.ndarray, rounds: int) -> np.ndarray:
+    """Caruana's loop as it is told: every mean from scratch, in float64."""
+    taken: list[int] = []
+    best, kept = (-np.inf, -np.inf), []
+    for _ in range(rounds):
+        tried = []
+        for r in range(len(oof)):
+            mean = oof[[*taken, r]].astype(np.float64).mean(0)
+            tried.append((signed(metric, labels, mean), -score("log_loss", labels, mean)))
+        taken.append(tried.index(max(tried)))
+        if max(tried) > best:
+            best, kept = max(tried), list(taken)
+    return np.bincount(kept, minlength=len(oof)) / len(kept)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_climb_is_the_naive_loop(metric: str) -> None:
+    for seed in range(3):
+        oof, labels, _ = problem(seed, classes=5)
+        found = climb(make_pool(find_metric(metric), oof, labels), rounds=15)
+        np.testing.assert_allclose(found, naive_climb(metric, oof, labels, 15), err_msg=f"seed {seed}")
+
+
+def test_climb_does_not_depend_on_the_order_of_the_members() -> None:
+    oof, labels, _ = problem(3)
+    order = [2, 0, 3, 1]
+    one, other = (climb(make_pool(find_metric("accuracy"), part, labels)) for part in (oof, oof[order]))
+    np.testing.assert_allclose(one[order], other)
+
+
+def test_climb_leaves_out_what_is_not_allowed_and_bags_are_a_mean_of_climbs() -> None:
+    oof, labels, _ = problem(1)
+    pool = make_pool(find_metric("accuracy"), oof, labels)
+    some = climb(pool, allowed=[1, 3])
+    assert some[0] == some[2] == 0 and some.sum() == pytest.approx(1)
+    np.testing.assert_allclose(some[[1, 3]], climb(make_pool(pool.metric, oof[[1, 3]], labels)))
+    bagged = climb(pool, bags=6, rounds=5)
+    assert bagged.sum() == pytest.approx(1) and (bagged == climb(pool, bags=6, rounds=5)).all()
+    # six climbs of at most five rounds each: multiples of 1 / (6 * lcm(1..5))
+    np.testing.assert_allclose(bagged * 360, np.round(bagged * 360), atol=1e-9)
+    assert (bagged != climb(pool, bags=6, rounds=5, seed=1)).any()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_pool_scores_any_mixture_as_the_metric_does(metric: str) -> None:
+    """Also where nothing, something and everything can be left out, and on rows taken twice."""
+    random = np.random.default_rng(0)
+    for signal, classes in ((0.0, 6), (3.0, 6), (9.0, 40), (2.0, 2)):
+        oof, labels, _ = problem(1, classes=classes, signal=signal)
+        pool = make_pool(find_metric(metric), oof, labels)
+        rows = random.integers(0, len(labels), 300)
+        for part, mine, truth in (
+            (pool, oof, labels),
+            (take(pool, rows), oof[:, np.sort(rows)], labels[np.sort(rows)]),
+        ):
+            np.testing.assert_array_equal(part.labels, truth)
+            for _ in range(5):
+                weights = random.dirichlet(np.ones(len(oof)))
+                base = mixture(part, weights)
+                expected = signed(metric, truth, np.tensordot(weights, mine, axes=1))
+                assert quality(part, base)[0] == pytest.approx(expected, abs=1e-6)
+                for a, b in ((1.0, 1.0), (0.7, 0.3), (1.0, -0.5 * weights[2]), (0.5, 1.0)):
+                    mean = a * np.tensordot(weights, mine, axes=1) + b * mine[2]
+                    expected = signed(metric, truth, mean), -score("log_loss", truth, mean)
+                    assert quality(part, base, 2, a, b) == pytest.approx(expected, abs=1e-6)
+                    assert quality(part, add(part, base, 2, a, b)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_pool_leaves_out_what_cannot_win() -> None:
+    oof, labels, _ = problem(1, classes=40, signal=9.0)
+    pool = make_pool(find_metric("accuracy"), oof, labels)
+    assert sum(block.pred.size for block in pool.blocks) < 0.5 * oof.size
+    assert sorted(np.concatenate([block.rows for block in pool.blocks])) == list(range(len(labels)))
+
+
+def test_equal_probabilities_are_decided_as_argmax_does() -> None:
+    """The first of equal classes wins, whichever member brings it in."""
+    oof = np.array([[[0.2, 0.4, 0.4], [0.5, 0.0, 0.5]], [[0.2, 0.4, 0.4], [0.5, 0.5, 0.0]]], np.float32)
+    labels = np.array([1, 0])
+    pool = make_pool(find_metric("accuracy"), oof, labels)
+    for weights in ([1.0, 0.0], [0.5, 0.5], [0.0, 1.0]):
+        assert quality(pool, mixture(pool, np.array(weights)))[0] == 1.0
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "accuracy", "f1_macro", "qwk", "auc"])
+def test_convex_against_a_grid_on_the_simplex(metric: str) -> None:
+    for seed in range(3):
+        oof, labels, _ = problem(seed, members=3)
+        pool = make_pool(find_metric(metric), oof, labels)
+        weights = convex(pool)
+        assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
+        grid = [np.array([i, j, 40 - i - j]) / 40 for i in range(41) for j in range(41 - i)]
+        best = max(signed(metric, labels, np.tensordot(point, oof, axes=1)) for point in grid)
+        found = signed(metric, labels, np.tensordot(weights, oof, axes=1))
+        # log loss has one minimum, below any grid point; the others may miss the best of many steps by 1 %
+        assert found >= best - (1e-9 if metric == "log_loss" else 0.01)
+        if metric == "log_loss":
+            nearest = min(grid, key=lambda point: score("log_loss", labels, np.tensordot(point, oof, axes=1)))
+            np.testing.assert_allclose(weights, nearest, atol=0.05)
+
+
+def test_convex_gives_a_useless_member_nothing() -> None:
+    oof, labels, _ = problem(0, members=3, signal=4.0)
+    oof[1] = np.roll(oof[0], 1, axis=1)
+    for metric in ("log_loss", "accuracy"):
+        assert convex(make_pool(find_metric(metric), oof, labels))[1] < 0.02
+        assert convex(make_pool(find_metric(metric), oof, labels), allowed=[0, 2])[1] == 0
+
+
+def test_fixed_rules_against_references() -> None:
+    oof, _, _ = problem(2, rows=50)
+    equal = np.full(4, 0.25)
+    np.testing.assert_allclose(mix("soft", oof, equal), oof.mean(0), atol=1e-6)
+    geometric = gmean(np.maximum(oof.astype(np.float64), 1e-7), axis=0)
+    np.testing.assert_allclose(mix("geometric", oof, equal), geometric / geometric.sum(1, keepdims=True), atol=1e-6)
+    for c in range(3):
+        ranks = np.mean([rankdata(member[:, c]) for member in oof], axis=0)
+        np.testing.assert_allclose(mix("rank", oof, equal)[:, c], (ranks - 0.5) / 50, atol=1e-6)
+    voted = mix("vote", oof, equal)
+    for row in range(50):
+        votes = np.bincount(oof[:, row].argmax(1), minlength=3)
+        leaders = np.flatnonzero(votes == votes.max())
+        assert voted[row].argmax() == max(leaders, key=lambda c: oof[:, row, c].mean())
+        np.testing.assert_allclose(voted[row], (votes + oof[:, row].mean(0)) / 5, atol=1e-6)
+    np.testing.assert_allclose(mix("vote", oof, equal).sum(1), 1, atol=1e-5)
+
+
+def test_a_member_of_weight_0_has_no_say_and_one_zero_is_no_veto() -> None:
+    oof, _, _ = problem(2, rows=50)
+    for method in METHODS:
+        np.testing.assert_allclose(
+            mix(method, oof, np.array([0, 0.5, 0.5, 0])), mix(method, oof[1:3], np.array([0.5, 0.5])), atol=1e-7
+        )
+    sure = np.array([[[1.0, 0.0]], [[0.4, 0.6]], [[0.4, 0.6]]], np.float32)
+    assert np.isfinite(mix("geometric", sure, np.full(3, 1 / 3))).all()
+
+
+def test_test_rows_are_ranked_among_test_rows_and_a_folds_rows_within_the_fold() -> None:
+    oof, labels, folds = problem(0)
+    found = blend("rank", oof, labels, folds, find_metric("auc"))
+    for k in range(5):
+        np.testing.assert_array_equal(found.pred[folds == k], mix("rank", oof[:, folds == k], np.full(4, 0.25)))
+
+
+@pytest.mark.parametrize("method", ["climb", "convex"])
+def test_nested_weights_do_not_see_the_fold(method: str) -> None:
+    """Other labels in fold 2 change nothing in its predictions and weights, and something elsewhere."""
+    oof, labels, folds = problem(4)
+    metric = find_metric("log_loss")
+    one = blend(method, oof, labels, folds, metric, leave_out=False)
+    changed = np.where(folds == 2, (labels + 1) % 3, labels)
+    other = blend(method, oof, changed, folds, metric, leave_out=False)
+    np.testing.assert_array_equal(one.weights[2], other.weights[2])
+    np.testing.assert_array_equal(one.pred[folds == 2], other.pred[folds == 2])
+    assert any((one.weights[k] != other.weights[k]).any() for k in (0, 1, 3, 4))
+    assert (one.plain_weights != other.plain_weights).any(), "the plain weights see all labels"
+    for k in range(5):
+        rest = make_pool(metric, oof[:, folds != k], labels[folds != k])
+        np.testing.assert_allclose(one.weights[k], climb(rest) if method == "climb" else convex(rest), atol=1e-7)
+        expected = np.tensordot(one.weights[k], oof[:, folds == k], axes=1)
+        np.testing.assert_allclose(one.pred[folds == k], expected, atol=1e-6)
+
+
+def test_one_fold_is_split_into_parts() -> None:
+    oof, labels, _ = problem(5)
+    folds = np.full(len(labels), 3)
+    metric = find_metric("accuracy")
+    found = blend("climb", oof, labels, folds, metric, seed=1)
+    parts = splits(folds, labels, 1)
+    assert sorted(np.concatenate([part.score for part in parts])) == list(range(len(labels)))
+    for part in parts:
+        assert not set(part.fit) & set(part.score) and part.fold == 3
+        np.testing.assert_allclose(np.bincount(labels[part.score]) / len(part.score), 1 / 3, atol=0.03)
+        weights = climb(make_pool(metric, oof[:, part.fit], labels[part.fit]))
+        np.testing.assert_allclose(found.pred[part.score], np.tensordot(weights, oof[:, part.score], 1), atol=1e-6)
+    assert list(found.weights) == [3], "the test rows of the fold have the weights of all its rows"
+    np.testing.assert_array_equal(found.weights[3], found.plain_weights)
+    groups = np.array([f"g{row // 6}" for row in range(len(labels))])
+    for part in splits(folds, labels, 1, groups):
+        assert not set(groups[part.fit]) & set(groups[part.score])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_remains_without_a_member(method: str) -> None:
+    oof, labels, folds = problem(6, members=3)
+    found = blend(method, oof, labels, folds, find_metric("accuracy"), rounds=10)
+    assert len(found.without) == 3
+    for left, rest in zip(range(3), found.without, strict=True):
+        others = [r for r in range(3) if r != left]
+        again = blend(method, oof[others], labels, folds, find_metric("accuracy"), rounds=10, leave_out=False)
+        np.testing.assert_allclose(rest, again.pred, atol=1e-6)
+    alone = blend(method, oof[:1], labels, folds, find_metric("accuracy"))
+    assert alone.without == () and set(itertools.chain(*alone.weights.values())) == {1.0}
+
+
+def test_error_correlations_against_numpy() -> None:
+    oof, labels, _ = problem(7)
+    oof[2] = oof[0]
+    oof[3] = 1 / 3
+    table = error_correlations(oof, labels)
+    errors = [[1 - member[i, truth] for i, truth in enumerate(labels)] for member in oof]
+    assert table[0, 1] == pytest.approx(np.corrcoef(errors[0], errors[1])[0, 1])
+    assert table[0, 2] == pytest.approx(1) and table[0, 3] == 0 and (np.diag(table) == 1).all()
+    assert error_correlations(oof[:1], labels).tolist() == [[1.0]]
+
+
+def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.climb import main
+
+    main(3, 500, 10, "accuracy")
+    assert "climb with leave-one-out" in capsys.readouterr().out

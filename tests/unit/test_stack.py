@@ -1,0 +1,306 @@
+"""Stacking against scikit-learn's own search and closed forms, what it may not see, and the leak probe.
+
+The leak probe: labels without any meaning. Whatever is honest scores at chance; what is not, scores above it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from src.artefacts import Features
+from src.competition.metrics import accuracy, find_metric, log_loss
+from src.ensembling.blend import METHODS, blend
+from src.ensembling.nested import splits
+from src.ensembling.stack import (
+    GRID,
+    FeaturesFor,
+    choose,
+    features_of,
+    import_lightgbm,
+    log_odds,
+    search_weights,
+    stack,
+    train,
+)
+from src.errors import UserError
+
+CLASSES = 3
+ACCURACY, LOG_LOSS = find_metric("accuracy"), find_metric("log_loss")
+
+
+def same_for_all(x: np.ndarray, test_x: np.ndarray | None = None) -> FeaturesFor:
+    return lambda k: (x.astype(np.float32), (x[:5] if test_x is None else test_x).astype(np.float32))
+
+
+def problem(seed: int = 0, rows: int = 300, columns: int = 6, signal: float = 1.0) -> tuple[np.ndarray, ...]:
+    """x (N, D) with a signal in the first columns, labels, folds of five."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(rows) % CLASSES)
+    x = random.normal(size=(rows, columns))
+    x[:, :CLASSES] += signal * np.eye(CLASSES)[labels]
+    return x * random.uniform(0.1, 30, columns) + 5, labels, random.permutation(np.arange(rows) % 5)
+
+
+# ---- against references ---------------------------------------------------------------------------------------------
+
+
+def test_logistic_is_scikit_learns_grid_search_fold_by_fold() -> None:
+    x, labels, folds = problem(signal=0.7)
+    test_x = np.random.default_rng(1).normal(size=(9, 6)) * 10
+    found = stack("logistic", [same_for_all(x, test_x)], labels, folds, CLASSES, LOG_LOSS)
+    for k in range(5):
+        rest = folds != k
+        search = GridSearchCV(
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-8)),
+            {"logisticregression__C": [options["C"] for options in GRID["logistic"]]},
+            scoring="neg_log_loss",
+            cv=PredefinedSplit(folds[rest]),
+        ).fit(x[rest], labels[rest])
+        assert found.chosen[k].options["C"] == search.best_params_["logisticregression__C"]
+        np.testing.assert_allclose(found.pred[folds == k], search.predict_proba(x[folds == k]), atol=3e-3)
+        np.testing.assert_allclose(found.test[k], search.predict_proba(test_x), atol=3e-3)
+    assert found.pred.dtype == np.float32
+    assert log_loss(labels, found.plain_pred) < log_loss(labels, found.pred)
+
+
+def test_ridge_against_its_closed_form() -> None:
+    x, labels, _ = problem()
+    x = (x - x.mean(0)) / x.std(0)
+    found = train("ridge", {"alpha": 10.0}, x, labels, CLASSES, 0)(x[:20])
+    hot = np.eye(CLASSES)[labels]
+    beta = np.linalg.solve(x.T @ x + 10 * np.eye(6), x.T @ (hot - hot.mean(0)))
+    expected = np.clip(x[:20] @ beta + hot.mean(0), 1e-3, 1)
+    np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("learner", ["logistic", "ridge", "mlp", "lightgbm"])
+def test_every_learner_learns_and_survives_an_absent_class(learner: str) -> None:
+    if learner == "lightgbm":
+        pytest.importorskip("lightgbm")
+    x, labels, _ = problem(signal=4.0)
+    x = ((x - x.mean(0)) / x.std(0)).astype(np.float32)
+    for y, classes, absent in ((labels, CLASSES, []), (np.array([0, 2, 4])[labels], 6, [1, 3, 5])):
+        model = train(learner, GRID[learner][-1], x[:200], y[:200], classes, 0)
+        pred = model(x[200:])
+        assert pred.shape == (100, classes) and pred.dtype == np.float32
+        np.testing.assert_allclose(pred.sum(1), 1, atol=1e-5)
+        assert (pred[:, absent] == 0).all() and accuracy(y[200:], pred) > 0.8
+        np.testing.assert_array_equal(pred, train(learner, GRID[learner][-1], x[:200], y[:200], classes, 0)(x[200:]))
+
+
+def test_log_odds_are_those_of_scipy_and_finite() -> None:
+    from scipy.special import logit
+
+    pred = np.random.default_rng(0).dirichlet(np.ones(3), size=(2, 4)).astype(np.float32)
+    table = log_odds(pred)
+    assert table.shape == (4, 6)
+    for row in range(4):
+        np.testing.assert_allclose(table[row], logit(pred[:, row].astype(np.float64)).reshape(-1), rtol=1e-5)
+    assert np.isfinite(log_odds(np.array([[[0.0, 1.0]]]))).all()
+
+
+def test_lightgbm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(UserError, match="learner=lightgbm: the package is not installed; pip install lightgbm"):
+        import_lightgbm()
+
+
+# ---- blocks and their weights ---------------------------------------------------------------------------------------
+
+
+def test_the_search_finds_a_minimum_and_stays_within_bounds() -> None:
+    best = np.array([4.0, 0.5])
+    found = search_weights(lambda w: float(np.square(np.log2(w / best)).sum()), 2)
+    np.testing.assert_allclose(found, best, rtol=0.3)
+    assert (search_weights(lambda w: float(w[0] - w[1]), 2) == [1 / 16, 16]).all()
+
+
+@pytest.mark.parametrize("learner", ["logistic", "ridge"])
+def test_a_block_of_noise_is_weighted_down_and_width_does_not_count(learner: str) -> None:
+    x, labels, folds = problem(signal=1.5)
+    noise = np.random.default_rng(5).normal(size=(len(x), 60)) * 100
+    blocks = [same_for_all(x), same_for_all(noise)]
+    found = stack(learner, blocks, labels, folds, CLASSES, LOG_LOSS)
+    assert np.mean([choice.weights[1] / choice.weights[0] for choice in found.chosen.values()]) < 0.5
+    together = stack(learner, [same_for_all(np.hstack([x, noise]))], labels, folds, CLASSES, LOG_LOSS)
+    assert log_loss(labels, found.pred) < log_loss(labels, together.pred) - 0.02
+    # in other units and with each column twice, the same block is the same block
+    doubled = [same_for_all(np.hstack([x, x]) * 1000 - 7), same_for_all(noise)]
+    again = stack(learner, doubled, labels, folds, CLASSES, LOG_LOSS)
+    # up to the scale of both, which the strength of the model is chosen against
+    np.testing.assert_allclose(again.pred, found.pred, atol=0.06)
+
+
+# ---- feature files --------------------------------------------------------------------------------------------------
+
+
+def test_features_are_aligned_by_id_and_each_fold_has_its_own() -> None:
+    ids, test_ids = np.array(["b", "a", "c"]), np.array(["u", "t"])
+    every = np.array(["t", "c", "x", "a", "b", "u"])
+    files = [Features(every, 10.0 * k + np.arange(6.0)[:, None], k) for k in (0, 1)]
+    features_for = features_of(files, ids, test_ids, "own")
+    for k in (0, 1):
+        x, test_x = features_for(k)
+        assert x[:, 0].tolist() == [10 * k + 4, 10 * k + 3, 10 * k + 1]
+        assert test_x[:, 0].tolist() == [10 * k + 5, 10 * k]
+    with pytest.raises(UserError, match=r"features: 'own' has no file of fold 2, only of \[0, 1\]"):
+        features_for(2)
+    one = features_of([Features(every, np.zeros((6, 2)))], ids, test_ids, "all")
+    assert one(7)[0].shape == (3, 2)
+    for missing, text in ((0, r"1 of 2 test ids \(t\)"), (4, r"1 of 3 training ids \(b\)")):
+        few = np.delete(every, missing)
+        with pytest.raises(UserError, match=f"features: 'few' lacks {text}"):
+            features_of([Features(few, np.zeros((5, 2)))], ids, test_ids, "few")(0)
+
+
+# ---- what may not be seen -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_nothing_of_the_fold_reaches_its_model(blocks: int) -> None:
+    """Other labels and other features in fold 2: its model, options and weights are bit by bit the same."""
+    x, labels, folds = problem(signal=0.7, rows=150)
+    test_x = x[:7]
+    two = folds == 2
+    other_x, other_labels = np.where(two[:, None], 50 * x[::-1], x), np.where(two, (labels + 1) % 3, labels)
+
+    def run(x: np.ndarray, labels: np.ndarray) -> tuple:
+        parts = [same_for_all(x, test_x), same_for_all(x[:, ::-1] ** 3, test_x[:, ::-1] ** 3)][:blocks]
+        found = stack("logistic", parts, labels, folds, CLASSES, ACCURACY, wanted=[2, 4])
+        assert np.isnan(found.pred[folds == 3]).all() and set(found.test) == {2, 4}
+        return found.test, {k: (choice.options, choice.weights.tolist()) for k, choice in found.chosen.items()}
+
+    test, chosen = run(x, labels)
+    for case in ((x, other_labels), (other_x, labels)):
+        other_test, other_chosen = run(*case)
+        np.testing.assert_array_equal(test[2], other_test[2])
+        assert chosen[2] == other_chosen[2]
+        assert (test[4] != other_test[4]).any()
+
+
+def test_inner_parts_are_folds_with_their_own_features() -> None:
+    """Of fold-trained features, those of fold j score fold j; those of fold k only make the final model."""
+    x, labels, folds = problem()
+    asked: list[int] = []
+
+    def features_for(k: int) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(k)
+        return x, x[:3]
+
+    choose("ridge", [features_for], labels, folds, np.flatnonzero(folds != 3), 3, CLASSES, ACCURACY)
+    assert asked == [0, 1, 2, 4, 3]
+
+
+def test_a_fold_too_small_to_split_is_refused() -> None:
+    labels = np.arange(9) % 3
+    with pytest.raises(UserError, match="fold 4 alone has 9 rows, too few"):
+        splits(np.full(9, 4), labels, 0)
+
+
+# ---- the leak probe -------------------------------------------------------------------------------------------------
+
+ROWS, PROBES = 400, 4
+
+
+def meaningless(seed: int, rows: int = ROWS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Members that were really trained fold by fold on labels drawn at random, two of which memorise them."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(rows) % CLASSES)
+    folds = np.empty(rows, int)
+    for c in range(CLASSES):
+        own = random.permutation(np.flatnonzero(labels == c))
+        folds[own] = np.arange(len(own)) % 5
+    x = random.normal(size=(rows, 8))
+    models = (LogisticRegression(C=100), KNeighborsClassifier(1), DecisionTreeClassifier(random_state=0))
+    oof = np.empty((len(models), rows, CLASSES), np.float32)
+    for model, pred in zip(models, oof, strict=True):
+        for k in range(5):
+            pred[folds == k] = model.fit(x[folds != k], labels[folds != k]).predict_proba(x[folds == k])
+    return oof, labels, folds
+
+
+def standard_errors(score: Callable[[int], float], probes: int = PROBES, rows: int = ROWS) -> float:
+    """How many standard errors the mean accuracy over some probes is above chance."""
+    mean = np.mean([score(seed) for seed in range(probes)])
+    chance = 1 / CLASSES
+    return float((mean - chance) / np.sqrt(chance * (1 - chance) / (rows * probes)))
+
+
+def blended(method: str, seed: int, leaky: bool = False, one_fold: bool = False) -> float:
+    oof, labels, folds = meaningless(seed)
+    found = blend(method, oof, labels, np.zeros_like(folds) if one_fold else folds, ACCURACY, leave_out=False)
+    return accuracy(labels, found.plain_pred if leaky else found.pred)
+
+
+def stacked(learner: str, seed: int, what: str, leaky: bool = False, rows: int = ROWS) -> float:
+    """`what`: members · wide (150 columns of noise) · memory (a backbone that memorised all rows but fold k's) ·
+    seen (one that has seen the labels of every row)."""
+    oof, labels, folds = meaningless(seed, rows)
+    random = np.random.default_rng((seed, 1))
+    noise = random.normal(size=(rows, 150)).astype(np.float32)
+    hot = np.zeros_like(noise)
+    hot[:, :CLASSES] = np.eye(CLASSES)[labels]
+    blocks: dict[str, list[FeaturesFor]] = {
+        "members": [same_for_all(log_odds(oof))],
+        "wide": [same_for_all(noise)],
+        "memory": [lambda k: (noise + 3 * hot * (folds != k)[:, None], noise[:2])],
+        "both": [same_for_all(log_odds(oof)), same_for_all(noise[:, :20])],
+        "seen": [same_for_all(noise + 3 * hot)],
+    }
+    found = stack(learner, blocks[what], labels, folds, CLASSES, ACCURACY)
+    return accuracy(labels, found.plain_pred if leaky else found.pred)
+
+
+@pytest.mark.parametrize("one_fold", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_probe_blending_meaningless_labels_scores_at_chance(method: str, one_fold: bool) -> None:
+    assert abs(standard_errors(lambda seed: blended(method, seed, one_fold=one_fold))) < 3
+
+
+@pytest.mark.parametrize("what", ["members", "wide", "memory", "both"])
+@pytest.mark.parametrize("learner", ["logistic", "ridge"])
+def test_probe_stacking_meaningless_labels_scores_at_chance(learner: str, what: str) -> None:
+    assert abs(standard_errors(lambda seed: stacked(learner, seed, what), probes=2)) < 3
+
+
+@pytest.mark.parametrize("learner", ["mlp", "lightgbm"])
+def test_probe_of_the_slow_learners(learner: str) -> None:
+    if learner == "lightgbm":
+        pytest.importorskip("lightgbm")
+    assert abs(standard_errors(lambda seed: stacked(learner, seed, "members", rows=200), 1, 200)) < 3
+
+
+@pytest.mark.parametrize("learner", ["logistic", "ridge"])
+def test_probe_finds_scores_on_the_rows_that_were_fitted(learner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain score of a stacker with many features is what nesting protects from."""
+    monkeypatch.setitem(GRID, learner, GRID[learner][-1:])  # the strongest model: no inner score tames it
+    assert standard_errors(lambda seed: stacked(learner, seed, "wide", leaky=True), probes=2) > 10
+    assert abs(standard_errors(lambda seed: stacked(learner, seed, "wide"), probes=2)) < 3
+
+
+def test_probe_finds_a_backbone_that_has_seen_the_labels() -> None:
+    assert standard_errors(lambda seed: stacked("logistic", seed, "seen"), probes=1) > 10
+
+
+def test_probe_finds_weights_scored_on_the_rows_that_were_fitted() -> None:
+    """Many members and few rows: climbing picks those that happen to be right."""
+
+    def climbed(seed: int, leaky: bool) -> float:
+        random = np.random.default_rng(seed)
+        labels, folds = random.permutation(np.arange(ROWS) % CLASSES), random.permutation(np.arange(ROWS) % 5)
+        oof = random.dirichlet(np.ones(CLASSES), size=(40, ROWS)).astype(np.float32)
+        found = blend("climb", oof, labels, folds, ACCURACY, rounds=20, leave_out=False)
+        return accuracy(labels, found.plain_pred if leaky else found.pred)
+
+    assert standard_errors(lambda seed: climbed(seed, leaky=True)) > 6
+    assert abs(standard_errors(lambda seed: climbed(seed, leaky=False))) < 3
