@@ -34,6 +34,9 @@ class CompetitionConfig:
     id_column: str | None = None  # None: the first column of the sample submission
     target_column: str | None = None  # None: the sample submission's other column
     group_column: str | None = None  # rows of one group (patient, scene) never straddle folds
+    merge_labels: bool = False  # labels that differ only in case or spaces become one, spelt as most rows do
+    on_bad_image: Literal["error", "skip", "blank"] = "error"  # training images that cannot be read: row out, or grey
+    max_megapixels: float = 100.0  # an image that declares more counts as unreadable and is never decoded
     submission: Literal["auto", "labels", "probabilities", "positive"] = "auto"
     metric: str = "accuracy"  # the one that decides
     metrics: tuple[str, ...] = ("accuracy", "f1_macro", "log_loss")  # reported beside it
@@ -246,7 +249,11 @@ BELOW_1 = (lambda value: 0 <= value < 1, "must be from 0, below 1")
 # What a value may be beyond its type; None is always let through where the type has it.
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
-        ("epochs", "size", "batch_size", "optimizer.clip", "checkpoint.every", "distill.temperature"), POSITIVE
+        (
+            "epochs", "size", "batch_size", "optimizer.clip", "checkpoint.every", "distill.temperature",
+            "competition.max_megapixels",
+        ),
+        POSITIVE,
     ),
     **dict.fromkeys(
         (

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """A mistake of the user's. The message is one line: the file, row or key, what is wrong, and the cure."""
+    """A mistake of the user's. The message is one line: the file, row or key, what is wrong, and the cure.
+
+    Line breaks and control characters, which ids and file names may bring along, become spaces.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(message)))
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

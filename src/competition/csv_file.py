@@ -17,11 +17,22 @@ import numpy as np
 from src.artefacts import replacing
 from src.errors import UserError, first_few, nearest
 
+LONGEST = 1000  # characters of an id or label: NumPy gives every row the room of the longest
+MAGIC = {
+    b"PK\x03\x04": "a zip archive or Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"PAR1": "a Parquet file",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+
 
 def read_header(path: Path, key: str) -> tuple[str, ...]:
     """The column names of a csv file. `key` is the configuration key that leads to the file, for the messages.
 
-    Raises UserError if the file is missing, unreadable or empty, or if a column is nameless or occurs twice.
+    Raises UserError if the file is missing, unreadable, empty or something else than csv, or if a column occurs twice.
     """
     with _rows(path, key) as rows:
         header = tuple(name.strip() for name in next((row for row in rows if any(row)), ()))
@@ -37,7 +48,8 @@ def read_columns(path: Path, columns: Sequence[str], key: str, required: Sequenc
     """The named columns of a csv file, each (N,) str, stripped of surrounding whitespace; N >= 1.
 
     BOM and CRLF are understood and blank lines are skipped. Raises UserError if a column is missing, if a row has
-    another number of fields than the header, if there are no rows, or if a cell of a `required` column is empty.
+    another number of fields than the header or repeats it, if there are no rows, or if a cell of a `required` column
+    is empty, holds a line break or is longer than LONGEST.
     """
     header = read_header(path, key)
     where = [column_position(name, header, path, key) for name in columns]
@@ -55,10 +67,12 @@ def read_columns(path: Path, columns: Sequence[str], key: str, required: Sequenc
                         f"{path} line {rows.line_num}: fields: {len(row)}, but the header has {width}; "
                         "put values that hold a comma in double quotes"
                     )
+            if width > 1 and tuple(cell.strip() for cell in row[:width]) == header:
+                raise UserError(f"{path} line {rows.line_num}: the column names again; remove the line")
             for name, position, needed in wanted:
                 cell = row[position].strip()
-                if needed and not cell:
-                    raise UserError(f"{path} line {rows.line_num}: empty {name!r}; fill it in or remove the row")
+                if needed and not (cell.isprintable() and 0 < len(cell) <= LONGEST):
+                    _complain(cell, f"{path} line {rows.line_num}", name)
                 values[name].append(cell)
     if columns and not values[columns[0]]:
         raise UserError(f"{path}: the file has column names but no rows; check {key}=")
@@ -98,16 +112,48 @@ def replace_file(path: Path, write: Callable[[TextIO], Any]) -> None:
         write(file)
 
 
+def _complain(cell: str, place: str, name: str) -> None:
+    """UserError for a cell that is no id or label. Not all that Python calls unprintable is a control character."""
+    if not cell:
+        raise UserError(f"{place}: empty {name!r}; fill it in or remove the row")
+    if len(cell) > LONGEST:
+        raise UserError(f"{place}: {name!r} has {len(cell)} characters ({cell[:40]!r} …); check the quotes before it")
+    if any(ord(letter) < 32 or letter in "\x7f\x85\u2028\u2029" for letter in cell):
+        raise UserError(f"{place}: {name!r} is {cell[:40]!r}, with a line break or control character; check the quotes")
+
+
+def _looks_like(start: bytes) -> str:
+    """What a file that begins so is, if it is surely no csv file; else nothing."""
+    for magic, kind in MAGIC.items():
+        if start.startswith(magic):
+            return kind
+    web = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return "a web page" if web.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) else ""
+
+
+def _without_nul(file: TextIO) -> Iterator[str]:
+    """The lines; csv would let a NUL pass, and NumPy drop it, so that two ids became one."""
+    for line in file:
+        if "\0" in line:
+            raise csv.Error("a NUL byte")
+        yield line
+
+
 @contextmanager
 def _rows(path: Path, key: str) -> Iterator[Any]:
     """A csv reader over the file; whatever goes wrong while it is used becomes a UserError."""
     try:
+        with path.open("rb") as raw:
+            kind = _looks_like(raw.read(256))
+        if kind:
+            raise UserError(f"{path}: this is {kind}, not csv; save or unpack it as csv, or download it again ({key}=)")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, skipinitialspace=True, strict=True)
+            rows = csv.reader(_without_nul(file), skipinitialspace=True, strict=True)
             try:
                 yield rows
             except csv.Error as error:
-                raise UserError(f"{path} line {rows.line_num}: not valid csv ({error}); check the quotes") from None
+                place = f"{path} line {max(1, rows.line_num)}"
+                raise UserError(f"{place}: not valid csv ({error}); check the quotes, or save it again") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save the file as UTF-8 csv ({key}=)") from None
     except OSError as error:

@@ -169,11 +169,19 @@ def _check(target: np.ndarray, pred: np.ndarray) -> None:
         raise ValueError(f"target (N,) and pred (N, C) with N >= 1 expected, not {target.shape} and {pred.shape}")
     if not np.issubdtype(target.dtype, np.integer) or target.min() < 0 or target.max() >= pred.shape[1]:
         raise ValueError(f"target must hold class numbers from 0 to {pred.shape[1] - 1}")
-    broken = int((~np.isfinite(pred)).any(axis=1).sum())
-    if broken:
-        # argmax and sort would take a NaN for a very good value, and the score would look like any other.
+    refuse_non_finite(pred)
+
+
+def refuse_non_finite(pred: np.ndarray, among: np.ndarray | None = None) -> None:
+    """UserError if rows of pred (N, C) hold NaN or infinity. among: (N,) bool, the rows that are looked at; None: all.
+
+    argmax and sort would take a NaN for a very good value, and the score would look like any other.
+    """
+    broken = (~np.isfinite(pred)).any(axis=1)
+    count = int(broken.sum() if among is None else (broken & among).sum())
+    if count:
         raise UserError(
-            f"predictions of {broken} of {len(pred)} rows hold NaN or infinity; training diverged: "
+            f"predictions of {count} of {len(pred)} rows hold NaN or infinity; training diverged: "
             "lower optimizer.lr= or set precision=fp32"
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +49,14 @@ def load_competition(
     target_column: str | None = None,
     group_column: str | None = None,
     submission: str = "auto",
+    merge_labels: bool = False,
+    say: Callable[[str], None] = print,
 ) -> Competition:
     """Read and check the tables and find every image; the images themselves are not opened.
 
     `train_images` and `test_images` are folders, or templates such as "images/{label}/{id}.png" with columns of
     their csv file; ids may lack the extension. `test_csv` may be missing: then the sample names the test rows.
+    Labels that differ only in case or spaces are told to `say` in one line, or merged if `merge_labels`.
     Whatever does not fit (a missing file, column or image, a repeated or empty id, an empty label, a sample that is
     not about the test rows, fewer than two classes) is a UserError.
     """
@@ -72,7 +76,12 @@ def load_competition(
     columns = _columns(train_path, header, used, train_images, "competition.train_images", "competition.train_csv")
     ids = columns[id_column]
     refuse_repeats(ids, train_path)
-    classes, labels = encode(columns[target_column])
+    targets = columns[target_column]
+    if alike := similar_labels(targets):
+        if merge_labels:
+            targets = np.array([alike.get(name, name) for name in targets.tolist()], dtype=np.str_)
+        say(_describe(alike, columns[target_column], f"{train_path}: column {target_column!r}", merge_labels))
+    classes, labels = encode(targets)
     if len(classes) < 2:
         raise UserError(
             f"{train_path}: column {target_column!r} holds only {str(classes[0])!r}; it takes two classes to learn "
@@ -134,6 +143,29 @@ def encode(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     number = {name: position for position, name in enumerate(classes)}
     labels = np.fromiter((number[name] for name in names), dtype=np.int64, count=len(names))
     return np.array(classes, dtype=np.str_), labels
+
+
+def similar_labels(targets: np.ndarray) -> dict[str, str]:
+    """Labels of (N,) str that differ only in case or spaces -> the most frequent spelling (of equals, the first).
+
+    Holds every spelling of each such group, the most frequent one included; empty if there are none.
+    """
+    counts = Counter(targets.tolist())
+    groups: dict[str, list[str]] = {}
+    for name in sorted(counts):
+        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = [group for group in groups.values() if len(group) > 1]
+    return {name: max(group, key=counts.__getitem__) for group in alike for name in group}
+
+
+def _describe(alike: Mapping[str, str], targets: np.ndarray, place: str, merged: bool) -> str:
+    counts = Counter(targets.tolist())
+    spellings: dict[str, list[str]] = {}
+    for name, usual in alike.items():
+        spellings.setdefault(usual, []).append(f"{name!r} ({counts[name]} rows)")
+    groups = first_few([" and ".join(names) for names in spellings.values()])
+    what = "merged" if merged else "kept apart; competition.merge_labels=true merges them to the most frequent spelling"
+    return f"{place}: labels differ only in case or spaces: {groups}: {what}"
 
 
 def _target(

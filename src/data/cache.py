@@ -2,7 +2,8 @@
 
 Each image has a slot of fixed capacity in one sparse file, so a slot costs disk space only once it is filled. Decoding
 is deterministic, so two processes that fill one slot at the same time write the same bytes: no locks are needed. A
-row's shape is written after its pixels and is what marks the slot as filled.
+row's shape is written after its pixels and is what marks the slot as filled: height and width as uint16, (0, 0) for an
+empty slot, and the reserved value (0, 1) for an image that was found to be unreadable and need not be tried again.
 """
 
 from __future__ import annotations
@@ -11,29 +12,45 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from src.data.decode import WIDEST, decode
+from src.data.decode import WIDEST, decode_bytes, read_file
 from src.errors import UserError
+
+UNREADABLE = (0, 1)
+MID_GREY = 128
 
 
 class ImageStore:
     """Decoded images of one table by row number; `pixels(row)` decodes on the first call only.
 
-    root: folder that `paths` ((N,) bytes, utf-8, relative) are in. short_side: see `decode`.
+    root: folder that `paths` ((N,) bytes, utf-8, relative) are in. short_side, max_megapixels: see `decode`.
     folder: where the map lives, or None to decode anew each time.
+    unreadable: what an image that cannot be read is: "error" raises, "blank" is a mid-grey picture, "mark" is one too
+    and lets the evaluation batches mark the row, so that its prediction is NaN.
     Pickles as paths and file names only, so loader workers share the pages and hold no Python object per row.
     """
 
-    def __init__(self, root: Path, paths: np.ndarray, short_side: int, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        paths: np.ndarray,
+        short_side: int,
+        folder: Path | None = None,
+        unreadable: Literal["error", "blank", "mark"] = "error",
+        max_megapixels: float = 100.0,
+    ) -> None:
         self.root, self.paths, self.short_side = Path(root).resolve(), paths, short_side
+        self.unreadable, self.max_megapixels = unreadable, max_megapixels
         self.file: Path | None = None
+        self._bad: set[int] = set()  # the unreadable rows that this process has come across
         self._pixels: np.memmap | None = None
         self._shapes: np.memmap | None = None
         self.capacity = int(WIDEST * short_side * short_side) * 3
         if folder is not None and len(paths):
-            self.file = folder / f"{_fingerprint(self.root, paths)}-{short_side}"
+            self.file = folder / f"{_fingerprint(self.root, paths, max_megapixels)}-{short_side}"
             _make_sparse(self.file.with_suffix(".shapes"), len(paths) * 4)
             _make_sparse(self.file.with_suffix(".pixels"), len(paths) * self.capacity)
 
@@ -47,19 +64,47 @@ class ImageStore:
         return os.path.join(self.root, self.paths[row].decode())
 
     def pixels(self, row: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of a row. Raises UserError that names an unreadable file."""
+        """(H, W, 3) uint8 RGB of a row. Where it cannot be read: UserError that names the file, or mid-grey."""
         if self.file is None:
-            return decode(self.path(row), self.short_side)
+            return self._decoded(row, None)
         if self._pixels is None or self._shapes is None:
             self._open()
         assert self._pixels is not None and self._shapes is not None
         height, width = self._shapes[row]
         if height:
             return self._pixels[row, : int(height) * int(width) * 3].reshape(height, width, 3)
-        image = decode(self.path(row), self.short_side)
-        self._pixels[row, : image.size] = image.ravel()
-        self._shapes[row] = image.shape[:2]
+        if (height, width) == UNREADABLE and self.unreadable != "error":  # an error is to say why: it tries again
+            return self._blank(row)
+        return self._decoded(row, self._pixels)
+
+    def is_marked(self, row: int) -> bool:
+        """Whether `pixels(row)`, called before, gave the stand-in of a row that is to be marked."""
+        return self.unreadable == "mark" and row in self._bad
+
+    def _decoded(self, row: int, keep: np.memmap | None) -> np.ndarray:
+        """The image of a row from its file; written to its slot in `keep`, if given."""
+        try:
+            data = read_file(self.path(row))
+        except UserError:  # not remembered: what is missing today may be there tomorrow
+            if self.unreadable == "error":
+                raise
+            return self._blank(row)
+        try:
+            image = decode_bytes(data, self.short_side, self.max_megapixels, self.path(row))
+        except UserError:
+            if keep is not None and self._shapes is not None:
+                self._shapes[row] = UNREADABLE
+            if self.unreadable == "error":
+                raise
+            return self._blank(row)
+        if keep is not None and self._shapes is not None:
+            keep[row, : image.size] = image.ravel()
+            self._shapes[row] = image.shape[:2]
         return image
+
+    def _blank(self, row: int) -> np.ndarray:
+        self._bad.add(row)
+        return np.full((self.short_side, self.short_side, 3), MID_GREY, np.uint8)
 
     def _open(self) -> None:
         assert self.file is not None
@@ -79,12 +124,13 @@ def has_room(folder: Path, rows: int, short_side: int) -> bool:
     return shutil.disk_usage(folder).free > rows * short_side**2 * 4 + 1e9
 
 
-def _fingerprint(root: Path, paths: np.ndarray) -> str:
-    """Changes with the table's paths and with any file's size or time, so that stale pixels are not served.
+def _fingerprint(root: Path, paths: np.ndarray, max_megapixels: float) -> str:
+    """Changes with the table's paths and with any file's size or time, so that stale pixels are not served; and with
+    the limit, so that an image which was too large is tried again under another one.
 
     Up to 50,000 rows every file is looked at (0.2 s on a local disk); above that, that many of them, evenly spread.
     """
-    digest = hashlib.sha256(f"{root}\0{len(paths)}\0".encode())
+    digest = hashlib.sha256(f"{root}\0{len(paths)}\0{max_megapixels}\0".encode())
     digest.update(np.ascontiguousarray(paths).tobytes())
     for row in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), 50_000)).astype(int)):
         try:

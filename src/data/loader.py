@@ -49,7 +49,10 @@ class Order(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """images (V, B, S, S, 3) uint8 (V = 1 in training), colour (B, 3, 4) float32 or None, rows (B,) int64."""
+    """images (V, B, S, S, 3) uint8 (V = 1 in training), colour (B, 3, 4) float32 or None, rows (B,) int64.
+
+    In `rows`, -1 is padding and -2 - row a row whose image could not be read and is mid-grey (a store with "mark").
+    """
 
     images: Tensor
     colour: Tensor | None
@@ -91,16 +94,19 @@ def training_batch(store: ImageStore, order: Order) -> Batch:
 
 
 def evaluation_batch(store: ImageStore, order: Order) -> Batch:
-    """All views of `order.rows`, each image fetched once; padding (-1) stays black."""
+    """All views of `order.rows`, each image fetched once; padding (-1) stays black. Marks rows, see `Batch`."""
+    rows = order.rows.copy()
     images = np.zeros((len(order.views), len(order.rows), order.size, order.size, 3), np.uint8)
     for i, row in enumerate(order.rows[order.rows >= 0]):  # padding is at the end
         pixels = store.pixels(int(row))
+        if store.is_marked(int(row)):
+            rows[i] = -2 - row
         for v, view in enumerate(order.views):
             if view.squash:
                 images[v, i] = resize(pixels, order.size, order.size)
             else:
                 images[v, i] = centre_view(pixels, order.size, order.crop / view.zoom, view.position)
-    return Batch(torch.from_numpy(images), None, torch.from_numpy(order.rows))
+    return Batch(torch.from_numpy(images), None, torch.from_numpy(rows))
 
 
 def batches(
@@ -118,7 +124,7 @@ def batches(
         collate_fn=_as_it_is,
         pin_memory=device is not None and device.type == "cuda",
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=leave_signals_to_the_parent,
     )
     for batch in loader:
         if isinstance(batch, UserError):
@@ -152,7 +158,7 @@ def evaluation_orders(
     return [Order(share, size, crop=crop, views=views) for share in shares]
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
+def leave_signals_to_the_parent(worker: int) -> None:
     """Ctrl-C and `timeout` signal the whole process group: a worker that died of it would take the run along, before
     it has written its checkpoint."""
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.competition.metrics import refuse_non_finite
 from src.data.cache import ImageStore
 from src.data.loader import batches, evaluation_orders, to_input
 from src.inference.tta import Pose, apply_symmetry, windows
@@ -31,8 +32,9 @@ def predict(
 ) -> np.ndarray:
     """(N, C) float32 probabilities of `rows` (N,) in their order: the weighted mean over views of the softmax.
 
-    Each image is fetched once for all views. The row number travels with each batch and is gathered with the
-    predictions; that every row came exactly once is asserted before anything is returned.
+    NaN in all columns of a row whose image could not be read (a store with unreadable="mark"); UserError if the model
+    itself yields NaN or infinity. Each image is fetched once for all views. The row number travels with each batch
+    and is gathered with the predictions; that every row came exactly once is asserted before anything is returned.
     """
     model.eval()
     assert len(rows), "no rows to predict"
@@ -54,15 +56,23 @@ def predict(
         predicted.append(mixed)
     all_rows = accelerator.gather(torch.cat(seen)).cpu().numpy()
     all_predictions = accelerator.gather(torch.cat(predicted)).cpu().numpy()
-    return in_order(rows, all_rows, all_predictions)
+    readable = all_rows[all_rows > -2]
+    result = in_order(rows, all_rows, all_predictions)
+    refuse_non_finite(result, np.isin(rows, readable))
+    return result
 
 
 def in_order(rows: np.ndarray, seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """`predicted` sorted into the order of `rows`; -1 in `seen` marks padding. Asserts that each row came once."""
-    real = seen >= 0
-    seen, predicted = seen[real], predicted[real]
+    """`predicted` sorted into the order of `rows`. Asserts that each row came once.
+
+    In `seen`, -1 is padding and -2 - row a row whose image could not be read: its prediction becomes NaN.
+    """
+    real = seen != -1
+    seen, predicted = seen[real], predicted[real].astype(np.float32)
+    predicted[seen < -1] = np.nan
+    seen = np.where(seen < -1, -2 - seen, seen)
     assert len(seen) == len(rows), f"{len(seen)} predictions for {len(rows)} rows"
     order = np.argsort(seen, kind="stable")
     place = np.searchsorted(seen[order], rows).clip(max=len(rows) - 1)
     assert np.array_equal(seen[order][place], rows), "a row was predicted twice or not at all"
-    return predicted[order][place].astype(np.float32)
+    return predicted[order][place]

@@ -42,6 +42,7 @@ def open_competition(config: Config) -> Competition:
         target_column=task.target_column,
         group_column=task.group_column,
         submission=task.submission,
+        merge_labels=task.merge_labels,
     )
 
 

@@ -210,7 +210,7 @@ def test_second_read_does_not_touch_the_file(root: Path, tmp_path: Path) -> None
 def test_a_new_store_finds_what_another_one_left(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = paths(root)
     expected = [np.array(ImageStore(root, names, 32, tmp_path / "cache").pixels(row)) for row in range(6)]
-    monkeypatch.setattr("src.data.cache.decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("src.data.cache.decode_bytes", lambda *_: pytest.fail("decoded again"))
     store = ImageStore(root, names, 32, tmp_path / "cache")
     for row, image in enumerate(expected):
         np.testing.assert_array_equal(store.pixels(row), image)

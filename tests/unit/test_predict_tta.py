@@ -264,3 +264,47 @@ def test_symmetries_one_by_one() -> None:
     assert torch.equal(apply_symmetry(x, Pose(transpose=True)), x.mT)
     both = apply_symmetry(x, Pose(transpose=True, flip=True))
     assert torch.equal(both, torch.rot90(x, -1, (2, 3)))  # transposed first, then flipped: a quarter turn clockwise
+
+
+# ---- images that cannot be read -------------------------------------------------------------------------------------
+
+
+def test_in_order_understands_marks() -> None:
+    rows, seen = np.array([9, 0, 2, 5]), np.array([5, -2 - 9, -1, 2, -2 - 0, -1])
+    found = in_order(rows, seen, np.arange(12.0).reshape(6, 2))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[np.nan] * 2, [np.nan] * 2, [6, 7], [0, 1]])
+    with pytest.raises(AssertionError, match="twice or not at all"):
+        in_order(rows, np.array([5, 9, 2, -2 - 9]), np.zeros((4, 2)))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_rows_without_an_image_are_nan_and_the_others_as_ever(
+    model, root: Path, accelerator, tmp_path: Path, cached: bool
+) -> None:
+    names = [f"{row:02d}.png" for row in range(11)]
+    whole = ImageStore(root, np.array(names, np.bytes_), 40)
+    for row in range(11):
+        (tmp_path / names[row]).write_bytes((root / names[row]).read_bytes() if row not in (0, 6) else b"torn")
+    store = ImageStore(tmp_path, np.array(names, np.bytes_), 40, tmp_path / "cache" if cached else None, "mark")
+    rows = [7, 0, 10, 6, 5]
+    for _ in range(2):
+        found = run(model, store, rows, accelerator, VIEWS["flip"])
+        assert np.isnan(found).all(axis=1).tolist() == [False, True, False, True, False]
+        expected = run(model, whole, rows, accelerator, VIEWS["flip"])
+        np.testing.assert_array_equal(found[[0, 2, 4]], expected[[0, 2, 4]])
+    again = run(model, store, rows, accelerator, VIEWS["flip"], workers=2)
+    np.testing.assert_array_equal(again, found)
+
+
+def test_a_model_that_yields_nan_is_not_an_unreadable_image(model, root: Path, accelerator, tmp_path: Path) -> None:
+    class Diverged(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(x), 4), torch.nan)
+
+    (tmp_path / "a.png").write_bytes((root / "00.png").read_bytes())
+    (tmp_path / "b.png").write_bytes(b"torn")
+    store = ImageStore(tmp_path, np.array([b"a.png", b"b.png"]), 40, unreadable="mark")
+    with pytest.raises(UserError, match=r"predictions of 1 of 2 rows hold NaN or infinity; training diverged"):
+        run(Diverged(), store, [0, 1], accelerator, VIEWS["none"])
+    assert np.isnan(run(Diverged(), store, [1], accelerator, VIEWS["none"])).all()

@@ -294,9 +294,9 @@ def test_many_rows_list_each_folder_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_read_columns_reports_the_physical_line(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    path.write_text('id,note\na,"two\nlines"\nb,\n')
-    with pytest.raises(UserError, match="line 4: empty 'note'"):
-        read_columns(path, ["id", "note"], "key", required=["note"])
+    path.write_text('id,note,label\na,"two\nlines",cat\nb,,\n')
+    with pytest.raises(UserError, match="line 4: empty 'label'"):
+        read_columns(path, ["id", "label"], "key", required=["label"])
     assert read_columns(path, ["note"], "key")["note"].tolist() == ["two\nlines", ""]
 
 
