@@ -26,6 +26,7 @@ RUN_VERBS = ("predict",)
 VERBS = {
     "train": "train a fold, or all of them with fold=all (the default verb)",
     "predict": "predict the test rows again with a finished run: predict run=NAME",
+    "prepare": "look at the data: rows, unreadable images, duplicates across folds and test, with pictures",
     "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
     "smoke": "the whole path on a few images, under a minute",
     "runs": "a table of all runs",
@@ -64,7 +65,7 @@ def run(verb: str, config: Config) -> int:
         return 0
     from src.launch import launch, processes_wanted
 
-    wanted = 1 if verb == "smoke" else processes_wanted(config.processes, config.device)
+    wanted = 1 if verb in ("smoke", "prepare") else processes_wanted(config.processes, config.device)
     return launch(start, (verb, config), wanted)
 
 
@@ -72,6 +73,8 @@ def start(verb: str, config: Config) -> int:
     """Run a recipe in this process; its exit code. Also what launched processes call. Raises UserError."""
     if verb == "predict":
         from src.recipes.predict import predict_run as recipe
+    elif verb == "prepare":
+        from src.recipes.prepare import prepare as recipe
     elif verb == "smoke":
         from src.recipes.smoke import smoke as recipe
     else:
