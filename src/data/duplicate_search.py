@@ -57,9 +57,9 @@ def candidates(
                     key = _gather(plain ^ _turn(doubt[asked], turned), chosen)
                     parts.append(_look_up(bits, asked, plain, starts[key], starts[key + 1], rows, mirrored, most_bits))
         found = _nearest(np.concatenate(parts, axis=1))
-    first, second, mirrored, _ = found
-    order = np.lexsort((mirrored, second, first))
-    return first[order], second[order], mirrored[order].astype(bool)
+    first, second, flips, _ = found
+    order = np.lexsort((flips, second, first))
+    return first[order], second[order], flips[order].astype(bool)
 
 
 def _look_up(

@@ -20,7 +20,7 @@ SHOWN = 30  # pairs in the picture
 
 
 def prepare(config: Config) -> None:
-    """Print what is in the competition and what is wrong with it; writes cache/<competition>/duplicates.csv and .png."""
+    """Print what is in the competition and what is wrong with it; writes duplicates.csv and .png into the cache."""
     competition = open_competition(config)
     folds = open_folds(config, competition)
     counts = np.bincount(competition.labels, minlength=len(competition.classes))
@@ -63,7 +63,8 @@ def report_duplicates(config: Config, competition: Competition, folds: np.ndarra
         print("  no duplicates found")
     if across.any():
         file = config.folds.file or Path(config.paths.folds) / f"{competition.name}.csv"
-        print(f"  copies across folds make scores too good: delete {file} and set folds.group_duplicates=true")
+        cure = f"set folds.group_duplicates=true and delete {file}, which was made without it"
+        print(f"  copies across folds make scores too good: {cure}")
     if contrary.any():
         print(
             "  copies with other labels are wrong in at least one row: look at them, correct or drop rows of train.csv"
