@@ -25,7 +25,7 @@ import numpy as np
 from src.artefacts import DAMAGED, replacing
 from src.data.cache import fingerprint
 from src.data.decode import decode
-from src.data.duplicate_search import candidates, perceptual_bits
+from src.data.duplicate_search import DOUBTFUL, candidates, perceptual_bits
 from src.errors import UserError
 
 VERSION = 1  # of the method: stored results of another are not used
@@ -207,9 +207,9 @@ def _worker() -> None:
 
 def _describe(root: Path, paths: np.ndarray) -> tuple[np.ndarray, ...]:
     """Of B files: digests (B, 16) uint8 of their bytes, digests (B, 16) uint8 of their thumbnails (0: unreadable),
-    perceptual hashes (B,) uint64, the three least certain of their bits (B, 3) uint8, and tiles (B, 16, 16) uint8."""
+    perceptual hashes (B,) uint64, the least certain of their bits (B, 16) uint8, and tiles (B, 16, 16) uint8."""
     digests, looks = np.zeros((2, len(paths), 16), np.uint8)
-    bits, doubt = np.zeros(len(paths), np.uint64), np.zeros((len(paths), 3), np.uint8)
+    bits, doubt = np.zeros(len(paths), np.uint64), np.zeros((len(paths), DOUBTFUL), np.uint8)
     tiles = np.zeros((len(paths), 16, 16), np.uint8)
     for i, path in enumerate(paths):
         try:
