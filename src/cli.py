@@ -32,6 +32,7 @@ VERBS = {
     "predict": "predict the test rows again with a finished run: predict run=NAME",
     "ensemble": "combine runs: ensemble runs=[a,b,c] method=climb run=NAME",
     "stack": "a second model on runs and features: stack runs=[a,b] features=[F] learner=logistic run=NAME",
+    "prepare": "look at the data: rows, unreadable images, duplicates across folds and test, with pictures",
     "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
     "smoke": "the whole path on a few images, under a minute",
     "runs": "a table of all runs",
@@ -87,7 +88,7 @@ def run(verb: str, config: Config, began: float) -> int:
         return 0
     from src.launch import launch, processes_wanted
 
-    wanted = 1 if verb == "smoke" else processes_wanted(config.processes, config.device)
+    wanted = 1 if verb in ("smoke", "prepare") else processes_wanted(config.processes, config.device)
     return launch(start, (verb, config, began), wanted)
 
 
@@ -99,6 +100,8 @@ def start(verb: str, config: Config, began: float) -> int:
     recipe: Callable[[Config], None]
     if verb == "predict":
         from src.recipes.predict import predict_run as recipe
+    elif verb == "prepare":
+        from src.recipes.prepare import prepare as recipe
     elif verb == "smoke":
         from src.recipes.smoke import smoke as recipe
     else:

@@ -47,6 +47,7 @@ class FoldsConfig:
     n: int = 5
     kind: Literal["auto", "stratified", "group", "stratified_group"] = "auto"
     seed: int = 0
+    group_duplicates: bool = False  # copies of an image stay in one fold (`./run.sh prepare` shows them)
     file: str | None = None  # None: <paths.folds>/<competition>.csv
 
 

@@ -114,15 +114,43 @@ def _lightest_fold(sizes: np.ndarray, n: int) -> np.ndarray:
     return folds
 
 
-def load_folds(path: Path, competition: Competition, n: int, seed: int, kind: str = "auto") -> np.ndarray:
+def merge_groups(groups: np.ndarray | None, links: np.ndarray) -> np.ndarray:
+    """Rows are together if either `groups` (N,) str or `links` (N,) int has them together, or a chain of such rows.
+
+    Returns (N,) str: of each merged group the smallest of its names in `groups`, or its number without them.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    _, linked = np.unique(links, return_inverse=True)
+    if groups is None:
+        return linked.reshape(-1).astype(np.str_)
+    names, named = np.unique(groups, return_inverse=True)
+    ends = (named.reshape(-1), len(names) + linked.reshape(-1))  # a graph of groups and links, each row an edge
+    size = int(ends[1].max()) + 1
+    graph = coo_array((np.ones(len(groups), np.int8), ends), shape=(size, size))
+    part = connected_components(graph, directed=False)[1][: len(names)]
+    _, smallest, inverse = np.unique(part, return_index=True, return_inverse=True)
+    return names[smallest[inverse.reshape(-1)]][ends[0]]
+
+
+def load_folds(
+    path: Path, competition: Competition, n: int, seed: int, kind: str = "auto", duplicates: np.ndarray | None = None
+) -> np.ndarray:
     """The fold of each training row, (N,) int64, in the order of the competition's rows.
 
     Reads `path` (csv: id, target, fold) if it exists, whoever made it, and makes it otherwise; seed and kind only
     matter then. Raises UserError if the file was made for other ids or targets, with another number of folds, if it
     has an empty fold, or if a group straddles folds.
+    duplicates: (N,) int64, equal for rows that are copies of each other; they are kept in one fold like a group.
     """
+    groups = competition.groups
+    if duplicates is not None and len(np.unique(duplicates)) < len(duplicates):
+        if kind == "stratified":
+            raise UserError("folds.kind=stratified splits duplicates; set folds.kind=auto with folds.group_duplicates")
+        groups = merge_groups(groups, duplicates)
     if not path.exists():
-        folds = make_folds(competition.labels, competition.groups, n, seed, kind, competition.classes)
+        folds = make_folds(competition.labels, groups, n, seed, kind, competition.classes)
         replace_file(path, lambda file: _write(file, competition, folds))
     # Also what was just written is read back: two processes may have raced, and there is one way to be right.
     columns = read_columns(path, ["id", "target", "fold"], "folds.file", required=["id", "target", "fold"])
@@ -131,6 +159,8 @@ def load_folds(path: Path, competition: Competition, n: int, seed: int, kind: st
     folds = _numbers(path, columns["fold"], n)[rows]
     if competition.groups is not None:
         _require_whole_groups(path, folds, competition.groups)
+    if duplicates is not None:
+        _require_whole_duplicates(path, folds, duplicates, competition.ids)
     return folds
 
 
@@ -190,6 +220,19 @@ def _require_whole_groups(path: Path, folds: np.ndarray, groups: np.ndarray) -> 
         raise UserError(
             f"{path}: {len(torn)} {'group is' if len(torn) == 1 else 'groups are'} split, e.g. {first!r} is in folds "
             f"{sides}; delete the file to make folds that keep groups together"
+        )
+
+
+def _require_whole_duplicates(path: Path, folds: np.ndarray, duplicates: np.ndarray, ids: np.ndarray) -> None:
+    order = np.argsort(duplicates, kind="stable")
+    torn = (np.diff(duplicates[order]) == 0) & (np.diff(folds[order]) != 0)
+    if torn.any():
+        one, other = order[np.flatnonzero(torn)[0] :][:2]
+        count = len(np.unique(duplicates[order[1:][torn]]))
+        raise UserError(
+            f"{path}: {count} {'set' if count == 1 else 'sets'} of duplicate images {'is' if count == 1 else 'are'} "
+            f"split, e.g. {ids[one]} is in fold {folds[one]} and its copy {ids[other]} in fold {folds[other]}; "
+            "delete the file to make folds that keep duplicates together, or set folds.group_duplicates=false"
         )
 
 

@@ -50,7 +50,7 @@ class ImageStore:
         self._shapes: np.memmap | None = None
         self.capacity = int(WIDEST * short_side * short_side) * 3
         if folder is not None and len(paths):
-            self.file = folder / f"{_fingerprint(self.root, paths, max_megapixels)}-{short_side}"
+            self.file = folder / f"{fingerprint(self.root, paths, max_megapixels)}-{short_side}"
             _make_sparse(self.file.with_suffix(".shapes"), len(paths) * 4)
             _make_sparse(self.file.with_suffix(".pixels"), len(paths) * self.capacity)
 
@@ -124,7 +124,7 @@ def has_room(folder: Path, rows: int, short_side: int) -> bool:
     return shutil.disk_usage(folder).free > rows * short_side**2 * 4 + 1e9
 
 
-def _fingerprint(root: Path, paths: np.ndarray, max_megapixels: float) -> str:
+def fingerprint(root: Path, paths: np.ndarray, max_megapixels: float = 100.0) -> str:
     """Changes with the table's paths and with any file's size or time, so that stale pixels are not served; and with
     the limit, so that an image which was too large is tried again under another one.
 

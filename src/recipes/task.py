@@ -15,8 +15,9 @@ from src.competition.folds import load_folds
 from src.competition.metrics import find_metric
 from src.competition.tables import Competition, load_competition
 from src.config import Config, difference, plain
+from src.data.duplicates import Duplicates, open_duplicates
 from src.errors import UserError
-from src.training.device import from_main
+from src.training.device import from_main, loader_workers
 
 DIGITS = "digits"
 
@@ -49,7 +50,14 @@ def open_competition(config: Config) -> Competition:
 def open_folds(config: Config, competition: Competition) -> np.ndarray:
     """(N,) int64 fold of each training row, from the fold file or written to it."""
     path = Path(config.folds.file or Path(config.paths.folds) / f"{competition.name}.csv")
-    return load_folds(path, competition, config.folds.n, config.folds.seed, config.folds.kind)
+    duplicates = find_copies(config, competition).groups if config.folds.group_duplicates else None
+    return load_folds(path, competition, config.folds.n, config.folds.seed, config.folds.kind, duplicates)
+
+
+def find_copies(config: Config, competition: Competition) -> Duplicates:
+    """Duplicates among the training and test images, searched once per state of the files and kept in the cache."""
+    folder, workers = Path(config.paths.cache) / competition.name, loader_workers(config.workers)
+    return open_duplicates(competition.root, competition.paths, competition.test_paths, folder, workers, say=print)
 
 
 def solution_path(config: Config) -> Path | None:

@@ -86,3 +86,31 @@ def correlation_matrix(path: Path, table: np.ndarray, names: Sequence[str], titl
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
+
+
+def image_pairs(
+    path: Path,
+    pairs: Sequence[tuple[str, tuple[np.ndarray, np.ndarray], tuple[str, str]]],
+    title: str,
+    columns: int = 3,
+) -> Path:
+    """A PNG of pairs of images side by side: of each pair its title, two (H, W, 3) uint8 images, two captions."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(pairs))
+    lines = -(-len(pairs) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.0 * lines + 0.5), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    cells = np.atleast_1d(figure.subfigures(lines, columns, squeeze=False)).reshape(-1)
+    for cell, (heading, images, captions) in zip(cells, pairs, strict=False):
+        cell.suptitle(heading, fontsize=10, color="black")
+        for axes, image, caption in zip(cell.subplots(1, 2), images, captions, strict=True):
+            axes.imshow(image, interpolation="nearest" if min(image.shape[:2]) < 64 else None)
+            axes.set_xlabel(caption, fontsize=9, parse_math=False)
+            axes.set_xticks([])
+            axes.set_yticks([])
+    figure.suptitle(title, fontsize=12)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path

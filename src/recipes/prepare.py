@@ -1,0 +1,130 @@
+"""Look at the data before training: rows and classes, unreadable images, duplicates that leak or contradict."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from src.artefacts import replacing
+from src.competition.tables import Competition
+from src.config import Config
+from src.data.decode import decode
+from src.data.duplicates import Duplicates
+from src.errors import UserError, first_few
+from src.recipes.task import find_copies, open_competition, open_folds
+from src.reporting.figures import image_pairs
+
+SHOWN = 30  # pairs in the picture
+
+
+def prepare(config: Config) -> None:
+    """Print what is in the competition and what is wrong with it; writes duplicates.csv and .png into the cache."""
+    competition = open_competition(config)
+    folds = open_folds(config, competition)
+    counts = np.bincount(competition.labels, minlength=len(competition.classes))
+    print(f"{competition.name}: {len(competition.ids)} training rows, {len(competition.test_ids)} test rows")
+    print("  classes  " + ", ".join(f"{name} {n}" for name, n in zip(competition.classes, counts, strict=True)))
+    print("  folds    " + ", ".join(f"{k}: {n}" for k, n in enumerate(np.bincount(folds))))
+
+    found = find_copies(config, competition)
+    report_unreadable(competition, found.unreadable)
+    report_duplicates(config, competition, folds, found)
+
+
+def report_unreadable(competition: Competition, rows: np.ndarray) -> None:
+    """The one place for images that cannot be read; rows (U,) int64, the test rows after the training rows."""
+    paths = [*competition.paths.tolist(), *competition.test_paths.tolist()]
+    names = [paths[row].decode() for row in rows]
+    print(f"  unreadable images: {len(rows)}" + (f" ({first_few(names, 10)})" if names else ""))
+
+
+def report_duplicates(config: Config, competition: Competition, folds: np.ndarray, found: Duplicates) -> None:
+    """Counts, the cure, a csv of all pairs and a picture of the worst. folds: (N,) int64."""
+    rows = len(competition.ids)
+    inside = found.second < rows
+    test = ~inside & (found.first < rows)
+    place = np.concatenate([folds, np.full(len(competition.test_ids), -1)])
+    label = np.concatenate([competition.labels, np.full(len(competition.test_ids), -1)])
+    across = inside & (place[found.first] != place[found.second])
+    contrary = inside & (label[found.first] != label[found.second])
+
+    print("  duplicates                   exact   near")
+    for text, which in (
+        ("training, in one fold", inside & ~across),
+        ("training, ACROSS FOLDS", across),
+        ("training, OTHER LABELS", contrary),
+        ("training and test", test),
+        ("within the test rows", ~inside & ~test),
+    ):
+        print(f"    {text:<23} {(which & found.exact).sum():7} {(which & ~found.exact).sum():6}")
+    if not len(found.first):
+        print("  no duplicates found")
+    if across.any():
+        file = config.folds.file or Path(config.paths.folds) / f"{competition.name}.csv"
+        cure = f"set folds.group_duplicates=true and delete {file}, which was made without it"
+        print(f"  copies across folds make scores too good: {cure}")
+    if contrary.any():
+        print(
+            "  copies with other labels are wrong in at least one row: look at them, correct or drop rows of train.csv"
+        )
+
+    folder = Path(config.paths.cache) / competition.name
+    worst = np.lexsort((found.distance, ~test, ~(across | contrary), ~(across & contrary)))
+    write_pairs(folder / "duplicates.csv", competition, place, label, found, worst)
+    print(f"wrote {folder / 'duplicates.csv'}" + (f" and {folder / 'duplicates.png'}" if len(worst) else ""))
+    if not len(worst):
+        (folder / "duplicates.png").unlink(missing_ok=True)  # of an earlier state of the data
+        return
+    ids, names = _all_ids(competition), _all_labels(competition, label)
+
+    def caption(row: int) -> str:
+        where = f"fold {place[row]}" if row < rows else "test"
+        return f"{ids[row]}\n{names[row] or '?'}, {where}"
+
+    pairs = []
+    for pair in worst[:SHOWN].tolist():
+        one, other = int(found.first[pair]), int(found.second[pair])
+        kind = "exact" if found.exact[pair] else f"near {found.distance[pair]:.3f}"
+        flags = ("mirrored", found.flipped), ("OTHER LABEL", contrary), ("ACROSS FOLDS", across), ("TRAIN-TEST", test)
+        title = ", ".join([kind, *(text for text, which in flags if which[pair])])
+        pictures = (_picture(competition, one), _picture(competition, other))
+        pairs.append((title, pictures, (caption(one), caption(other))))
+    image_pairs(folder / "duplicates.png", pairs, f"{len(worst)} pairs in {competition.name}, {len(pairs)} shown")
+
+
+def write_pairs(
+    path: Path, competition: Competition, place: np.ndarray, label: np.ndarray, found: Duplicates, order: np.ndarray
+) -> None:
+    """All pairs as csv, in the given order (P,): ids, kind, distance, mirrored, labels and folds (test has neither)."""
+    ids, names = _all_ids(competition), _all_labels(competition, label)
+    spot = np.where(place < 0, "test", place.astype(np.str_))
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            ["id", "other_id", "kind", "distance", "mirrored", "label", "other_label", "fold", "other_fold"]
+        )
+        for pair in order.tolist():
+            one, other = int(found.first[pair]), int(found.second[pair])
+            kind = "exact" if found.exact[pair] else "near"
+            what = [kind, f"{found.distance[pair]:.4f}", int(found.flipped[pair])]
+            writer.writerow([ids[one], ids[other], *what, names[one], names[other], spot[one], spot[other]])
+
+
+def _all_ids(competition: Competition) -> np.ndarray:
+    return np.concatenate([competition.ids, competition.test_ids])
+
+
+def _all_labels(competition: Competition, label: np.ndarray) -> np.ndarray:
+    """(N + M,) str, empty for the test rows."""
+    return np.where(label < 0, "", competition.classes[label])
+
+
+def _picture(competition: Competition, row: int) -> np.ndarray:
+    train = len(competition.ids)
+    path = competition.paths[row] if row < train else competition.test_paths[row - train]
+    try:
+        return decode(competition.root / path.decode(), 160)
+    except UserError:  # gone or damaged since the search
+        return np.full((160, 160, 3), 127, np.uint8)
