@@ -76,3 +76,11 @@ def in_order(rows: np.ndarray, seen: np.ndarray, predicted: np.ndarray) -> np.nd
     place = np.searchsorted(seen[order], rows).clip(max=len(rows) - 1)
     assert np.array_equal(seen[order][place], rows), "a row was predicted twice or not at all"
     return predicted[order][place]
+
+
+def fill_unreadable(pred: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, C) with `prior` (C,) in the rows that `predict` left NaN, and the numbers of these rows (int64)."""
+    rows = np.flatnonzero(np.isnan(pred).all(axis=1))
+    filled = pred.copy()
+    filled[rows] = prior
+    return filled, rows

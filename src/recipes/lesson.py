@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,7 +52,8 @@ def from_teacher(
     config: DistillConfig,
     competition: Competition,
     *,
-    cache: Any,
+    test_store: ImageStore,
+    cache: Path | None,
     predict: Callable[..., np.ndarray],
     size: int,
     device: torch.device,
@@ -75,8 +76,9 @@ def from_teacher(
     if config.unlabelled:
         first = len(competition.ids)  # test row i is row first + i of the joint store
         paths = np.concatenate([competition.paths, competition.test_paths])
-        store = ImageStore(competition.root, paths, lesson.store.short_side, cache)
-        known[first:] = ask(store, first + np.arange(len(competition.test_ids)))
+        mine = lesson.store
+        store = ImageStore(competition.root, paths, mine.short_side, cache, mine.unreadable, mine.max_megapixels)
+        known[first:] = ask(test_store, np.arange(len(competition.test_ids)))  # NaN, which never joins, if unreadable
         sure, guessed = (values.cpu().numpy() for values in known[first:].max(dim=1))
         joining = np.flatnonzero(sure >= config.confidence)
         say(f"{len(joining)} of {len(sure)} test images join: the teacher is at least {config.confidence:.0%} sure")

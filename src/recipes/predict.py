@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from src.artefacts import Predictions, finished_folds, fold_folder, fold_mean, read_config, read_json
 from src.competition.submission import submission_table, write_submission
 from src.config import Config
 from src.data.cache import ImageStore
-from src.errors import UserError
-from src.inference.predict import predict
+from src.errors import UserError, first_few
+from src.inference.predict import fill_unreadable, predict
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation, build_model
 from src.model.weights import WeightsSource
@@ -37,13 +38,17 @@ def make_predictor(config: Config, accelerator: Any, normalisation: Normalisatio
     )
 
 
+def load_network(runs: Path, run: str, k: int, classes: int) -> tuple[nn.Module, Normalisation, int]:
+    """The kept network of fold k of a finished run, the normalisation that it expects and the size it was chosen at."""
+    folder = fold_folder(runs, run, k)
+    config, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
+    source = WeightsSource("file", folder / "weights.safetensors")
+    network, normalisation = build_model(config["model"]["name"], classes, source, options=config["model"]["options"])
+    return network.eval(), normalisation, int(manifest["size"])
+
+
 def predict_run(config: Config) -> None:
     """Writes submissions/<run>.csv for the test rows that are under `competition.root` now."""
-    if config.runs or config.features:
-        raise UserError(
-            f"run={config.run}: has no weights of its own, it combines {', '.join([*config.runs, *config.features])}; "
-            "predict with those"
-        )
     accelerator = make_accelerator(config.device, config.precision)
     with accelerator.main_process_first():
         competition = open_competition(config)
@@ -51,6 +56,11 @@ def predict_run(config: Config) -> None:
     folds = finished_folds(runs, run)
     if not folds:
         raise UserError(f"run={run}: no fold is finished; train it first")
+    if not (fold_folder(runs, run, folds[0]) / "weights.safetensors").is_file():
+        raise UserError(
+            f"run={run}: has no weights of its own, it combines {', '.join([*config.runs, *config.features])}; "
+            "predict with those"
+        )
     trained = read_config(runs / run / "config.yaml")["size"]
     sizes = {k: read_json(fold_folder(runs, run, k) / "manifest.json")["size"] for k in folds}
     parts, views = [], parse_views(config.tta)
@@ -58,18 +68,21 @@ def predict_run(config: Config) -> None:
         folder = fold_folder(runs, run, k)
         # the size of the last stage, which is what the weights were chosen at, unless the user asks for another
         size = sizes[k] if config.size == trained else config.size
-        store = ImageStore(competition.root, competition.test_paths, round(size / config.eval.crop))
-        model, normalisation = build_model(
-            config.model.name,
-            len(competition.classes),
-            WeightsSource("file", folder / "weights.safetensors"),
-            options=config.model.options,
+        limit = config.competition.max_megapixels
+        store = ImageStore(
+            competition.root, competition.test_paths, round(size / config.eval.crop), None, "mark", limit
         )
+        model, normalisation, _ = load_network(runs, run, k, len(competition.classes))
         if list(competition.classes) != read_json(folder / "manifest.json")["classes"]:
             raise UserError(f"run={run}: was trained on other classes than {competition.root} has")
         network = model.to(accelerator.device, memory_format=torch.channels_last)
         probabilities = make_predictor(config, accelerator, normalisation)
         pred = probabilities(network, store, np.arange(len(competition.test_ids)), size=size, views=views)
+        prior = np.bincount(competition.labels, minlength=len(competition.classes)) / len(competition.labels)
+        pred, unreadable = fill_unreadable(pred, prior)
+        if len(unreadable):
+            names = first_few(competition.test_ids[unreadable].tolist())
+            say(accelerator, f"warning: {len(unreadable)} images cannot be read ({names}); classes' shares are given")
         parts.append(Predictions(competition.test_ids, pred, competition.classes, np.full(len(pred), k)))
         say(accelerator, f"fold {k}: {len(pred)} test rows predicted")
     if accelerator.is_main_process:

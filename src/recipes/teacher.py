@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torch import nn
 
 from src.artefacts import finished, fold_folder, load_predictions, read_config, read_json
 from src.errors import UserError, first_few
-from src.model.backbone import Normalisation, build_model
+from src.model.backbone import Normalisation
 from src.model.ensemble import Ensemble
-from src.model.weights import WeightsSource
+from src.recipes.predict import load_network
 
 # How an ensemble's members are combined, where a network can do it: a rank or a vote says nothing about one image.
-KINDS = {"soft": "mean", "climb": "mean", "convex": "mean", "geometric": "geometric"}
+KINDS: dict[str, Literal["mean", "geometric"]] = {
+    "soft": "mean",
+    "climb": "mean",
+    "convex": "mean",
+    "geometric": "geometric",
+}
 
 
 def load_teacher(
@@ -30,46 +35,21 @@ def load_teacher(
     if not finished(folder):
         raise UserError(f"teacher={run}: {folder} is not finished; train it first (./run.sh run={run} fold={k})")
     _check(run, k, folder, classes, held_out)
-    manifest = read_json(folder / "manifest.json")
-    if "members" in manifest:
-        if manifest["method"] not in KINDS:
-            raise UserError(
-                f"teacher={run}: method={manifest['method']} cannot teach; make an ensemble with one of "
-                f"{', '.join(KINDS)}"
-            )
-        names = [name for name, weight in manifest["members"].items() if weight > 0]
-        teachers = [load_teacher(runs, name, k, inputs=inputs, classes=classes, held_out=held_out) for name in names]
-        weights = [manifest["members"][name] for name in names]
-        return combined(teachers, weights, inputs, KINDS[manifest["method"]])
-    if not (folder / "weights.safetensors").is_file():
-        raise UserError(f"teacher={run}: {folder} holds no weights; take a trained run, or an ensemble of such runs")
-    network, normalisation, size = load_network(runs, run, k, len(classes))
-    return Ensemble([network], [size], [normalisation], [1.0], inputs).eval().requires_grad_(False)
-
-
-def combined(teachers: Sequence[nn.Module], weights: Sequence[float], inputs: Normalisation, kind: str) -> nn.Module:
-    """Teachers that all take `inputs`, at whatever size they are given, as one."""
-    return (
-        Ensemble(
-            teachers,
-            [0] * len(teachers),
-            [inputs] * len(teachers),
-            weights,
-            inputs,
-            kind,  # type: ignore[arg-type]
+    if (folder / "weights.safetensors").is_file():
+        network, normalisation, size = load_network(runs, run, k, len(classes))
+        return Ensemble([network], [size], [normalisation], [1.0], inputs).eval().requires_grad_(False)
+    method = read_config(runs / run / "config.yaml")["method"]
+    if method not in KINDS:
+        raise UserError(
+            f"teacher={run}: {'a stack' if method is None else f'method={method}'} cannot teach, it says nothing about "
+            f"one image alone; make an ensemble with method={', '.join(KINDS)}"
         )
-        .eval()
-        .requires_grad_(False)
+    weights = {name: weight for name, weight in read_json(folder / "manifest.json")["weights"].items() if weight > 0}
+    members = [load_teacher(runs, name, k, inputs=inputs, classes=classes, held_out=held_out) for name in weights]
+    together = Ensemble(
+        members, [0] * len(members), [inputs] * len(members), [*weights.values()], inputs, KINDS[method]
     )
-
-
-def load_network(runs: Path, run: str, k: int, classes: int) -> tuple[nn.Module, Normalisation, int]:
-    """The kept network of fold k of a finished run, the normalisation that it expects and the size it was chosen at."""
-    folder = fold_folder(runs, run, k)
-    config, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
-    source = WeightsSource("file", folder / "weights.safetensors")
-    network, normalisation = build_model(config["model"]["name"], classes, source, options=config["model"]["options"])
-    return network.eval(), normalisation, int(manifest["size"])
+    return together.eval().requires_grad_(False)
 
 
 def _check(run: str, k: int, folder: Path, classes: np.ndarray, held_out: np.ndarray) -> None:

@@ -18,9 +18,11 @@ from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config, plain
 from src.data.augment import Augment
+from src.data.bad_images import unreadable_rows
 from src.data.cache import ImageStore, has_room
 from src.data.loader import batches, to_input
-from src.errors import UserError
+from src.errors import UserError, first_few
+from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
 from src.model.backbone import build_model, check_sizes
 from src.model.weights import find_weights
@@ -34,6 +36,7 @@ from src.training import device
 from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
 from src.training.budget import OVERHEAD, Cost, Watch, folds_in_time, measure, remaining, views_in_time
 from src.training.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoints
+from src.training.device import loader_workers
 from src.training.engine import Trained, fit, restore
 from src.training.interrupt import stop_on_signals
 from src.training.mixing import Mix, draw_mix
@@ -87,8 +90,16 @@ def train_fold(
     if cache is not None and not has_room(cache, len(competition.ids) + len(competition.test_ids), short_side):
         say(f"{cache}: the disk is too full for decoded images; decoding anew each time")
         cache = None
-    train_store = ImageStore(competition.root, competition.paths, short_side, cache)
-    test_store = ImageStore(competition.root, competition.test_paths, short_side, cache)
+    limit, policy = config.competition.max_megapixels, config.competition.on_bad_image
+    train_store = ImageStore(
+        competition.root, competition.paths, short_side, cache, "blank" if policy == "blank" else "error", limit
+    )
+    test_store = ImageStore(competition.root, competition.test_paths, short_side, cache, "mark", limit)
+    if policy == "skip":
+        found = unreadable_rows(train_store, np.concatenate([fold.train, fold.val]), loader_workers(config.workers))
+        bad = [row for row, _ in found]
+        fold = Fold(np.setdiff1d(fold.train, bad), np.setdiff1d(fold.val, bad))
+        say(f"competition.on_bad_image=skip: {len(bad)} rows left out" + "".join(f"\n  {why}" for _, why in found[:5]))
     probabilities = make_predictor(config, accelerator, normalisation)
     lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device)
     if config.teacher is not None:
@@ -105,6 +116,7 @@ def train_fold(
             teacher.to(accelerator.device, memory_format=torch.channels_last),
             config.distill,
             competition,
+            test_store=test_store,
             cache=cache,
             predict=probabilities,
             size=pixels(config.stages[-1].size, config.size),
@@ -323,6 +335,11 @@ def train_fold(
             say(f"time_budget: {len(views)} of {len(parse_views(config.tta))} TTA views")
     oof = probabilities(chosen, train_store, fold.val, size=last.size, views=views)
     test = probabilities(chosen, test_store, np.arange(len(competition.test_ids)), size=last.size, views=views)
+    prior = np.bincount(competition.labels[fold.train], minlength=len(competition.classes)) / len(fold.train)
+    test, unreadable = fill_unreadable(test, prior)
+    if len(unreadable):
+        names = first_few(competition.test_ids[unreadable].tolist())
+        say(f"warning: {len(unreadable)} test images cannot be read ({names}); they get the classes' shares")
     final = scores(metrics, held_out, oof)
     if accelerator.is_main_process:
         classes, names = competition.classes, competition.classes[held_out]
@@ -355,6 +372,7 @@ def train_fold(
                 "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
                 "stages": [stage.describe() for stage in stages],
                 "shortened_to": stages[-1].stop / whole[-1].stop,
+                "unreadable_test_ids": competition.test_ids[unreadable].tolist(),
                 "device": str(accelerator.device),
                 "processes": accelerator.num_processes,
                 "precision": precision_of(accelerator),
