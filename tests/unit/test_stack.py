@@ -201,6 +201,23 @@ def test_inner_parts_are_folds_with_their_own_features() -> None:
     assert asked == [0, 1, 2, 4, 3]
 
 
+def test_features_are_standardised_by_the_rows_that_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every fit, inner or final: the columns have mean 0 and deviation 1 over its own rows, not over more."""
+    x, labels, folds = problem(rows=60)
+    fitted: list[np.ndarray] = []
+
+    def spy(learner: str, options: dict, x: np.ndarray, *rest: object) -> Callable[[np.ndarray], np.ndarray]:
+        fitted.append(x)
+        return train(learner, options, x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("src.ensembling.stack.train", spy)
+    stack("ridge", [same_for_all(x)], labels, folds, CLASSES, ACCURACY)
+    assert {len(part) for part in fitted} == {36, 48, 60}
+    for part in fitted:
+        np.testing.assert_allclose(part.mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(part.std(0), 1, atol=1e-5)
+
+
 def test_a_fold_too_small_to_split_is_refused() -> None:
     labels = np.arange(9) % 3
     with pytest.raises(UserError, match="fold 4 alone has 9 rows, too few"):
