@@ -115,11 +115,12 @@ def test_the_pool_leaves_out_what_cannot_win() -> None:
 
 def test_equal_probabilities_are_decided_as_argmax_does() -> None:
     """The first of equal classes wins, whichever member brings it in."""
-    oof = np.array([[[0.2, 0.4, 0.4], [0.5, 0.0, 0.5]], [[0.2, 0.4, 0.4], [0.5, 0.5, 0.0]]], np.float32)
-    labels = np.array([1, 0])
+    one = [[0.2, 0.4, 0.4], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
+    two = [[0.2, 0.4, 0.4], [0.5, 0.5, 0.0], [0.0, 0.6, 0.4]]
+    oof, labels = np.array([one, two], np.float32), np.array([1, 0, 0])
     pool = make_pool(find_metric("accuracy"), oof, labels)
-    for weights in ([1.0, 0.0], [0.5, 0.5], [0.0, 1.0]):
-        assert quality(pool, mixture(pool, np.array(weights)))[0] == 1.0
+    for weights, expected in (([1.0, 0.0], 1.0), ([0.5, 0.5], 2 / 3), ([0.0, 1.0], 2 / 3)):
+        assert quality(pool, mixture(pool, np.array(weights)))[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "accuracy", "f1_macro", "qwk", "auc"])

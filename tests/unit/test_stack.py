@@ -119,10 +119,10 @@ def test_lightgbm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_search_finds_a_minimum_and_stays_within_bounds() -> None:
-    best = np.array([4.0, 0.5])
-    found = search_weights(lambda w: float(np.square(np.log2(w / best)).sum()), 2)
-    np.testing.assert_allclose(found, best, rtol=0.3)
-    assert (search_weights(lambda w: float(w[0] - w[1]), 2) == [1 / 16, 16]).all()
+    for best in ([2.0, 0.5], [4.0, 0.5, 0.5]):
+        found = search_weights(lambda w, best=best: float(np.square(np.log2(w / best)).sum()), len(best))  # type: ignore[misc]
+        np.testing.assert_allclose(found, best, rtol=0.3)
+    np.testing.assert_allclose(search_weights(lambda w: float(w[0] - w[1]), 2), [1 / 4, 4])
 
 
 @pytest.mark.parametrize("learner", ["logistic", "ridge"])
