@@ -145,23 +145,32 @@ def choose(
 
 
 def search_weights(loss: Callable[[np.ndarray], float], count: int) -> np.ndarray:
-    """Weights (B,) of blocks with the least `loss`, each within 1/16 … 16, by Nelder-Mead from equal weights."""
+    """Weights (B,) of blocks with the least `loss`, by Nelder-Mead from equal weights, with geometric mean 1.
+
+    Each is within 1/16 … 16 of the first. Their common scale is left to the strength of the model, which does the
+    same: searched as well, both ran into their bounds on real data.
+    """
     from scipy.optimize import minimize
 
+    def weights(power: np.ndarray) -> np.ndarray:
+        every = np.concatenate([[0.0], power])
+        return 2.0 ** (every - every.mean())
+
+    free = count - 1
     found = minimize(
-        lambda power: loss(2.0**power),
-        np.zeros(count),
+        lambda power: loss(weights(power)),
+        np.zeros(free),
         method="Nelder-Mead",
-        bounds=[(-4, 4)] * count,
+        bounds=[(-4, 4)] * free,
         # steps of a factor of 4 to begin with: the default steps from 0 are too small to see beyond the noise
         options={
-            "initial_simplex": np.vstack([np.zeros(count), 2 * np.eye(count)]),
+            "initial_simplex": np.vstack([np.zeros(free), 2 * np.eye(free)]),
             "maxfev": 12 * count,
             "xatol": 0.2,
             "fatol": 1e-5,
         },
     )
-    return 2.0**found.x
+    return weights(found.x)
 
 
 def train(

@@ -119,10 +119,10 @@ def test_lightgbm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_search_finds_a_minimum_and_stays_within_bounds() -> None:
-    best = np.array([4.0, 0.5])
-    found = search_weights(lambda w: float(np.square(np.log2(w / best)).sum()), 2)
-    np.testing.assert_allclose(found, best, rtol=0.3)
-    assert (search_weights(lambda w: float(w[0] - w[1]), 2) == [1 / 16, 16]).all()
+    for best in ([2.0, 0.5], [4.0, 0.5, 0.5]):
+        found = search_weights(lambda w, best=best: float(np.square(np.log2(w / best)).sum()), len(best))  # type: ignore[misc]
+        np.testing.assert_allclose(found, best, rtol=0.3)
+    np.testing.assert_allclose(search_weights(lambda w: float(w[0] - w[1]), 2), [1 / 4, 4])
 
 
 @pytest.mark.parametrize("learner", ["logistic", "ridge"])
@@ -199,6 +199,23 @@ def test_inner_parts_are_folds_with_their_own_features() -> None:
 
     choose("ridge", [features_for], labels, folds, np.flatnonzero(folds != 3), 3, CLASSES, ACCURACY)
     assert asked == [0, 1, 2, 4, 3]
+
+
+def test_features_are_standardised_by_the_rows_that_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every fit, inner or final: the columns have mean 0 and deviation 1 over its own rows, not over more."""
+    x, labels, folds = problem(rows=60)
+    fitted: list[np.ndarray] = []
+
+    def spy(learner: str, options: dict, x: np.ndarray, *rest: object) -> Callable[[np.ndarray], np.ndarray]:
+        fitted.append(x)
+        return train(learner, options, x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("src.ensembling.stack.train", spy)
+    stack("ridge", [same_for_all(x)], labels, folds, CLASSES, ACCURACY)
+    assert {len(part) for part in fitted} == {36, 48, 60}
+    for part in fitted:
+        np.testing.assert_allclose(part.mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(part.std(0), 1, atol=1e-5)
 
 
 def test_a_fold_too_small_to_split_is_refused() -> None:
