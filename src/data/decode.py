@@ -16,7 +16,7 @@ from src.errors import UserError
 WIDEST = 2.0
 # A JPEG that is cut off is used if this share of its area is there: with less, what is to be seen may be missing.
 ENOUGH = 0.75
-JPEG, PNG, TIFFS = b"\xff\xd8", b"\x89PNG", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+JPEG, JPEG_END, PNG, TIFFS = b"\xff\xd8", b"\xff\xd9", b"\x89PNG", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tried by PIL where OpenCV refuses: a PNG without its end, a TIFF with rarer compression or samples, GIF before
 # OpenCV 4.11. None of the formats for which PIL would call other programs.
 SECOND_TRY = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
@@ -70,9 +70,10 @@ def decode_bytes(
     height, width = size
     if height * width > max_megapixels * 1e6:
         raise _unreadable(name, f"it declares {width} x {height} pixels, above competition.max_megapixels")
-    # Inside compressed data 0xff is always followed by 0, so an end marker behind the last scan is the image's own.
-    cut = data.startswith(JPEG) and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0
-    image = _decoded(data + b"\xff\xd9" if cut else data, min(height, width), short_side)
+    cut = data.startswith(JPEG) and not data.endswith(JPEG_END)
+    if cut:  # in compressed data 0xff is never followed by 0xd9, so an end behind the last scan is the image's own
+        cut = data.find(JPEG_END, data.rfind(b"\xff\xda")) < 0
+    image = _decoded(data + JPEG_END if cut else data, min(height, width), short_side)
     if image is None:
         raise _unreadable(name, "damaged or cut off")
     if cut and _share_there(image) < ENOUGH:
