@@ -6,11 +6,11 @@ Recipes, and with them torch, are imported once the command line is known to be 
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,37 @@ PLAIN_VERBS = {"score": ("submission", "solution", "metric")}
 # Verbs about a run that exists: its own configuration, changed by the keys that are given.
 RUN_VERBS = ("predict",)
 # Verbs about finished runs: the competition, folds and places of the first of them, and the keys that are given.
-MEMBER_VERBS = ("ensemble", "stack")
+MEMBER_VERBS = ("ensemble", "stack", "soup")
+# Verb: module and function of its recipe, imported (and torch with it) once the command line is known to be right.
+RECIPES = {
+    "train": ("train", "train"),
+    "distill": ("train", "distill"),
+    "predict": ("predict", "predict_run"),
+    "features": ("features", "extract_features"),
+    "ensemble": ("ensemble", "ensemble"),
+    "stack": ("stack", "stack_runs"),
+    "soup": ("soup", "soup"),
+    "prepare": ("prepare", "prepare"),
+    "smoke": ("smoke", "smoke"),
+    "runs": ("runs", "list_runs"),
+}
+# What Hydra composes for verbs that train nothing; any key that is given comes after these.
+PREFERRED = {
+    "stack": ("fold=all", "preset=scratch"),
+    "features": ("preset=finetune", "tta=none"),
+    "runs": ("preset=scratch",),
+    "prepare": ("preset=scratch",),
+}
+SEVERAL_PROCESSES = ("train", "distill", "predict")  # one per device; the other verbs are one process
 VERBS = {
     "train": "train a fold, or all of them with fold=all (the default verb)",
     "predict": "predict the test rows again with a finished run: predict run=NAME",
+    "distill": "train a student of a run or an ensemble: distill teacher=NAME fold=all",
+    "features": "pooled features of a backbone: features model=resnet50, or of a run's networks: features run=NAME",
     "ensemble": "combine runs: ensemble runs=[a,b,c] method=climb run=NAME",
     "stack": "a second model on runs and features: stack runs=[a,b] features=[F] learner=logistic run=NAME",
     "prepare": "look at the data: rows, unreadable images, duplicates across folds and test, with pictures",
+    "soup": "average the weights of runs of one network: soup runs=[a,b,c] method=greedy run=NAME",
     "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
     "smoke": "the whole path on a few images, under a minute",
     "runs": "a table of all runs",
@@ -53,15 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"{verb}: no such verb (choices: {', '.join(VERBS)}){nearest(verb, VERBS)}")
         if verb in PLAIN_VERBS:
             return run_plain(verb, words)
-        if verb in RUN_VERBS:
-            return run(verb, config_of_run([checked(word) for word in words], verb), began)
-        if verb in MEMBER_VERBS:
-            if verb == "stack" and not any(word.startswith("runs=") for word in words):
-                # features alone: the competition is on the command line; nothing is trained, so any preset will do
-                words = ["fold=all", "preset=scratch", *words]
-                return compose(words, lambda config: run(verb, config, began))
-            return run(verb, config_of_members([checked(word) for word in words], verb), began)
-        return compose(words, lambda config: run(verb, config, began))
+        found = configuration(verb, [checked(word) for word in words])
+        if found is not None:
+            return run(verb, found, began)
+        preferred = [word for word in PREFERRED.get(verb, ()) if not has_key(words, word.split("=")[0])]
+        return compose([*preferred, *words], lambda config: run(verb, config, began))
     except UserError as error:
         complain(error)
         return 2
@@ -69,27 +89,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def has_key(words: Sequence[str], key: str) -> bool:
+    return any(word.startswith(f"{key}=") for word in words)
+
+
 def run(verb: str, config: Config, began: float) -> int:
     """One composed configuration, on as many processes as the machine has devices for."""
-    if verb == "runs":
-        from src.recipes.runs import list_runs
-
-        list_runs(config)
-        return 0
-    if verb == "ensemble":
-        from src.recipes.ensemble import ensemble
-
-        ensemble(config)
-        return 0
-    if verb == "stack":
-        from src.recipes.stack import stack_runs
-
-        stack_runs(config)
-        return 0
+    if verb not in SEVERAL_PROCESSES:
+        return start(verb, config, began)
     from src.launch import launch, processes_wanted
 
-    wanted = 1 if verb in ("smoke", "prepare") else processes_wanted(config.processes, config.device)
-    return launch(start, (verb, config, began), wanted)
+    return launch(start, (verb, config, began), processes_wanted(config.processes, config.device))
 
 
 def start(verb: str, config: Config, began: float) -> int:
@@ -97,21 +107,12 @@ def start(verb: str, config: Config, began: float) -> int:
 
     began: time.time() at the start of the command.
     """
-    recipe: Callable[[Config], None]
-    if verb == "predict":
-        from src.recipes.predict import predict_run as recipe
-    elif verb == "prepare":
-        from src.recipes.prepare import prepare as recipe
-    elif verb == "smoke":
-        from src.recipes.smoke import smoke as recipe
-    else:
-        from src.recipes.train import train
-
-        recipe = partial(train, began=began)
+    module, function = RECIPES[verb]
+    recipe = getattr(importlib.import_module(f"src.recipes.{module}"), function)
     from src.training.interrupt import Interrupted
 
     try:
-        recipe(config)
+        recipe(config, began) if module == "train" else recipe(config)
     except Interrupted as stop:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"\n{stop}; the same command goes on from there", file=sys.stderr, flush=True)
@@ -177,27 +178,35 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
     return max(codes, default=0)
 
 
-def config_of_run(overrides: Sequence[str], verb: str) -> Config:
-    """The configuration that `run=NAME` was trained with, with the other overrides applied to it."""
-    from omegaconf import OmegaConf
+def configuration(verb: str, overrides: Sequence[str]) -> Config | None:
+    """What a verb about existing runs works with, or None for verbs that Hydra composes from configs/.
 
-    given = from_words(OmegaConf, overrides)
-    made_with = config_file(OmegaConf, given, given.get("run"), f"{verb}: run")
-    return build(to_plain(OmegaConf, OmegaConf.merge(OmegaConf.create(made_with), given)))
-
-
-def config_of_members(overrides: Sequence[str], verb: str) -> Config:
-    """The defaults with the competition, folds and paths of the first of `runs`, and the overrides applied to them.
-
-    All finished folds count unless `fold` is given: its default is a number only because training starts with one.
+    predict, and features of a run: that run's configuration. ensemble, stack: the defaults, with the competition,
+    folds and places of the first of `runs`. soup: the configuration of the first of `runs`. distill: that of the
+    teacher, or of its first member down to a trained run. The keys that are given change it; for all but distill, all
+    finished folds count unless `fold` is given.
     """
     from omegaconf import OmegaConf
 
-    given = from_words(OmegaConf, overrides)
-    names = given.get("runs")
-    first = (list(names) or [None])[0] if OmegaConf.is_list(names) else names
-    made_with = config_file(OmegaConf, given, first, f"{verb}: runs")
-    base = {**defaults(), "fold": "all", **{name: made_with[name] for name in ("competition", "folds", "paths")}}
+    given = from_words(OmegaConf, overrides) if verb in (*RUN_VERBS, *MEMBER_VERBS, "distill", "features") else {}
+    base: dict[str, Any]
+    if verb in RUN_VERBS:
+        base = config_file(OmegaConf, given, given.get("run"), f"{verb}: run")
+    elif verb == "features" and (folder_of_runs(OmegaConf, given) / str(given.get("run")) / "config.yaml").is_file():
+        base = {**config_file(OmegaConf, given, given["run"], f"{verb}: run"), "tta": "none"}
+    elif verb in MEMBER_VERBS and "runs" in given:
+        names = given["runs"]
+        first = (list(names) or [None])[0] if OmegaConf.is_list(names) else names
+        made_with = config_file(OmegaConf, given, first, f"{verb}: runs")
+        kept = made_with if verb == "soup" else {name: made_with[name] for name in ("competition", "folds", "paths")}
+        base = {**defaults(), **kept, "fold": "all", "run": None, "teacher": None}
+    elif verb == "distill":
+        base = config_file(OmegaConf, given, given.get("teacher"), "distill: teacher")
+        while base.get("runs"):
+            base = config_file(OmegaConf, given, base["runs"][0], "distill: teacher: runs")
+        base = {**base, "run": f"{given['teacher']}-student", "fold": 0, "resume": "auto", "time_budget": "auto"}
+    else:
+        return None
     return build(to_plain(OmegaConf, OmegaConf.merge(OmegaConf.create(base), given)))
 
 
@@ -208,9 +217,13 @@ def from_words(omegaconf: Any, overrides: Sequence[str]) -> Any:
         raise UserError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
 
 
+def folder_of_runs(omegaconf: Any, given: Any) -> Path:
+    return Path(omegaconf.select(given, "paths.runs") or defaults()["paths"]["runs"])
+
+
 def config_file(omegaconf: Any, given: Any, name: object, key: str) -> dict[str, Any]:
     """What is in the config.yaml of the run of that name; `key` is for the message that there is none."""
-    runs = Path(omegaconf.select(given, "paths.runs") or defaults()["paths"]["runs"])
+    runs = folder_of_runs(omegaconf, given)
     file = runs / str(name) / "config.yaml"
     if name is None or not file.is_file():
         there = sorted(path.parent.name for path in runs.glob("*/config.yaml"))

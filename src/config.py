@@ -216,8 +216,9 @@ class Config:
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
-    runs: tuple[str, ...] = ()  # ensemble, stack: the runs to combine
-    method: Literal["vote", "soft", "geometric", "rank", "climb", "convex"] | None = None  # ensemble; None: climb
+    runs: tuple[str, ...] = ()  # ensemble, stack, soup: the runs to combine
+    # ensemble: one of the first six (None: climb); soup: greedy (None) or uniform
+    method: Literal["vote", "soft", "geometric", "rank", "climb", "convex", "greedy", "uniform"] | None = None
     learner: Literal["logistic", "ridge", "lightgbm", "mlp"] | None = None  # stack; None: logistic
     features: tuple[str, ...] = ()  # stack: .npz files, or folders with features.npz or fold<k>/features.npz
     competition: CompetitionConfig = field(default_factory=CompetitionConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,10 @@ from src.competition.metrics import refuse_non_finite
 from src.data.cache import ImageStore
 from src.data.loader import batches, evaluation_orders, to_input
 from src.inference.tta import Pose, apply_symmetry, windows
+
+
+def softmax(logits: Tensor) -> Tensor:
+    return torch.softmax(logits, dim=1)
 
 
 @torch.no_grad()  # not inference_mode: XLA tensors cannot be made in it
@@ -29,9 +33,11 @@ def predict(
     workers: int,
     mean: Tensor,
     std: Tensor,
+    activation: Callable[[Tensor], Tensor] = softmax,
 ) -> np.ndarray:
     """(N, C) float32 probabilities of `rows` (N,) in their order: the weighted mean over views of the softmax.
 
+    activation: what is done to the network's output (B, C) before the mean; the identity gives pooled features.
     NaN in all columns of a row whose image could not be read (a store with unreadable="mark"); UserError if the model
     itself yields NaN or infinity. Each image is fetched once for all views. The row number travels with each batch
     and is gathered with the predictions; that every row came exactly once is asserted before anything is returned.
@@ -51,7 +57,7 @@ def predict(
         for view in views:
             with accelerator.autocast():
                 logits = model(apply_symmetry(inputs[which[view.window]], view))
-            mixed = mixed + view.weight / total_weight * torch.softmax(logits.float(), dim=1)
+            mixed = mixed + view.weight / total_weight * activation(logits.float())
         seen.append(batch.rows.to(accelerator.device))
         predicted.append(mixed)
     all_rows = accelerator.gather(torch.cat(seen)).cpu().numpy()

@@ -11,7 +11,7 @@ import numpy as np
 from src.artefacts import Predictions, write_json
 from src.competition.metrics import find_metric
 from src.config import Config
-from src.ensembling.blend import Blend, blend, error_correlations, mix
+from src.ensembling.blend import METHODS, Blend, blend, error_correlations, mix
 from src.ensembling.members import Members, load_test
 from src.errors import UserError
 from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, save_run
@@ -30,7 +30,10 @@ def ensemble(config: Config) -> None:
         if value:
             raise UserError(f"ensemble: {key}= belongs to ./run.sh stack; give method= here")
     config = dataclasses.replace(config, method=config.method or "climb")
-    assert config.method is not None
+    if config.method not in METHODS:
+        raise UserError(
+            f"ensemble: method={config.method} belongs to ./run.sh soup; choose one of {', '.join(METHODS)}"
+        )
     competition = open_competition(config)
     config = named(config, f"{competition.name}-{config.method}")
     members = open_members(config, competition)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +16,13 @@ from torch import Tensor, nn
 from src.competition.folds import Fold
 from src.competition.tables import Competition
 from src.config import DistillConfig, LossConfig
+from src.data.augment import Augment
 from src.data.cache import ImageStore
+from src.data.loader import batches, to_input
 from src.inference.tta import parse_views
+from src.model.backbone import Normalisation
 from src.training.losses import cross_entropy, distillation, soft_targets
+from src.training.stages import Stage, training_orders
 
 
 @dataclass(frozen=True)
@@ -106,3 +112,20 @@ def from_teacher(
         return cross_entropy(logits, y) + config.weight * kd(logits, theirs)
 
     return replace(lesson, loss=patient)
+
+
+def augmented_inputs(
+    store: ImageStore,
+    stage: Stage,
+    augment: Augment,
+    seed: int,
+    count: int,
+    accelerator: Any,
+    normalisation: Normalisation,
+) -> Iterator[Tensor]:
+    """The first `count` batches of a stage as a network sees them, unmixed: for fresh BatchNorm statistics."""
+    mean, std = (torch.tensor(values, device=accelerator.device) for values in (normalisation.mean, normalisation.std))
+    orders = training_orders([stage], augment, seed, stage.start, accelerator.process_index, accelerator.num_processes)
+    for batch in batches(store, islice(orders, count), 0, accelerator.device):
+        assert batch.colour is not None
+        yield to_input(batch.images[0].to(mean.device), mean, std, batch.colour.to(mean.device))

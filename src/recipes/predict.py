@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.artefacts import Predictions, finished_folds, fold_folder, fold_mean, read_config, read_json
 from src.competition.submission import submission_table, write_submission
 from src.config import Config
 from src.data.cache import ImageStore
 from src.errors import UserError, first_few
-from src.inference.predict import fill_unreadable, predict
+from src.inference.predict import fill_unreadable, predict, softmax
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation, build_model
 from src.model.weights import WeightsSource
@@ -24,11 +24,14 @@ from src.recipes.task import open_competition, run_name
 from src.training.device import loader_workers, make_accelerator, say
 
 
-def make_predictor(config: Config, accelerator: Any, normalisation: Normalisation) -> Callable[..., np.ndarray]:
+def make_predictor(
+    config: Config, accelerator: Any, normalisation: Normalisation, activation: Callable[[Tensor], Tensor] = softmax
+) -> Callable[..., np.ndarray]:
     """`inference.predict.predict` with all that the configuration and the network's normalisation decide: what is left
     to give is (model, store, rows, size=, views=)."""
     return partial(
         predict,
+        activation=activation,
         accelerator=accelerator,
         crop=config.eval.crop,
         batch_size=config.eval.batch_size or 2 * config.batch_size,

@@ -1,4 +1,4 @@
-"""What ensemble and stack share: members checked against the competition, and results written as a run's folds."""
+"""What ensemble, stack and soup share: members checked against the competition, results written as a run's folds."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class FoldResult:
     kept: str  # what was fitted, for the table of the folds
     weights: Mapping[str, float]  # by member or block
     notes: Mapping[str, Any]  # further entries of the manifest
+    state: Mapping[str, Any] | None = None  # a network of its own (a soup); an ensemble lies in its members
 
 
 def open_members(config: Config, competition: Competition) -> Members:
@@ -105,7 +106,7 @@ def save_run(
             place,
             oof=Predictions(oof.ids[rows], oof.pred[rows], oof.classes, oof.fold[rows], oof.target[rows]),
             test=Predictions(test_ids, result.test, oof.classes, np.full(len(test_ids), k)),
-            weights=None,
+            weights=result.state,
             history=(),
             tracker=NoTracker(),
             manifest={

@@ -15,6 +15,7 @@ from src.competition.folds import load_folds
 from src.competition.metrics import find_metric
 from src.competition.tables import Competition, load_competition
 from src.config import Config, difference, plain
+from src.data.cache import has_room
 from src.data.duplicates import Duplicates, open_duplicates
 from src.errors import UserError
 from src.training.device import from_main, loader_workers
@@ -66,6 +67,17 @@ def solution_path(config: Config) -> Path | None:
         return None
     path = Path(config.competition.root) / config.competition.solution
     return path if path.is_file() else None
+
+
+def image_cache(config: Config, competition: Competition, short_side: int) -> Path | None:
+    """The folder for decoded images, or None if they are not to be kept or the disk has no room for them."""
+    folder = Path(config.paths.cache) / competition.name
+    if not config.cache:
+        return None
+    if has_room(folder, len(competition.ids) + len(competition.test_ids), short_side):
+        return folder
+    print(f"{folder}: the disk is too full for decoded images; decoding anew each time", flush=True)
+    return None
 
 
 def run_name(config: Config) -> str:

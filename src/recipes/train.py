@@ -5,6 +5,7 @@ from __future__ import annotations
 from src.artefacts import finished
 from src.competition.folds import fold_rows
 from src.config import Config
+from src.errors import UserError
 from src.recipes.cv import summarise_run
 from src.recipes.task import FoldBusy, claim_fold, claim_run, open_competition, open_folds, run_name
 from src.recipes.train_fold import train_fold
@@ -52,6 +53,15 @@ def train(config: Config, began: float) -> None:
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and any(finished(folder / f"fold{k}") for k in range(config.folds.n)):
         summarise_run(config, competition, run)
+
+
+def distill(config: Config, began: float) -> None:
+    """`train` with a teacher: fold k's student learns from fold k of the run `config.teacher` as well."""
+    if config.teacher is None:
+        raise UserError("distill: whose student? Give teacher=RUN, a finished run or ensemble")
+    if config.teacher == run_name(config):
+        raise UserError(f"run={config.run}: is its own teacher; choose another run=NAME")
+    train(config, began)
 
 
 def deadline(config: Config, began: float) -> float | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,17 @@ from src.competition.tables import Competition
 from src.config import Config, plain
 from src.data.augment import Augment
 from src.data.bad_images import unreadable_rows
-from src.data.cache import ImageStore, has_room
-from src.data.loader import batches, to_input
+from src.data.cache import ImageStore
+from src.data.loader import batches
 from src.errors import UserError, first_few
 from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
 from src.model.backbone import build_model, check_sizes
 from src.model.weights import find_weights
 from src.recipes.fold_output import save_fold
-from src.recipes.lesson import from_labels, from_teacher
+from src.recipes.lesson import augmented_inputs, from_labels, from_teacher
 from src.recipes.predict import make_predictor
+from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
 from src.reporting.figures import augmentation_grid
 from src.tracking import NoTracker, start_tracking
@@ -86,10 +86,7 @@ def train_fold(
 
     # ---- what to learn from -----------------------------------------------------------------------------------------
     short_side = round(max(pixels(stage.size, config.size) for stage in config.stages) / config.eval.crop)
-    cache = Path(config.paths.cache) / competition.name if config.cache else None
-    if cache is not None and not has_room(cache, len(competition.ids) + len(competition.test_ids), short_side):
-        say(f"{cache}: the disk is too full for decoded images; decoding anew each time")
-        cache = None
+    cache = device.from_main(accelerator, image_cache(config, competition, short_side))
     limit, policy = config.competition.max_megapixels, config.competition.on_bad_image
     train_store = ImageStore(
         competition.root, competition.paths, short_side, cache, "blank" if policy == "blank" else "error", limit
@@ -299,14 +296,6 @@ def train_fold(
 
     # ---- choose the weights -----------------------------------------------------------------------------------------
     last = stages[-1]
-
-    def training_inputs() -> Iterator[torch.Tensor]:
-        """Augmented batches of the last stage, unmixed, for fresh BatchNorm statistics."""
-        orders = training_orders([last], augment, config.seed, last.start, *place)
-        for batch in batches(lesson.store, islice(orders, config.average.bn_batches), 0, accelerator.device):
-            assert batch.colour is not None
-            yield to_input(batch.images[0].to(mean.device), mean, std, batch.colour.to(mean.device))
-
     choosing = time.monotonic()
     average_buffers(network, accelerator)
     candidates = {"raw": network}
@@ -315,7 +304,10 @@ def train_fold(
         candidates["ema"] = ema.module
     in_time = device.from_main(accelerator, end is None or time.time() + after < fold_end)
     if swa is not None and in_time:
-        refresh_batchnorm(swa.module, training_inputs(), accelerator.reduce if accelerator.num_processes > 1 else None)
+        inputs = augmented_inputs(
+            lesson.store, last, augment, config.seed, config.average.bn_batches, accelerator, normalisation
+        )
+        refresh_batchnorm(swa.module, inputs, accelerator.reduce if accelerator.num_processes > 1 else None)
         candidates["swa"] = swa.module
     if not in_time:
         say("time_budget: no time to compare the weights; their moving average is taken if there is one")

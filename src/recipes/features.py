@@ -1,0 +1,111 @@
+"""Pooled features of a backbone for every train and test row: made once, kept under what they were made from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.artefacts import Features, finished_folds, fold_folder, read_json, save_features, write_json
+from src.competition.tables import Competition
+from src.config import Config
+from src.data.cache import ImageStore, fingerprint
+from src.errors import UserError, first_few
+from src.recipes.task import image_cache, open_competition, run_name
+
+FILE, MADE_FROM = "features.npz", "features.json"
+
+
+def extract_features(config: Config) -> None:
+    """runs/<run>/features.npz with a backbone as it comes, or fold<k>/features.npz with each network of a trained run.
+
+    A fold's network makes features of all rows: of those it held out, which are the out-of-fold features, and of those
+    it was trained on, for a second-level learner of the same fold (features of two folds' networks do not share axes).
+    Features that were made from the same weights, size, crop, views and images are used again.
+    """
+    competition = open_competition(config)
+    shared = np.intersect1d(competition.ids, competition.test_ids).tolist()
+    if shared:  # features are found by id
+        raise UserError(f"{competition.root}: ids of both training and test rows ({first_few(shared)}); rename them")
+    run, runs = run_name(config), Path(config.paths.runs)
+    trained = [k for k in finished_folds(runs, run) if (fold_folder(runs, run, k) / "weights.safetensors").is_file()]
+    places = {k: fold_folder(runs, run, k) for k in trained} or {-1: runs / run}
+    todo = {}
+    for k, folder in places.items():
+        wanted = made_from(config, competition, folder, k)
+        if not (folder / FILE).is_file() or not (folder / MADE_FROM).is_file():
+            todo[k] = wanted
+            continue
+        before = read_json(folder / MADE_FROM)
+        changed = [f"{key}: {before.get(key)} -> {wanted[key]}" for key in wanted if before.get(key) != wanted[key]]
+        if changed:
+            raise UserError(
+                f"{folder / FILE}: was made from something else ({'; '.join(changed)}); "
+                f"{'delete it' if trained else 'choose another run=NAME or delete it'}"
+            )
+        print(f"{folder / FILE}: made before, used again", flush=True)
+    if todo:
+        _extract(config, competition, places, todo)
+    print(f"for a second level: ./run.sh stack features=[{run}] …", flush=True)
+
+
+def made_from(config: Config, competition: Competition, folder: Path, k: int) -> dict[str, Any]:
+    """What the features depend on, as plain values; known without loading torch, so that using them again is quick."""
+    file = folder / "weights.safetensors" if k >= 0 else Path(config.model.weights) if config.model.weights else None
+    stat = file.stat() if file is not None and file.is_file() else None
+    paths = np.concatenate([competition.paths, competition.test_paths])
+    return {
+        "model": config.model.name,
+        "options": config.model.options,
+        "weights": f"{file} {stat.st_size} {stat.st_mtime_ns}" if stat else f"pretrained={config.model.pretrained}",
+        "size": config.size,
+        "crop": config.eval.crop,
+        "views": config.tta,
+        "data": fingerprint(competition.root, paths, config.competition.max_megapixels),
+    }
+
+
+def _extract(
+    config: Config, competition: Competition, places: dict[int, Path], todo: dict[int, dict[str, Any]]
+) -> None:
+    import torch
+
+    from src.inference.tta import parse_views
+    from src.model.backbone import build_model
+    from src.model.weights import find_weights
+    from src.recipes.predict import load_network, make_predictor
+    from src.training.device import make_accelerator, say
+
+    accelerator = make_accelerator(config.device, config.precision)
+    runs, views = Path(config.paths.runs), parse_views(config.tta)
+    short_side, limit = round(config.size / config.eval.crop), config.competition.max_megapixels
+    cache, count = image_cache(config, competition, short_side), len(competition.ids) + len(competition.test_ids)
+    stores = [
+        ImageStore(competition.root, paths, short_side, cache, "blank", limit)
+        for paths in (competition.paths, competition.test_paths)
+    ]
+    for k, wanted in todo.items():
+        began = time.monotonic()
+        if k >= 0:
+            network, normalisation, _ = load_network(runs, places[k].parent.name, k, len(competition.classes))
+            source = f"fold {k}"
+        else:
+            found = find_weights(
+                config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input)
+            )
+            network, normalisation = build_model(
+                config.model.name, len(competition.classes), found, options=config.model.options, seed=config.seed
+            )
+            source = found.why
+        network.reset_classifier(0)  # timm: what is left returns the pooled features
+        network.to(accelerator.device, memory_format=torch.channels_last)
+        activations = make_predictor(config, accelerator, normalisation, activation=lambda x: x.flatten(1))
+        both = [activations(network, store, np.arange(len(store)), size=config.size, views=views) for store in stores]
+        if accelerator.is_main_process:
+            ids = np.concatenate([competition.ids, competition.test_ids])
+            save_features(places[k] / FILE, Features(ids, np.concatenate(both), k))
+            write_json(places[k] / MADE_FROM, wanted)
+        pace = count / (time.monotonic() - began)
+        say(accelerator, f"{places[k] / FILE}: {count} x {both[0].shape[1]}, {source}, {pace:.0f} img/s")

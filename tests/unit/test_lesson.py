@@ -1,0 +1,136 @@
+"""What a student is taught: the targets, and the leak probe (random labels) for teachers that saw the held-out rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from src.competition.folds import Fold
+from src.competition.submission import Sample
+from src.competition.tables import Competition
+from src.config import DistillConfig, LossConfig
+from src.data.cache import ImageStore
+from src.recipes.lesson import Lesson, from_labels, from_teacher
+from src.training.losses import cross_entropy, distillation
+
+CPU = torch.device("cpu")
+ROWS, TEST, CLASSES, FOLDS = 600, 200, 4, 3
+RNG = np.random.default_rng(0)
+POINTS = RNG.random((ROWS + TEST, 2))  # what an image looks like: near points look alike
+LABELS = RNG.integers(0, CLASSES, ROWS)  # … and this has nothing to do with it
+FOLD_OF = RNG.permutation(np.arange(ROWS) % FOLDS)
+
+
+def competition() -> Competition:
+    def names(kind: str, count: int) -> np.ndarray:
+        return np.array([f"{kind}{row}" for row in range(count)])
+
+    ids, test_ids = names("a", ROWS), names("t", TEST)
+    return Competition(
+        "probe", Path("."), names("c", CLASSES), ids, LABELS, None, ids.astype("S"), test_ids, test_ids.astype("S"),
+        "id", "label", Sample(("id", "label"), test_ids, "labels"),
+    )  # fmt: skip
+
+
+def nearest(known: np.ndarray, targets: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """1-nearest-neighbour, the model that remembers everything: (n, C) targets of the known point nearest to each."""
+    distance = ((POINTS[asked, None] - POINTS[None, known]) ** 2).sum(2)
+    return targets[distance.argmin(1)]
+
+
+HOT = np.eye(CLASSES, dtype=np.float32)[LABELS]
+
+
+def fold_teacher(k: int, rows: np.ndarray) -> np.ndarray:
+    known = np.flatnonzero(k != FOLD_OF)
+    return nearest(known, HOT[known], rows)
+
+
+def pooled_oof(rows: np.ndarray) -> np.ndarray:
+    """The leaky teacher: each training row's out-of-fold prediction, by models that saw the other folds' labels."""
+    table = np.zeros((ROWS, CLASSES), np.float32)
+    for k in range(FOLDS):
+        held_out = np.flatnonzero(k == FOLD_OF)
+        table[held_out] = fold_teacher(k, held_out)
+    return table[rows]
+
+
+def lesson_of(k: int, teacher: str, **changes: object) -> Lesson:
+    held_out = k == FOLD_OF
+    task, fold = competition(), Fold(np.flatnonzero(~held_out), np.flatnonzero(held_out))
+    store = ImageStore(Path("."), task.paths, 32)
+    test_store = ImageStore(Path("."), task.test_paths, 32)
+
+    def predict(network: nn.Module, asked: ImageStore, rows: np.ndarray, size: int, views: object) -> np.ndarray:
+        points = rows + (ROWS if asked is test_store else 0)
+        return pooled_oof(rows) if teacher == "pooled" and asked is store else fold_teacher(k, points)
+
+    return from_teacher(
+        from_labels(task, fold, store, LossConfig(), CPU),
+        nn.Identity(),
+        DistillConfig(**{"targets": "precomputed", **changes}),  # type: ignore[arg-type]
+        task,
+        test_store=test_store,
+        cache=None,
+        predict=predict,
+        size=32,
+        device=CPU,
+        say=lambda line: None,
+    )
+
+
+def student_score(teacher: str, **changes: object) -> float:
+    """Accuracy out-of-fold of nearest-neighbour students that trust what the teacher says about their rows."""
+    right = np.zeros(ROWS, bool)
+    for k in range(FOLDS):
+        lesson = lesson_of(k, teacher, **changes)
+        taught = lesson.targets(torch.from_numpy(lesson.rows)).numpy()[:, CLASSES:]
+        held_out = np.flatnonzero(k == FOLD_OF)
+        right[held_out] = nearest(lesson.rows, taught, held_out).argmax(1) == LABELS[held_out]
+    return float(right.mean())
+
+
+CHANCE, ERROR = 1 / CLASSES, np.sqrt(0.25 * 0.75 / ROWS)
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_a_student_of_its_folds_teachers_is_at_chance_on_random_labels(unlabelled: bool) -> None:
+    assert abs(student_score("of the fold", unlabelled=unlabelled, confidence=0.5) - CHANCE) < 3 * ERROR
+
+
+def test_the_probe_finds_the_pooled_table_leaky() -> None:
+    assert student_score("pooled") > CHANCE + 6 * ERROR
+
+
+def test_targets_of_labelled_and_unlabelled_rows() -> None:
+    lesson = lesson_of(0, "of the fold", unlabelled=True, confidence=0.5, targets="patient")
+    assert (np.sort(lesson.rows)[-TEST:] == ROWS + np.arange(TEST)).all()
+    rows = torch.tensor([int(lesson.rows[0]), ROWS + 3])
+    expected = np.stack([HOT[rows[0]], fold_teacher(0, np.array([ROWS + 3]))[0]])
+    np.testing.assert_allclose(lesson.targets(rows).numpy(), expected)
+    assert lesson.labels[ROWS + 3] == expected[1].argmax()
+    assert lesson.store.paths[ROWS + 3] == b"t3"
+
+
+def test_the_patient_teacher_looks_at_what_the_student_sees() -> None:
+    class Teacher(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)) @ torch.ones(3, CLASSES) * torch.arange(CLASSES)
+
+    task = competition()
+    fold = Fold(np.arange(400), np.arange(400, ROWS))
+    plain = from_labels(task, fold, ImageStore(Path("."), task.paths, 32), LossConfig(), CPU)
+    config = DistillConfig(temperature=3.0, weight=0.7)
+    lesson = from_teacher(
+        plain, Teacher(), config, task, test_store=plain.store, cache=None, predict=lambda: None,  # type: ignore
+        size=32, device=CPU, say=print,
+    )  # fmt: skip
+    x, logits = torch.randn(5, 3, 8, 8), torch.randn(5, CLASSES)
+    y = lesson.targets(torch.arange(5))
+    expected = cross_entropy(logits, y) + 0.7 * distillation(logits, Teacher()(x), 3.0)
+    torch.testing.assert_close(lesson.loss(logits, y, x), expected)
+    assert plain.loss(logits, y, x) == cross_entropy(logits, y)
