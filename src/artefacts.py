@@ -233,10 +233,15 @@ def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 def save_weights(path: Path, state: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     """A state dict as safetensors; `metadata` is readable without loading the tensors."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file({key: value.cpu().contiguous() for key, value in state.items()}, temporary, metadata=dict(metadata))
+        try:
+            tensors = {key: value.cpu().contiguous() for key, value in state.items()}
+            save_file(tensors, temporary, metadata=dict(metadata))
+        except SafetensorError as error:  # what safetensors makes of a disk that is full
+            raise UserError(f"{path}: cannot be written ({error}); free some disk") from None
 
 
 def fold_folder(runs: Path, run: str, fold: int) -> Path:
@@ -269,6 +274,15 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); free some disk") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes had half-written in `folder`, for files whose name matches the pattern `name`.
+
+    Only to be called where no other process can be writing these files: under the lock of the fold or the run.
+    """
+    for path in folder.glob(f".{name}.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

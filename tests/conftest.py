@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,17 +44,23 @@ def mini_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def command(mini_digits: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Words of a command line that trains a tiny network on the mini digits below tmp_path."""
+@pytest.fixture(scope="session")
+def command_in(mini_digits: Path) -> Callable[..., list[str]]:
+    """Words of a command line that trains a tiny network on the mini digits below a folder, its first argument."""
 
-    def words(*more: str) -> list[str]:
-        places = [f"paths.{name}={tmp_path / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
+    def words(place: Path, *more: str) -> list[str]:
+        places = [f"paths.{name}={place / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
         task = ["competition.name=mini", f"competition.root={mini_digits}", "competition.solution=solution.csv"]
         plan = ["epochs=2", "batch_size=16", "folds.n=2", "optimizer.name=sgd", "optimizer.lr=0.2", "size=28", "run=r"]
         return [*places, *task, *plan, *TINY, *more]
 
     return words
+
+
+@pytest.fixture
+def command(command_in: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[str]]:
+    """`command_in` below tmp_path."""
+    return partial(command_in, tmp_path)
 
 
 @pytest.fixture
@@ -70,6 +78,14 @@ def start(command: Callable[..., list[str]]) -> Callable[..., subprocess.Popen[s
         )
 
     return popen
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Any:
+    """What `tests.process.starts.Start` forks its processes from."""
+    from tests.process.starts import server
+
+    return server({"OMP_NUM_THREADS": "1"})
 
 
 def write(path: Path, header: list[str], rows: list[list[str]]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+from functools import partial
 from typing import Any
 
 import cv2
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 
 from src.data.cache import ImageStore
-from src.data.loader import leave_signals_to_the_parent
+from src.data.loader import live_and_die_with_the_parent
 from src.errors import UserError
 
 CHUNK = 32  # rows per message between processes
@@ -50,7 +52,7 @@ def unreadable_rows(store: ImageStore, rows: np.ndarray, workers: int) -> list[t
         batch_size=None,
         num_workers=min(workers, -(-len(rows) // CHUNK)),
         collate_fn=_as_it_is,
-        worker_init_fn=leave_signals_to_the_parent,
+        worker_init_fn=partial(live_and_die_with_the_parent, os.getpid()),
     )
     return [bad for chunk in loader for bad in chunk]
 

@@ -71,7 +71,7 @@ class ImageStore:
             self._open()
         assert self._pixels is not None and self._shapes is not None
         height, width = self._shapes[row]
-        if height:
+        if height and width:  # two writes: another process may have done, or been killed after, one of them
             return self._pixels[row, : int(height) * int(width) * 3].reshape(height, width, 3)
         if (height, width) == UNREADABLE and self.unreadable != "error":  # an error is to say why: it tries again
             return self._blank(row)

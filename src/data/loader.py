@@ -6,8 +6,12 @@ and prefetching runs on across stages. Nothing here knows epochs; `training/stag
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -124,7 +128,7 @@ def batches(
         collate_fn=_as_it_is,
         pin_memory=device is not None and device.type == "cuda",
         prefetch_factor=4 if workers else None,
-        worker_init_fn=leave_signals_to_the_parent,
+        worker_init_fn=partial(live_and_die_with_the_parent, os.getpid()),
     )
     for batch in loader:
         if isinstance(batch, UserError):
@@ -158,11 +162,19 @@ def evaluation_orders(
     return [Order(share, size, crop=crop, views=views) for share in shares]
 
 
-def leave_signals_to_the_parent(worker: int) -> None:
+def live_and_die_with_the_parent(parent: int, worker: int) -> None:
     """Ctrl-C and `timeout` signal the whole process group: a worker that died of it would take the run along, before
-    it has written its checkpoint."""
+    it has written its checkpoint.
+
+    When the parent is killed, so is the worker: by itself it would look for its parent every 5 s only, and until then
+    it keeps the memory and, having inherited it, the lock of the fold, so that nobody could go on with it.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was quicker
+            os._exit(1)
 
 
 def _as_it_is(batch: Any) -> Any:

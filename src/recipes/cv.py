@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import numpy as np
 
-from src.artefacts import concatenate, finished_folds, fold_folder, fold_mean, load_predictions, read_json, write_json
+from src.artefacts import (
+    concatenate,
+    finished_folds,
+    fold_folder,
+    fold_mean,
+    load_predictions,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 from src.competition.grading import grade
 from src.competition.metrics import find_metric, scores
 from src.competition.submission import submission_table, write_submission
@@ -21,6 +31,8 @@ def summarise_run(config: Config, competition: Competition, run: str) -> None:
     Locked, because folds of one run may be trained by several processes: who writes last has seen all that is finished.
     """
     with run_lock(config, run):
+        remove_leftovers(Path(config.paths.runs) / run)
+        remove_leftovers(Path(config.paths.submissions), f"{glob.escape(run)}.csv")
         _summarise(config, competition, run)
 
 

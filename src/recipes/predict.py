@@ -20,7 +20,7 @@ from src.inference.predict import fill_unreadable, predict, softmax
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation, build_model
 from src.model.weights import WeightsSource
-from src.recipes.task import open_competition, run_name
+from src.recipes.task import open_competition, run_lock, run_name
 from src.training.device import loader_workers, make_accelerator, say
 
 
@@ -92,5 +92,6 @@ def predict_run(config: Config) -> None:
         mean = fold_mean(parts)
         path = Path(config.paths.submissions) / f"{run}.csv"
         table = submission_table(competition.sample, mean.ids, mean.pred, mean.classes.tolist())
-        write_submission(path, table, competition.sample, mean.classes.tolist())
+        with run_lock(config, run):
+            write_submission(path, table, competition.sample, mean.classes.tolist())
         print(f"wrote {path}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.artefacts import finished, finished_folds, held, read_config, write_config
+from src.artefacts import finished, finished_folds, held, read_config, remove_leftovers, write_config
 from src.competition.digits import make_digits
 from src.competition.folds import load_folds
 from src.competition.metrics import find_metric
@@ -18,6 +18,7 @@ from src.config import Config, difference, plain
 from src.data.cache import has_room
 from src.data.duplicates import Duplicates, open_duplicates
 from src.errors import UserError
+from src.training.checkpoint import remove_checkpoints
 from src.training.device import from_main, loader_workers
 
 DIGITS = "digits"
@@ -119,13 +120,17 @@ class FoldBusy(UserError):
 @contextmanager
 def claim_fold(accelerator: Any, folder: Path, k: int) -> Iterator[bool]:
     """Hold fold k of the run in `folder` while it is trained; False if it is finished. Raises FoldBusy if another
-    process (not one of this run's own) holds it."""
+    process (not one of this run's own) holds it. What a killed process left behind is removed: half-written files, and
+    the checkpoints of a fold that is finished."""
     busy = f"{folder}/fold{k} is being trained by another process"
     with ExitStack() as stack:
         free = True
         if accelerator.is_main_process:
             try:
                 stack.enter_context(held(folder / f".fold{k}.lock", 0, busy))
+                own, there = folder / f"fold{k}", folder / f"fold{k}" / "checkpoints"
+                remove_leftovers(own)
+                remove_checkpoints(there) if finished(own) else remove_leftovers(there)
             except UserError:
                 free = False
         free, done = from_main(accelerator, (free, finished(folder / f"fold{k}")))

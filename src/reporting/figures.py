@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.artefacts import replacing
 from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.loader import Order, to_input, training_batch
@@ -31,8 +32,8 @@ def augmentation_grid(
     picture = np.ascontiguousarray(grid.transpose(0, 2, 1, 3, 4)).reshape(len(rows) * (size + 2), -1, 3)
     enlarge = max(1, 96 // size)  # digits of 28 px would be too small to look at
     picture = picture.repeat(enlarge, 0).repeat(enlarge, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    with replacing(path) as temporary:  # imencode, because imwrite returns False where a write fails, and nobody looks
+        temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
     return path
 
 
@@ -61,8 +62,8 @@ def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: 
             axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=9)
     axes.set(xlabel="predicted", ylabel="true (rows)", title=title)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
     return path
 
 

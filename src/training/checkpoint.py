@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -42,13 +43,14 @@ class CheckpointWriter:
     """Writes checkpoints of one folder in the background, one at a time, so that training does not wait for the disk.
 
     A checkpoint that cannot be written is reported and the one before it kept: nine hours of training should not end
-    for a full disk. `keep`: see `save_checkpoint`.
+    for a full disk. Reported once, until one can be written again. `keep`: see `save_checkpoint`.
     """
 
     def __init__(self, folder: Path, keep: int, say: Callable[[str], Any]) -> None:
         self.folder, self.keep, self.say = folder, keep, say
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
+        self._failing = False
 
     def write(self, step: int, state: Mapping[str, Any]) -> None:
         """Start to write `state`, which must not change from now on; waits for the one before, if need be."""
@@ -62,10 +64,13 @@ class CheckpointWriter:
             return
         try:
             writing.result()
+            self._failing = False
         except UserError as error:
             if strict:
                 raise
-            self.say(f"warning: {error}; training goes on")
+            if not self._failing:
+                self.say(f"warning: {error}; training goes on")
+            self._failing = True
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -75,15 +80,21 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(folder: Path, say: Any = print) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None. A damaged one is reported and passed over.
+    """The newest checkpoint that can be read, or None. Damaged ones are reported and passed over.
 
     weights_only: a checkpoint file from a stranger cannot run code.
     """
-    for path in checkpoints(folder):
+    there = checkpoints(folder)
+    for path in there:
         try:
+            with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(damaged)
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # truncated or foreign: the one before it is still good
-            say(f"{path} cannot be read ({type(error).__name__}); trying the one before it")
+            say(f"{path} cannot be read ({type(error).__name__}) and is passed over")
+    if there:
+        say(f"{folder}: no checkpoint can be read; starting afresh")
     return None
 
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +41,8 @@ from src.artefacts import (
     write_text,
 )
 from src.errors import UserError
+
+REPO = Path(__file__).resolve().parent.parent.parent
 
 
 def predictions(ids: list[str], fold: int = 0, target: bool = False, seed: int = 0) -> Predictions:
@@ -413,3 +421,89 @@ def test_strange_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
         read_json(tmp_path / "manifest.json")
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    stay = [".a.csv.tmp.bak", ".lock", "a.csv", "a.csv.12.ab.tmp", ".b.csv.12.ab.tmp", ".aa.csv.12.ab.tmp"]
+    for name in [*stay, ".a.csv.12.ab.tmp", ".a.csv.7.cd.tmp"]:
+        (tmp_path / name).touch()
+    artefacts.remove_leftovers(tmp_path, "a.csv")
+    assert sorted(os.listdir(tmp_path)) == sorted(stay)
+    artefacts.remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(name for name in stay if name[0] != "." or "12" not in name)
+    artefacts.remove_leftovers(tmp_path / "none")
+
+
+def test_what_a_killed_write_leaves_is_what_is_removed(tmp_path: Path) -> None:
+    """`replacing` and `remove_leftovers` mean the same names."""
+    pid = os.fork()
+    if pid == 0:
+        with artefacts.replacing(tmp_path / "deep" / "a.csv") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert len(os.listdir(tmp_path / "deep")) == 1
+    artefacts.remove_leftovers(tmp_path / "deep", "a.csv")
+    assert os.listdir(tmp_path / "deep") == []
+
+
+# ---- locks ----------------------------------------------------------------------------------------------------------
+
+# Holds the lock named by its argument until its standard input ends.
+HOLDER = """
+import sys
+from pathlib import Path
+from src.artefacts import held
+with held(Path(sys.argv[1]), 0, "busy"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock until its standard input is closed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+
+
+def test_a_lock_is_held_by_one_process(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / ".lock"
+    with holder(path) as process:
+        with pytest.raises(UserError, match=r"^somebody has it$"), artefacts.held(path, 0, "somebody has it"):
+            pytest.fail("held twice")
+        process.communicate("")
+    with artefacts.held(path, 0, "somebody has it"):
+        pass
+    with pytest.raises(KeyError), artefacts.held(path, 0, "somebody has it"):
+        raise KeyError  # an error inside gives it back, too
+    with artefacts.held(path, 0, "somebody has it"):
+        assert path.exists()
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with holder(path) as process:
+        assert process.stdin is not None
+        threading.Timer(0.3, process.stdin.close).start()
+        with artefacts.held(path, 20, "somebody has it"):
+            assert process.wait(20) == 0
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    with holder(tmp_path / ".lock") as process:
+        process.kill()
+    assert (tmp_path / ".lock").exists()
+    with artefacts.held(tmp_path / ".lock", 0, "somebody has it"):
+        pass
+
+
+def test_a_lock_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"\.lock: cannot be locked"), artefacts.held(tmp_path / "file/.lock", 0, "no"):
+        pytest.fail("held")

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import resource
 import signal
+import threading
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from src.errors import UserError
-from src.training.checkpoint import checkpoints, load_checkpoint, remove_checkpoints, save_checkpoint
+from src.training.averaging import make_swa
+from src.training.checkpoint import (
+    CheckpointWriter,
+    checkpoints,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
+from src.training.engine import restore, snapshot
 
 
 def state(step: int) -> dict[str, object]:
@@ -66,7 +78,8 @@ def test_nothing_to_load(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "none") is None
     (tmp_path / "step00000001.ckpt").write_bytes(b"torn")
     said: list[str] = []
-    assert load_checkpoint(tmp_path, said.append) is None and len(said) == 1
+    assert load_checkpoint(tmp_path, said.append) is None
+    assert len(said) == 2 and "starting afresh" in said[1]
 
 
 def test_foreign_files_do_not_count(tmp_path: Path) -> None:
@@ -166,3 +179,126 @@ def test_a_damaged_newer_one_does_not_push_out_a_good_one(tmp_path: Path) -> Non
     save_checkpoint(tmp_path, 15, state(15), keep=1)
     found = load_checkpoint(tmp_path, lambda _: None)
     assert found is not None and found["step"] == 15
+
+
+class Disk:
+    """`torch.save` onto a disk that can be full, and that can be waited for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full, self.free, save = False, threading.Event(), torch.save
+        self.free.set()
+
+        def limited(content: object, file: IO[bytes]) -> None:
+            assert self.free.wait(20)
+            if self.full:
+                raise OSError(28, "No space left on device")
+            save(content, file)
+
+        monkeypatch.setattr(torch, "save", limited)
+
+
+def test_the_writer_does_not_keep_training_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, writer = Disk(monkeypatch), CheckpointWriter(tmp_path, 2, pytest.fail)
+    disk.free.clear()
+    writer.write(1, state(1))  # returns, though the disk does not
+    assert not checkpoints(tmp_path)
+    disk.free.set()
+    writer.wait(strict=True)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step00000001.ckpt"]
+    writer.wait(strict=True)  # again does no harm
+
+
+def test_the_writer_writes_in_order_and_keeps_the_newest(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, 2, pytest.fail)
+    for step in range(1, 8):
+        writer.write(step, state(step))
+    writer.wait(strict=True)
+    assert names(tmp_path) == ["step00000006.ckpt", "step00000007.ckpt"]
+    found = load_checkpoint(tmp_path, pytest.fail)
+    assert found is not None and found["step"] == 7
+
+
+def test_a_failing_write_is_reported_once_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    disk, writer = Disk(monkeypatch), CheckpointWriter(tmp_path, 2, said.append)
+    for step, full in enumerate([False, True, True, True, False, True], 1):
+        writer.wait()
+        disk.full = full
+        writer.write(step, state(step))
+    writer.wait()
+    assert names(tmp_path) == ["step00000001.ckpt", "step00000005.ckpt"]
+    assert [line.split(":")[0] for line in said] == ["warning", "warning"], "one for each time that the disk was full"
+    assert "step00000002.ckpt: cannot be written (No space left" in said[0]
+    assert "step00000006.ckpt" in said[1] and said[1].endswith("training goes on")
+
+
+def test_a_failing_write_is_an_error_when_it_is_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, writer = Disk(monkeypatch), CheckpointWriter(tmp_path, 2, pytest.fail)
+    disk.full = True
+    writer.write(1, state(1))
+    with pytest.raises(UserError, match=r"step00000001\.ckpt: cannot be written"):
+        writer.wait(strict=True)
+    assert names(tmp_path) == []
+
+
+class Averaged:
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+
+
+def test_what_is_written_is_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on while the disk is slow: the file has the state of its own step, and `restore` brings it back."""
+    torch.manual_seed(0)
+    accelerator = Accelerator(cpu=True)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    ema, swa = Averaged(copy.deepcopy(network)), make_swa(network)
+    optimizer = torch.optim.AdamW(network.parameters())
+
+    def step() -> None:
+        network(torch.randn(8, 3, 5, 5)).square().sum().backward()
+        optimizer.step()
+        swa.update_parameters(network)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(ema.module.parameters()), list(network.parameters()), 0.5)
+
+    def everything() -> dict[str, Any]:
+        parts = (network.state_dict(), optimizer.state_dict(), ema.module.state_dict(), swa.state_dict())
+        return copy.deepcopy(dict(zip(("model", "optimizer", "ema", "swa"), parts, strict=True)))
+
+    step()
+    before, disk = everything(), Disk(monkeypatch)
+    writer = CheckpointWriter(tmp_path, 2, pytest.fail)
+    disk.free.clear()
+    writer.write(1, snapshot(accelerator, network, optimizer, ema, swa))
+    step()
+    after = everything()
+    disk.free.set()
+    writer.wait(strict=True)
+    found = load_checkpoint(tmp_path, pytest.fail)
+    assert found is not None
+
+    def differing(one: Any, other: Any) -> int:
+        if isinstance(one, dict):
+            assert one.keys() == other.keys()
+            return sum(differing(one[key], other[key]) for key in one)
+        if isinstance(one, torch.Tensor):
+            return int(not torch.equal(one, other))
+        return int(one != other)
+
+    for part, content in before.items():
+        assert differing(found[part], content) == 0, part
+        assert differing(after[part], content) > 0, part
+    restore(found, accelerator, network, optimizer, ema, swa)
+    assert differing(everything(), before) == 0
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_bit_turned_over_within_a_tensor_is_noticed(tmp_path: Path, share: float) -> None:
+    save_checkpoint(tmp_path, 1, state(1))
+    path = save_checkpoint(tmp_path, 2, {"w": torch.ones(100_000)})
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    path.write_bytes(content)
+    said: list[str] = []
+    found = load_checkpoint(tmp_path, said.append)
+    assert found is not None and found["step"] == 1 and len(said) == 1
