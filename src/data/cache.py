@@ -1,8 +1,10 @@
 """Decoded images in a memory-mapped file: decoded once, shared by all folds, runs, stages and workers.
 
 Each image has a slot of fixed capacity in one sparse file, so a slot costs disk space only once it is filled. Decoding
-is deterministic, so two processes that fill one slot at the same time write the same bytes: no locks are needed. A
-row's shape is written after its pixels and is what marks the slot as filled: height and width as uint16, (0, 0) for an
+is deterministic, so two processes that fill one slot at the same time write the same bytes: no locks are needed. The
+maps are only read; what is written goes through the file, because a full disk ends a process that writes to a map
+(SIGBUS), whereas a write to the file fails like any other, and the image is then decoded anew each time. A row's shape
+is written after its pixels and is what marks the slot as filled: height and width as uint16, (0, 0) for an
 empty slot, and the reserved value (0, 1) for an image that was found to be unreadable and need not be tried again.
 """
 
@@ -12,7 +14,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -48,6 +50,8 @@ class ImageStore:
         self._bad: set[int] = set()  # the unreadable rows that this process has come across
         self._pixels: np.memmap | None = None
         self._shapes: np.memmap | None = None
+        self._files: list[BinaryIO] = []  # of pixels and shapes, open for writing
+        self._full = False
         self.capacity = int(WIDEST * short_side * short_side) * 3
         if folder is not None and len(paths):
             self.file = folder / f"{fingerprint(self.root, paths, max_megapixels)}-{short_side}"
@@ -58,7 +62,7 @@ class ImageStore:
         return len(self.paths)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_pixels": None, "_shapes": None}
+        return {**self.__dict__, "_pixels": None, "_shapes": None, "_files": []}
 
     def path(self, row: int) -> str:
         return os.path.join(self.root, self.paths[row].decode())
@@ -66,7 +70,7 @@ class ImageStore:
     def pixels(self, row: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a row. Where it cannot be read: UserError that names the file, or mid-grey."""
         if self.file is None:
-            return self._decoded(row, None)
+            return self._decoded(row)
         if self._pixels is None or self._shapes is None:
             self._open()
         assert self._pixels is not None and self._shapes is not None
@@ -75,14 +79,14 @@ class ImageStore:
             return self._pixels[row, : int(height) * int(width) * 3].reshape(height, width, 3)
         if (height, width) == UNREADABLE and self.unreadable != "error":  # an error is to say why: it tries again
             return self._blank(row)
-        return self._decoded(row, self._pixels)
+        return self._decoded(row)
 
     def is_marked(self, row: int) -> bool:
         """Whether `pixels(row)`, called before, gave the stand-in of a row that is to be marked."""
         return self.unreadable == "mark" and row in self._bad
 
-    def _decoded(self, row: int, keep: np.memmap | None) -> np.ndarray:
-        """The image of a row from its file; written to its slot in `keep`, if given."""
+    def _decoded(self, row: int) -> np.ndarray:
+        """The image of a row from its file; written to its slot, if there is one."""
         try:
             data = read_file(self.path(row))
         except UserError:  # not remembered: what is missing today may be there tomorrow
@@ -92,15 +96,25 @@ class ImageStore:
         try:
             image = decode_bytes(data, self.short_side, self.max_megapixels, self.path(row))
         except UserError:
-            if keep is not None and self._shapes is not None:
-                self._shapes[row] = UNREADABLE
+            self._write(row, None, UNREADABLE)
             if self.unreadable == "error":
                 raise
             return self._blank(row)
-        if keep is not None and self._shapes is not None:
-            keep[row, : image.size] = image.ravel()
-            self._shapes[row] = image.shape[:2]
+        self._write(row, image, image.shape[:2])
         return image
+
+    def _write(self, row: int, image: np.ndarray | None, shape: tuple[int, ...]) -> None:
+        if not self._files or self._full:
+            return
+        pixels, shapes = self._files
+        try:
+            # pwrite, because forked workers share the place that seek would move
+            if image is not None and os.pwrite(pixels.fileno(), image.tobytes(), row * self.capacity) < image.size:
+                raise OSError("the disk is full")
+            os.pwrite(shapes.fileno(), np.array(shape, np.uint16).tobytes(), row * 4)
+        except OSError as error:
+            self._full = True
+            print(f"{self.file}: no room for more decoded images ({error.strerror or error}); decoding anew each time")
 
     def _blank(self, row: int) -> np.ndarray:
         self._bad.add(row)
@@ -108,16 +122,16 @@ class ImageStore:
 
     def _open(self) -> None:
         assert self.file is not None
-        self._pixels = np.memmap(
-            self.file.with_suffix(".pixels"), np.uint8, "r+", shape=(len(self.paths), self.capacity)
-        )
-        self._shapes = np.memmap(self.file.with_suffix(".shapes"), np.uint16, "r+", shape=(len(self.paths), 2))
+        pixels, shapes = self.file.with_suffix(".pixels"), self.file.with_suffix(".shapes")
+        self._files = [open(file, "r+b", buffering=0) for file in (pixels, shapes)]  # noqa: SIM115
+        self._pixels = np.memmap(pixels, np.uint8, "r", shape=(len(self.paths), self.capacity))
+        self._shapes = np.memmap(shapes, np.uint16, "r", shape=(len(self.paths), 2))
 
 
 def has_room(folder: Path, rows: int, short_side: int) -> bool:
     """Whether the disk of `folder` has room for `rows` decoded images of usual shape (4:3) and 1 GB to spare.
 
-    Asked before the map is made: a disk that fills up under a memory map ends the process without a word (SIGBUS).
+    Asked before the map is made, so that checkpoints and predictions find room as well.
     """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

@@ -340,3 +340,22 @@ def test_a_folder_that_cannot_hold_the_cache(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("src.data.cache.os.truncate", full)
     with pytest.raises(UserError, match=r"cache.*No space left on device.*cache=false"):
         ImageStore(root, paths(root), 32, tmp_path / "cache")
+
+
+def test_a_full_disk_ends_the_keeping_and_not_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a process of its own, which may write files of 100 kB at most."""
+    import resource
+
+    names = [f"{i}.png" for i in range(6)]
+    for i, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / name), np.full((100, 100, 3), i, np.uint8))
+    store = ImageStore(tmp_path, np.array(names, "S"), 100, tmp_path / "cache")
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a slot takes 60 kB: the second does not fit
+        seen = [int(store.pixels(row).max()) for row in [*range(6), *range(6)]]
+        os._exit(0 if seen == [*range(6), *range(6)] else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    kept = [bool(np.fromfile(store.file.with_suffix(".shapes"), np.uint16)[2 * row]) for row in range(6)]
+    assert kept[0] and not all(kept)
+    assert [int(store.pixels(row).max()) for row in range(6)] == list(range(6))
