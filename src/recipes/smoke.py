@@ -13,15 +13,20 @@ import numpy as np
 from src.artefacts import read_json
 from src.competition.tables import Competition
 from src.config import CompetitionConfig, Config, PathsConfig, StageConfig
+from src.recipes.ensemble import ensemble
+from src.recipes.features import extract_features
 from src.recipes.predict import predict_run
+from src.recipes.soup import soup
+from src.recipes.stack import stack_runs
 from src.recipes.task import open_competition
-from src.recipes.train import train
+from src.recipes.train import distill, train
 
-PER_CLASS, TEST_ROWS, RUN = 8, 20, "smoke"
+PER_CLASS, TEST_ROWS, RUN = 12, 20, "smoke"
 
 
 def smoke(config: Config) -> None:
-    """Train two folds in two stages, predict, submit, predict again from the saved weights, compare."""
+    """Train two folds in two stages, predict, submit, predict again from the saved weights, compare; then a second run,
+    an ensemble and a soup of both, features, a stack, and a student of the ensemble."""
     began = time.monotonic()
     competition = open_competition(config)
     scratch = Path(config.paths.cache) / "smoke" / competition.name
@@ -48,6 +53,20 @@ def smoke(config: Config) -> None:
     predict_run(small)
     if submission.read_text() != first:
         raise RuntimeError(f"{submission}: the saved weights predict something else than the run did")
+
+    # ---- second level -----------------------------------------------------------------------------------------------
+    quiet = dataclasses.replace(small, wandb=dataclasses.replace(config.wandb, mode="disabled"), epochs=2.0)
+    train(dataclasses.replace(quiet, run="other", seed=config.seed + 1), time.time())
+    both = (RUN, "other")
+    combined = dataclasses.replace(quiet, runs=both)
+    ensemble(dataclasses.replace(combined, method="climb", run="ensemble"))
+    soup(dataclasses.replace(combined, method="uniform", run="soup"))
+    extract_features(dataclasses.replace(quiet, run=RUN, tta="none"))
+    stack_runs(dataclasses.replace(combined, learner="logistic", features=(RUN,), run="stack"))
+    distill(dataclasses.replace(quiet, teacher="ensemble", run="student"), time.time())
+    for run in (RUN, "ensemble", "soup", "stack", "student"):
+        if not (scratch / "submissions" / f"{run}.csv").is_file():
+            raise RuntimeError(f"{run} wrote no submission")
     score = read_json(scratch / "runs" / RUN / "cv.json")["oof"]
     print(f"smoke test passed in {time.monotonic() - began:.0f} s (score {score:.3f} means nothing on so few images)")
 

@@ -20,7 +20,7 @@ from src.training.losses import cross_entropy
 from src.training.stages import Stage
 
 # A fold is begun only if it gets this share of its epochs; the folds that do not fit are left for the next session.
-LEAST_SHARE = 0.5
+LEAST_SHARE = 0.75
 # The plan is made again when it would end this much too late, as a share of the time that is left.
 TOLERANCE = 0.03
 # Loading, averaging and validating add to a bare step; the pace of real steps soon replaces this first guess.
