@@ -20,6 +20,10 @@ WORDS = [
     f"stages=[{{length: {FIRST_STAGE} steps, size: 0.75, rows: 0.5}}, {{length: 10 steps}}]",
     "mix.mixup=0.2",
     "model.drop_rate=0.2",
+    # not accuracy, so that a slip of the raw, EMA or SWA weights shows in the manifest, whichever are kept
+    "competition.metric=log_loss",
+    "average.swa_start=0.3",
+    "average.swa_every=1 steps",
     "checkpoint.every=0.05",
 ]
 RANDOM = (
