@@ -121,13 +121,16 @@ def result(place: Path, run: str = "r", folds: int = 2) -> dict[str, Any]:
     """Everything that a run leaves behind and that must not depend on when it was stopped, by file name, comparable
     with ==: bytes, and tables without their columns of times."""
     import pandas as pd
+    from safetensors.numpy import load_file
 
     found: dict[str, Any] = {"submission": (place / "submissions" / f"{run}.csv").read_bytes()}
     cv = read_json(place / "runs" / run / "cv.json")
     found["cv.json"] = {key: value for key, value in cv.items() if key not in ("seconds", "run")}
     for k in range(folds):
         folder = place / "runs" / run / f"fold{k}"
-        found[f"fold{k}/weights"] = (folder / "weights.safetensors").read_bytes()
+        # by tensor: the order of the metadata in the file's header is random
+        weights = load_file(folder / "weights.safetensors")
+        found[f"fold{k}/weights"] = {key: (value.dtype, value.shape, value.tobytes()) for key, value in weights.items()}
         for name in ("oof", "test"):
             with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
                 found[f"fold{k}/{name}"] = {key: (arrays[key].dtype, arrays[key].tobytes()) for key in arrays.files}

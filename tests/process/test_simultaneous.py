@@ -105,7 +105,7 @@ def test_the_lock_of_a_killed_process_does_not_block(
     workers: int, start_server: Any, command_in: Command, alone: Path, tmp_path: Path
 ) -> None:
     """Nor does that of its loader's workers, which have inherited it."""
-    words = command_in(tmp_path, *WORDS, "fold=all", f"workers={workers}")
+    words = command_in(tmp_path, *WORDS, "fold=all", f"workers={workers}", "checkpoint.every=0.001")  # each step
     at = Moment("os.rename", r"fold0/checkpoints/step\d+\.ckpt$", nth=2)
     code, output = Start(start_server, words, tmp_path / "log", at).end()
     assert code == -signal.SIGKILL, output
