@@ -308,6 +308,15 @@ def held(path: Path, seconds: float, busy: str) -> Iterator[None]:
         lock.release()
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock file `path` at this moment."""
+    try:
+        with held(path, 0, ""):
+            return False
+    except UserError:
+        return True
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()

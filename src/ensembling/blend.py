@@ -19,6 +19,7 @@ from src.ensembling.pool import Mixture, Pool, add, make_pool, members_of, mixtu
 
 METHODS = ("vote", "soft", "geometric", "rank", "climb", "convex")
 FITTED = ("climb", "convex")  # weights are fitted; the others take the members as equals
+SAMPLE = 10_000  # rows that the weights without a member are fitted on
 SMALLEST = 1e-7  # probabilities below count as this in the geometric mean: one member's 0 is no veto
 
 
@@ -46,7 +47,8 @@ def blend(
 ) -> Blend:
     """Blend members, nested. oof (R, N, C) float32, labels (N,) int64, folds (N,) int64, groups (N,) or None.
 
-    With `leave_out` also what remains without each member, as many fits again as there are members.
+    With `leave_out` also what remains without each member, as many fits again as there are members; these take at
+    most SAMPLE rows each, evenly spread, because they only say what a member is worth.
     """
     pool = make_pool(metric, oof, labels) if method in FITTED else None
     # a fixed rule needs no parts, and `rank` ranks a fold as a whole, as it does the test rows
@@ -55,6 +57,8 @@ def blend(
     def fit(rows: np.ndarray, allowed: Sequence[int]) -> np.ndarray:
         if pool is None:
             return np.bincount(allowed, minlength=len(oof)) / len(allowed)
+        if len(allowed) < len(oof):
+            rows = rows[:: -(-len(rows) // SAMPLE)]
         return fit_weights(method, take(pool, rows), allowed=allowed, rounds=rounds, bags=bags, seed=seed)
 
     def run(allowed: Sequence[int]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
@@ -64,6 +68,7 @@ def blend(
             lambda weights, fold, rows: mix(method, oof, weights, rows),
             len(labels),
             oof.shape[2],
+            threads=2,  # each has its own copy of its rows, so not as many as there are cores
         )
         return found.pred, found.fitted
 

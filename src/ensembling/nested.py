@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -71,18 +72,22 @@ def nested(
     predict: Callable[[Fitted, int, np.ndarray], np.ndarray],
     rows: int,
     classes: int,
+    threads: int = 1,
 ) -> Nested[Fitted]:
     """Fit each part on its rows and predict the others. `fit` gets (fold, row numbers), `predict` (fitted, fold,
     row numbers) and returns (n, C).
 
     Rows of no part are NaN. Fold k's test rows are predicted with the fit that has not seen fold k; where one fold is
     split into parts, with one more fit on all of its rows, as its parts' fits are no better than each other.
+    threads: fits at a time.
     """
     pred = np.full((rows, classes), np.nan, np.float32)
     fitted: dict[int, Fitted] = {}
-    for part in parts:
-        fitted[part.fold] = fit(part.fold, part.fit)
-        pred[part.score] = predict(fitted[part.fold], part.fold, part.score)
+    with ThreadPoolExecutor(threads) as pool:  # numpy lets go of Python's lock in what takes long
+        fits = list(pool.map(lambda part: fit(part.fold, part.fit), parts))
+    for part, found in zip(parts, fits, strict=True):
+        fitted[part.fold] = found
+        pred[part.score] = predict(found, part.fold, part.score)
     if len(parts) > len(fitted):
         for k in fitted:
             fitted[k] = fit(k, np.sort(np.concatenate([part.score for part in parts if part.fold == k])))

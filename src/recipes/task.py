@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.artefacts import finished, finished_folds, held, read_config, remove_leftovers, write_config
+from src.artefacts import finished, finished_folds, held, is_held, read_config, remove_leftovers, write_config
 from src.competition.digits import make_digits
 from src.competition.folds import load_folds
 from src.competition.metrics import find_metric
@@ -95,7 +95,11 @@ def claim_run(config: Config, run: str) -> Path:
     with run_lock(config, run):
         if file.is_file():
             changed = difference(read_config(file), values)
-            started = finished_folds(Path(config.paths.runs), run) or any(folder.glob("fold*/checkpoints/*.ckpt"))
+            started = (
+                finished_folds(Path(config.paths.runs), run)
+                or any(folder.glob("fold*/checkpoints/*.ckpt"))
+                or any(is_held(lock) for lock in folder.glob(".fold*.lock"))
+            )
             if changed and started:
                 raise UserError(
                     f"run={run}: {folder} was made with another configuration ({'; '.join(changed[:4])}"

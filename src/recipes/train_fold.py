@@ -139,7 +139,7 @@ def train_fold(
     if config.resume == "never" and accelerator.is_main_process:
         remove_checkpoints(checkpoints)
     accelerator.wait_for_everyone()
-    state = load_checkpoint(checkpoints, say)
+    state = load_checkpoint(checkpoints, (*Trained._fields, "cuts", "batches", "processes", "wandb"), say)
     if state is not None and state["batches"] != [stage.total_batch for stage in whole]:
         raise UserError(
             f"processes={accelerator.num_processes}: {checkpoints} belong to another total batch; "
@@ -149,6 +149,7 @@ def train_fold(
     earlier = so_far.spent  # seconds of work of sessions before this one
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
     views = parse_views(config.tta)
+    watch: Watch | None = None
     cost, fold_end, after = Cost((), 0.0), 0.0, 0.0  # seconds; until when, and of what follows the steps
     if end is not None:
         cost = measure(model, whole, len(competition.classes), accelerator)
@@ -161,7 +162,8 @@ def train_fold(
             return False
         # clocks differ between processes, the plan must not
         fold_end = device.from_main(accelerator, time.time() + left / max(1, among) - SAVING)
-        watch = Watch(fold_end, stages_of(whole, cuts), cost, so_far.step, after)
+        validation = len(fold.val) * cost.image
+        watch = Watch(fold_end, stages_of(whole, cuts), cost, so_far.step, after, validation, config.eval.every)
         factor = device.from_main(accelerator, watch.factor(so_far.step))
         if factor < 1:
             cuts.append([so_far.step, factor])
@@ -217,7 +219,10 @@ def train_fold(
     held_out = competition.labels[fold.val]
 
     def validate(net: torch.nn.Module, size: int) -> Mapping[str, float]:
+        began = time.monotonic()
         pred = probabilities(net, train_store, fold.val, size=size, views=parse_views("none"))
+        if watch is not None:
+            watch.validated(time.monotonic() - began)
         return scores(metrics, held_out, pred)
 
     # ---- train ------------------------------------------------------------------------------------------------------
@@ -251,7 +256,8 @@ def train_fold(
             rng = np.random.default_rng((config.seed, 5, step, accelerator.process_index))
             return draw_mix(rng, count, size, config.mix.mixup, config.mix.cutmix, config.mix.probability)
 
-        watch = Watch(fold_end, stages, cost, so_far.step, after) if end is not None else None
+        if watch is not None:
+            watch = Watch(fold_end, stages, cost, so_far.step, after, watch.validation, config.eval.every)
         orders = training_orders(stages, augment, config.seed, so_far.step, *place)
         progress = Progress(stages, so_far.step, metric.name, accelerator.is_main_process, tracker.log)
         with stop_on_signals() as wish:
@@ -307,6 +313,7 @@ def train_fold(
         inputs = augmented_inputs(
             lesson.store, last, augment, config.seed, config.average.bn_batches, accelerator, normalisation
         )
+        device.seed_torch(config.seed, accelerator.device)  # drop path draws here too, and a resumed run draws the same
         refresh_batchnorm(swa.module, inputs, accelerator.reduce if accelerator.num_processes > 1 else None)
         candidates["swa"] = swa.module
     if not in_time:

@@ -76,16 +76,32 @@ class Watch:
     """Whether the steps still to come, and what follows them, end by `end` (time.time()), at the pace of the steps
     since it was made.
 
-    after: seconds of what follows, at the measured cost; it is slowed down like the steps. The first steps (kernels
-    are chosen, memory is mapped) do not count, and no verdict is given before the pace has been seen for a while: it
-    could not be taken back.
+    after: seconds of what follows, at the measured cost; it is slowed down like the steps. validation: seconds that
+    one takes, as far as is known, with `every` epochs between two; `validated` is told what they took, and keeps them
+    apart from the pace. The first steps (kernels are chosen, memory is mapped) do not count, and no verdict is given
+    before the pace has been seen for a while: it could not be taken back.
     """
 
-    WARM_UP, SEEN = 3, 0.02  # steps; share of the time
+    WARM_UP, SEEN = 5, 0.03  # steps; share of the time
 
-    def __init__(self, end: float, stages: Sequence[Stage], cost: Cost, first: int, after: float = 0.0) -> None:
+    def __init__(
+        self,
+        end: float,
+        stages: Sequence[Stage],
+        cost: Cost,
+        first: int,
+        after: float = 0.0,
+        validation: float = 0.0,
+        every: int = 1,
+    ) -> None:
         self.end, self.stages, self.cost, self.first, self.after = end, stages, cost, first + self.WARM_UP, after
+        self.validation, self.every = validation, every
         self.began: float | None = None
+        self.aside = 0.0  # seconds of validation since then
+
+    def validated(self, seconds: float) -> None:
+        self.validation = seconds
+        self.aside += seconds
 
     def factor(self, step: int, now: float | None = None) -> float:
         """What the number of steps from `step` on has to be multiplied with to end in time; above 1 if there is more
@@ -93,17 +109,28 @@ class Watch:
         now = time.time() if now is None else now
         pace, left = OVERHEAD, remaining(self.stages, self.cost, step)
         if self.began is not None and step > self.first:
-            pace = (now - self.began) / (remaining(self.stages, self.cost, self.first) - left)
-        return max(0.0, self.end - now - self.after * max(1.0, pace)) / (left * pace) if left else math.inf
+            pace = (now - self.began - self.aside) / (remaining(self.stages, self.cost, self.first) - left)
+        needed = left * pace + self.validation * validations(self.stages, step, self.every)
+        return max(0.0, self.end - now - self.after * max(1.0, pace)) / needed if needed else math.inf
 
     def late(self, step: int, now: float | None = None) -> bool:
         """To be asked after each step."""
         now = time.time() if now is None else now
         if self.began is None:
-            self.began = now if step >= self.first else None
+            self.began, self.aside = (now if step >= self.first else None), 0.0
             return now > self.end
-        seen = now - self.began > self.SEEN * (self.end - self.began)
+        seen = now - self.began - self.aside > self.SEEN * (self.end - self.began)
         return (seen or now > self.end) and self.factor(step, now) < 1 - TOLERANCE
+
+
+def validations(stages: Sequence[Stage], step: int, every: int = 1) -> int:
+    """How many epochs, and stages, end from `step` on, of those after which the held-out fold is predicted."""
+    count = 0
+    for stage in stages:
+        if stage.stop > step:
+            period = stage.epoch_steps * every
+            count += -(-(stage.stop - stage.start) // period) - max(0, step - stage.start) // period
+    return count
 
 
 def folds_in_time(seconds: float, waiting: int, fold: float, after: float) -> int:

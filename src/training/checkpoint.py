@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,9 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.name, reverse=True)
 
 
-def load_checkpoint(folder: Path, say: Any = print) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None. Damaged ones are reported and passed over.
+def load_checkpoint(folder: Path, needed: Sequence[str] = (), say: Any = print) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None. Damaged ones are reported and passed over, and so
+    are those that lack an entry of `needed` (of another version, or a stranger's).
 
     weights_only: a checkpoint file from a stranger cannot run code.
     """
@@ -90,7 +91,10 @@ def load_checkpoint(folder: Path, say: Any = print) -> dict[str, Any] | None:
             with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
                 if damaged := archive.testzip():
                     raise zipfile.BadZipFile(damaged)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if missing := [key for key in needed if key not in state]:
+                raise KeyError(missing)
+            return state
         except Exception as error:  # truncated or foreign: the one before it is still good
             say(f"{path} cannot be read ({type(error).__name__}) and is passed over")
     if there:

@@ -507,3 +507,18 @@ def test_a_lock_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"\.lock: cannot be locked"), artefacts.held(tmp_path / "file/.lock", 0, "no"):
         pytest.fail("held")
+
+
+def test_is_held_sees_another_process(tmp_path: Path) -> None:
+    lock, (ready, asked) = tmp_path / ".fold0.lock", (os.pipe(), os.pipe())
+    pid = os.fork()
+    if pid == 0:
+        with artefacts.held(lock, 0, "busy"):
+            os.write(ready[1], b"x")
+            os.read(asked[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    assert artefacts.is_held(lock)
+    os.write(asked[1], b"x")
+    os.waitpid(pid, 0)
+    assert not artefacts.is_held(lock)

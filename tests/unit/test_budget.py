@@ -7,9 +7,9 @@ import pytest
 import timm
 
 from src.config import StageConfig
-from src.training.budget import Cost, Watch, folds_in_time, measure, remaining, views_in_time
+from src.training.budget import Cost, Watch, folds_in_time, measure, remaining, validations, views_in_time
 from src.training.device import make_accelerator
-from src.training.stages import Stage, plan, shorten
+from src.training.stages import Stage, is_epoch_end, plan, shorten
 
 
 def stages(*specs: dict) -> list[Stage]:
@@ -54,10 +54,10 @@ def test_a_run_on_time_is_never_late() -> None:
 def test_slow_first_steps_are_no_verdict() -> None:
     watch = Watch(end=1200, stages=TWO, cost=COST, first=0)
     now = 1000.0
-    for step in range(3):  # 20 s each, where a step takes 1 s
-        now += 20
+    for step in range(5):  # 10 s each, where a step takes 1 s
+        now += 10
         assert not watch.late(step + 1, now)
-    for step in range(3, 40):
+    for step in range(5, 40):
         now += 1
         assert not watch.late(step + 1, now), step
 
@@ -91,3 +91,27 @@ def test_folds_get_most_of_their_epochs_or_wait(seconds: float, waiting: int, ex
 @pytest.mark.parametrize(("seconds", "kept"), [(100, 4), (40, 4), (39, 3), (20, 2), (5, 1), (0, 1), (-9, 1)])
 def test_views_in_time(seconds: float, kept: int) -> None:
     assert views_in_time("abcd", seconds, 10) == list("abcd")[:kept]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("step", [0, 1, 39, 40, 99, 100, 159, 160])
+def test_validations_still_to_come(step: int, every: int) -> None:
+    expected = sum(is_epoch_end(TWO, later, every) for later in range(step, 160))
+    assert validations(TWO, step, every) == expected
+
+
+def test_a_long_validation_is_no_slow_pace() -> None:
+    """One of 5 s after 100 steps of 0.5 s: known to come, it changes nothing."""
+    stages_now = stages({"length": "400 steps"})  # epochs of 100 steps
+    watch = Watch(1000 + 200 + 20 + 1, stages_now, Cost((0.5,), 0.0), 0, validation=5.0)
+    now = 1000.0
+    for step in range(400):
+        now += 0.5
+        if is_epoch_end(stages_now, step):
+            now += 5
+            watch.validated(5.0)
+        assert not watch.late(step + 1, now), step
+    surprised = Watch(1000 + 200 + 1, stages_now, Cost((0.5,), 0.0), 0)
+    surprised.late(5, 1002.5)
+    surprised.validated(5.0)
+    assert surprised.factor(100, 1055.0) == pytest.approx((1201 - 1055) / (150 + 3 * 5))

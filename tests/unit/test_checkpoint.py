@@ -70,7 +70,7 @@ def test_a_truncated_one_is_passed_over(tmp_path: Path, left: float) -> None:
     content = newest.read_bytes()
     newest.write_bytes(content[: int(len(content) * left) if isinstance(left, float) else left])
     said: list[str] = []
-    assert load_checkpoint(tmp_path, said.append)["step"] == 1
+    assert load_checkpoint(tmp_path, say=said.append)["step"] == 1
     assert len(said) == 1 and str(newest) in said[0]
 
 
@@ -78,7 +78,7 @@ def test_nothing_to_load(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "none") is None
     (tmp_path / "step00000001.ckpt").write_bytes(b"torn")
     said: list[str] = []
-    assert load_checkpoint(tmp_path, said.append) is None
+    assert load_checkpoint(tmp_path, say=said.append) is None
     assert len(said) == 2 and "starting afresh" in said[1]
 
 
@@ -87,7 +87,7 @@ def test_foreign_files_do_not_count(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     save_checkpoint(tmp_path, 1, state(1))
     assert [path.name for path in checkpoints(tmp_path)] == ["step00000001.ckpt"]
-    assert load_checkpoint(tmp_path, pytest.fail)["step"] == 1
+    assert load_checkpoint(tmp_path, say=pytest.fail)["step"] == 1
     remove_checkpoints(tmp_path)
     assert names(tmp_path) == ["notes.txt", "step00000009.ckpt.bak"]
 
@@ -113,7 +113,7 @@ def test_a_failing_write_leaves_the_previous_one(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match="No space left"):
         save_checkpoint(tmp_path, 2, state(2))
     assert names(tmp_path) == ["step00000001.ckpt"]
-    assert load_checkpoint(tmp_path, pytest.fail)["step"] == 1
+    assert load_checkpoint(tmp_path, say=pytest.fail)["step"] == 1
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_full_disk_keeps_the_previous_one(tmp_path: Path, small_disk) -> None:
     with pytest.raises(UserError, match="free some disk"):
         save_checkpoint(tmp_path, 2, {"w": torch.zeros(100_000)})
     assert [path.name for path in checkpoints(tmp_path)] == ["step00000001.ckpt"]
-    assert load_checkpoint(tmp_path, pytest.fail)["step"] == 1
+    assert load_checkpoint(tmp_path, say=pytest.fail)["step"] == 1
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path: Path, small_disk) -> None:
@@ -169,7 +169,7 @@ def test_pickled_code_is_refused(tmp_path: Path) -> None:
     save_checkpoint(folder, 1, state(1))
     torch.save({"step": 2, "bomb": Bomb(tmp_path / "exploded")}, folder / "step00000002.ckpt")
     said: list[str] = []
-    assert load_checkpoint(folder, said.append)["step"] == 1
+    assert load_checkpoint(folder, say=said.append)["step"] == 1
     assert not (tmp_path / "exploded").exists() and "step00000002.ckpt" in said[0]
 
 
@@ -214,7 +214,7 @@ def test_the_writer_writes_in_order_and_keeps_the_newest(tmp_path: Path) -> None
         writer.write(step, state(step))
     writer.wait(strict=True)
     assert names(tmp_path) == ["step00000006.ckpt", "step00000007.ckpt"]
-    found = load_checkpoint(tmp_path, pytest.fail)
+    found = load_checkpoint(tmp_path, say=pytest.fail)
     assert found is not None and found["step"] == 7
 
 
@@ -274,7 +274,7 @@ def test_what_is_written_is_a_snapshot(tmp_path: Path, monkeypatch: pytest.Monke
     after = everything()
     disk.free.set()
     writer.wait(strict=True)
-    found = load_checkpoint(tmp_path, pytest.fail)
+    found = load_checkpoint(tmp_path, say=pytest.fail)
     assert found is not None
 
     def differing(one: Any, other: Any) -> int:
@@ -300,5 +300,13 @@ def test_a_bit_turned_over_within_a_tensor_is_noticed(tmp_path: Path, share: flo
     content[int(share * len(content))] ^= 1
     path.write_bytes(content)
     said: list[str] = []
-    found = load_checkpoint(tmp_path, said.append)
+    found = load_checkpoint(tmp_path, say=said.append)
     assert found is not None and found["step"] == 1 and len(said) == 1
+
+
+def test_a_checkpoint_of_something_else_is_passed_over(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, {"step": 1, "history": []})
+    save_checkpoint(tmp_path, 2, {"step": 2})
+    said: list[str] = []
+    found = load_checkpoint(tmp_path, ("step", "history"), said.append)
+    assert found is not None and found["step"] == 1 and "step00000002" in said[0]
