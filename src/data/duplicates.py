@@ -38,7 +38,7 @@ HOPELESS = 0.4  # aligned one way only; copies are then at 0.24 at most
 # two handwritten ones differ as little as a copy. Nearest different MNIST digits: 0.040; re-saved ones: 0.023 at most.
 TINY, NEAR_TINY = 48, 0.03
 LEAST_SIDE = 16  # below it only exact copies are told: there is too little to compare
-LEAST_ALIKE = 0.72  # correlation at 16 x 16; 99.5 % of the crops are above, 45 % of the candidates are not
+LEAST_ALIKE = 0.72  # correlation at 16 x 16: copies are above, most chance candidates below
 LEAST_DETAIL = 1.0  # standard deviation of the fine detail in grey levels; a blank scan has nothing to compare
 CHUNK = 256  # rows or pairs per task of a worker process
 READ_ERRORS = (UserError, cv2.error)
@@ -104,7 +104,7 @@ def find_duplicates(root: Path, paths: np.ndarray, test_paths: np.ndarray, worke
 
     Found are the same bytes, the same pixels, and copies that were re-saved, resized, brightened, cropped by a few
     percent or mirrored. Decoding and comparing is done by `workers` processes (0: in this one). Unreadable images are
-    left out and listed. About 500 bytes of memory per row.
+    left out and listed. Some hundred bytes of memory per row.
     """
     both = _together(paths, test_paths)
     root = Path(root).resolve()
@@ -298,7 +298,7 @@ def _align(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
         now = _correlation(smooth[inside], warped[inside])
         if now > best[0]:
             best = (now, (columns, rows, inside))
-        # What is still below 0.8 after two steps is a different image: nothing is lost among 1,200 copies.
+        # What is still below 0.8 after two steps is a different image.
         if step == 5 or (step >= 2 and best[0] < 0.8):
             break
         dx, dy = cv2.Sobel(warped, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(warped, cv2.CV_32F, 0, 1, scale=1 / 8)

@@ -64,7 +64,7 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
 def test_an_error_of_one_process_is_told_once(start: Start, mini_digits: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(mini_digits, copy)
-    broken = sorted((copy / "test").iterdir())[-1]
+    broken = sorted((copy / "train").iterdir())[-1]
     broken.write_bytes(b"no image")
     words = [f"competition.root={copy}", "processes=2", "device=cpu", "batch_size=8", "epochs=1"]
     code, output = finish(start("competition=digits", *words))
