@@ -177,7 +177,7 @@ def test_a_damaged_newer_one_does_not_push_out_a_good_one(tmp_path: Path) -> Non
     save_checkpoint(tmp_path, 10, state(10), keep=1)
     (tmp_path / "step00000020.ckpt").write_bytes(b"torn")
     save_checkpoint(tmp_path, 15, state(15), keep=1)
-    found = load_checkpoint(tmp_path, lambda _: None)
+    found = load_checkpoint(tmp_path, say=lambda _: None)
     assert found is not None and found["step"] == 15
 
 
