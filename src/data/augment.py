@@ -143,10 +143,15 @@ def crop_box(height: int, width: int, area: float, ratio: float, centre: np.ndar
     return top, left, top + h, left + w
 
 
-def geometry(image: np.ndarray, size: int, draws: Draws, i: int) -> np.ndarray:
-    """Image i of the batch, (H, W, 3) uint8, cropped, warped, flipped and resized to (size, size, 3) uint8."""
+def geometry(image: np.ndarray, size: int, draws: Draws, i: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Image i of the batch, (H, W, 3) uint8, cropped, warped, flipped and resized to (size, size, 3) uint8.
+
+    Written into `out` if that is given (its place in the batch, contiguous), which saves a copy.
+    """
     height, width = image.shape[:2]
     box = crop_box(height, width, draws.area[i], draws.ratio[i], draws.centre[i])
+    mirrored = draws.flip[i] or draws.vflip[i]
+    straight = None if mirrored else out
     if draws.warped:
         # the warp interpolates between four pixels: shrink first, or what lies between them would alias
         shrink = min(box[2] - box[0], box[3] - box[1]) / size
@@ -155,14 +160,15 @@ def geometry(image: np.ndarray, size: int, draws: Draws, i: int) -> np.ndarray:
             by_h, by_w = small.shape[0] / height, small.shape[1] / width
             image, box = small, (box[0] * by_h, box[1] * by_w, box[2] * by_h, box[3] * by_w)
         matrix = warp_matrix(box, size, draws.angle[i], draws.shear[i], draws.zoom[i], draws.shift[i])
-        out = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        made = cv2.warpAffine(
+            image, matrix, (size, size), straight, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
     else:
-        out = resize(image[box[0] : box[2], box[1] : box[3]], size, size)
-    if draws.flip[i]:
-        out = out[:, ::-1]
-    if draws.vflip[i]:
-        out = out[::-1]
-    return out
+        made = resize(image[box[0] : box[2], box[1] : box[3]], size, size, out=straight)
+    if not mirrored:
+        return made
+    # not made[:, ::-1]: numpy would copy it to its place in the batch three bytes at a time
+    return cv2.flip(made, -1 if draws.flip[i] and draws.vflip[i] else 1 if draws.flip[i] else 0, out)
 
 
 def warp_matrix(
@@ -180,12 +186,15 @@ def warp_matrix(
     return np.column_stack([linear, centre_out - linear @ centre_in])
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 resize: area averaging when shrinking (no aliasing), linear when enlarging."""
+def resize(image: np.ndarray, height: int, width: int, out: np.ndarray | None = None) -> np.ndarray:
+    """uint8 resize: area averaging when shrinking (no aliasing), linear when enlarging. Into `out` if it is given."""
     if image.shape[:2] == (height, width):
-        return image
+        if out is None:
+            return image
+        out[:] = image
+        return out
     shrinks = image.shape[0] > height and image.shape[1] > width
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.resize(image, (width, height), out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def centre_view(image: np.ndarray, size: int, crop: float, position: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:

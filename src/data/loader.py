@@ -87,10 +87,11 @@ def training_batch(store: ImageStore, order: Order) -> Batch:
         pipeline.set_random_seed(int(np.random.default_rng(order.seed).integers(2**31)))
     images = np.empty((len(order.rows), order.size, order.size, 3), np.uint8)
     for i, row in enumerate(order.rows):
-        image = geometry(store.pixels(int(row)), order.size, draws, i)
-        if pipeline is not None:
-            image = pipeline(image=np.ascontiguousarray(image))["image"]
-        images[i] = image
+        if pipeline is None:
+            geometry(store.pixels(int(row)), order.size, draws, i, images[i])
+        else:
+            image = geometry(store.pixels(int(row)), order.size, draws, i)
+            images[i] = pipeline(image=np.ascontiguousarray(image))["image"]
     for erased in np.flatnonzero(draws.erase[:, 2]):
         top, left, bottom, right = (draws.erase[erased] * order.size).round().astype(int)
         images[erased, top:bottom, left:right] = GREY

@@ -226,6 +226,19 @@ def test_flips_mirror_the_output() -> None:
     assert not np.array_equal(plain, np.fliplr(plain))
 
 
+@pytest.mark.parametrize("augment", [REFERENCE._replace(vflip=True), WILD._replace(vflip=True), Augment()])
+@pytest.mark.parametrize("shape", [(80, 90), (24, 24), (10, 30)])
+def test_geometry_into_its_place_in_the_batch(augment: Augment, shape: tuple[int, int]) -> None:
+    image = picture(*shape)
+    image.flags.writeable = False  # as the pages of the cache are
+    draws = sample(augment, 12, np.random.default_rng(3))
+    batch = np.full((12, 24, 24, 3), 77, np.uint8)
+    for i in range(12):
+        geometry(image, 24, draws, i, batch[i])
+        np.testing.assert_array_equal(batch[i], geometry(image, 24, draws, i))
+        assert (batch[i + 1 :] == 77).all()
+
+
 # ---- warp -----------------------------------------------------------------------------------------------------------
 
 
