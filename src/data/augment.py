@@ -23,6 +23,11 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 RGB_TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
 YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ).astype(np.float32)
 
+# Training crops that shrink by less are resized linearly. Its two neighbours still cover every pixel, so little can
+# alias, and OpenCV has vector code for it, but none for area averages by broken factors. (measure: resize in
+# benchmarks/profile_loader.py, and the score of a fold)
+LINEAR_BELOW = 2.0
+
 
 class Augment(NamedTuple):
     """Ranges of the random transforms; the fields are explained at `config.AugmentConfig`."""
@@ -164,7 +169,7 @@ def geometry(image: np.ndarray, size: int, draws: Draws, i: int, out: np.ndarray
             image, matrix, (size, size), straight, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
     else:
-        made = resize(image[box[0] : box[2], box[1] : box[3]], size, size, out=straight)
+        made = resize(image[box[0] : box[2], box[1] : box[3]], size, size, straight, LINEAR_BELOW)
     if not mirrored:
         return made
     # not made[:, ::-1]: numpy would copy it to its place in the batch three bytes at a time
@@ -186,14 +191,20 @@ def warp_matrix(
     return np.column_stack([linear, centre_out - linear @ centre_in])
 
 
-def resize(image: np.ndarray, height: int, width: int, out: np.ndarray | None = None) -> np.ndarray:
-    """uint8 resize: area averaging when shrinking (no aliasing), linear when enlarging. Into `out` if it is given."""
+def resize(
+    image: np.ndarray, height: int, width: int, out: np.ndarray | None = None, area_from: float = 1.0
+) -> np.ndarray:
+    """uint8 resize: area averaging when shrinking (no aliasing), linear when enlarging. Into `out` if it is given.
+
+    area_from: linear as well where neither side shrinks by as much as this factor.
+    """
     if image.shape[:2] == (height, width):
         if out is None:
             return image
         out[:] = image
         return out
     shrinks = image.shape[0] > height and image.shape[1] > width
+    shrinks = shrinks and max(image.shape[0] / height, image.shape[1] / width) >= area_from
     return cv2.resize(image, (width, height), out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
