@@ -48,8 +48,8 @@ class ImageStore:
         self.unreadable, self.max_megapixels = unreadable, max_megapixels
         self.file: Path | None = None
         self._bad: set[int] = set()  # the unreadable rows that this process has come across
-        self._pixels: np.memmap | None = None
-        self._shapes: np.memmap | None = None
+        self._pixels: np.ndarray | None = None
+        self._shapes: np.ndarray | None = None
         self._files: list[BinaryIO] = []  # of pixels and shapes, open for writing
         self._full = False
         self.capacity = int(WIDEST * short_side * short_side) * 3
@@ -124,8 +124,9 @@ class ImageStore:
         assert self.file is not None
         pixels, shapes = self.file.with_suffix(".pixels"), self.file.with_suffix(".shapes")
         self._files = [open(file, "r+b", buffering=0) for file in (pixels, shapes)]  # noqa: SIM115
-        self._pixels = np.memmap(pixels, np.uint8, "r", shape=(len(self.paths), self.capacity))
-        self._shapes = np.memmap(shapes, np.uint16, "r", shape=(len(self.paths), 2))
+        # as plain arrays, because each slice of a memmap goes through Python code of numpy (measure: fetch)
+        self._pixels = np.asarray(np.memmap(pixels, np.uint8, "r", shape=(len(self.paths), self.capacity)))
+        self._shapes = np.asarray(np.memmap(shapes, np.uint16, "r", shape=(len(self.paths), 2)))
 
 
 def has_room(folder: Path, rows: int, short_side: int) -> bool:
