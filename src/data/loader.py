@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -61,6 +62,15 @@ class Batch(NamedTuple):
     images: Tensor
     colour: Tensor | None
     rows: Tensor
+
+
+class Orders(torch.utils.data.Sampler):  # type: ignore[type-arg]
+    """The orders of the present pass of a loader whose workers outlive it."""
+
+    orders: Iterable[Order] = ()
+
+    def __iter__(self) -> Iterator[Order]:
+        return iter(self.orders)
 
 
 class OrderedImages(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -119,28 +129,68 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches of `orders`, in order, made by `workers` processes (0: in this one), for a consumer on `device`.
 
+    Within `kept_workers` the processes of an earlier call for this store are used again.
     Raises UserError for the first image that cannot be read.
     """
-    loader: Any = torch.utils.data.DataLoader(
+    pin = device is not None and device.type == "cuda"
+    loader = _idle_loader(store, workers, pin)
+    if loader is None:
+        loader = _make_loader(store, workers, pin)
+    loader.sampler.orders = orders
+    try:
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+            if device is not None and device.type == "xla":
+                # XLA records operations until told to run them: asking for the next batch ends a step, as in
+                # torch_xla's own MpDeviceLoader (which cannot carry our named tuples)
+                import torch_xla
+
+                torch_xla.sync()
+    finally:  # a pass that is left early as well: the next one discards what is still on its way
+        loader.sampler.orders = ()
+        if workers and _idle is not None:
+            _idle.append(loader)
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """While it is open, the processes of a pass wait for the next one over the same store, instead of being started
+    anew for every validation. At its end they end. Passes that overlap (validation amid training) have their own."""
+    global _idle
+    outer, _idle = _idle, []
+    try:
+        yield
+    finally:
+        _idle = outer
+
+
+# The loaders whose processes wait for a next pass, or None outside of `kept_workers`.
+_idle: list[Any] | None = None
+
+
+def _idle_loader(store: ImageStore, workers: int, pin: bool) -> Any:
+    for loader in _idle or ():
+        if loader.dataset.store is store and (loader.num_workers, loader.pin_memory) == (workers, pin):
+            assert _idle is not None
+            _idle.remove(loader)
+            return loader
+    return None
+
+
+def _make_loader(store: ImageStore, workers: int, pin: bool) -> Any:
+    return torch.utils.data.DataLoader(
         OrderedImages(store),
         batch_size=None,  # an order is a whole batch already
-        sampler=orders,  # type: ignore[arg-type]
+        sampler=Orders(),
         num_workers=workers,
         collate_fn=_as_it_is,
-        pin_memory=device is not None and device.type == "cuda",
+        pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        persistent_workers=bool(workers) and _idle is not None,
         worker_init_fn=partial(live_and_die_with_the_parent, os.getpid()),
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
-        if device is not None and device.type == "xla":
-            # XLA records operations until told to run them: asking for the next batch ends a step, as in
-            # torch_xla's own MpDeviceLoader (which cannot carry our named tuples)
-            import torch_xla
-
-            torch_xla.sync()
 
 
 def evaluation_orders(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from src.artefacts import finished
 from src.competition.folds import fold_rows
 from src.config import Config
+from src.data.loader import kept_workers
 from src.errors import UserError
 from src.recipes.cv import summarise_run
 from src.recipes.task import FoldBusy, claim_fold, claim_run, open_competition, open_folds, run_name
@@ -37,7 +38,7 @@ def train(config: Config, began: float) -> None:
     for number, k in enumerate(wanted):
         left = len(wanted) - number
         try:
-            with claim_fold(accelerator, folder, k) as mine:
+            with claim_fold(accelerator, folder, k) as mine, kept_workers():
                 if not mine:
                     device.say(accelerator, f"{folder}/fold{k} is finished already: skipped")
                     continue

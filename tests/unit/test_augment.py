@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from src.data.augment import (
+    LINEAR_BELOW,
     PRINCIPAL_COLOURS,
     Augment,
     albumentations_pipeline,
@@ -29,6 +32,7 @@ from src.data.loader import (
     batches,
     evaluation_batch,
     evaluation_orders,
+    kept_workers,
     to_input,
     training_batch,
 )
@@ -237,6 +241,22 @@ def test_geometry_into_its_place_in_the_batch(augment: Augment, shape: tuple[int
         geometry(image, 24, draws, i, batch[i])
         np.testing.assert_array_equal(batch[i], geometry(image, 24, draws, i))
         assert (batch[i + 1 :] == 77).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ((30, 40), cv2.INTER_LINEAR),
+        ((47, 47), cv2.INTER_LINEAR),
+        ((47, 48), cv2.INTER_AREA),
+        ((90, 60), cv2.INTER_AREA),
+    ],
+)
+def test_training_crops_average_areas_from_half_size_on(shape: tuple[int, int], kind: int) -> None:
+    image, whole = picture(*shape), sample(Augment(), 1, np.random.default_rng(0))
+    expected = cv2.resize(image, (24, 24), interpolation=kind)
+    whole.ratio[0] = shape[1] / shape[0]
+    np.testing.assert_array_equal(geometry(image, 24, whole, 0), expected)
 
 
 # ---- warp -----------------------------------------------------------------------------------------------------------
@@ -469,6 +489,31 @@ def test_training_batch_is_a_function_of_the_order(store: ImageStore) -> None:
     assert not torch.equal(other_seed.images, expected[5].images)
 
 
+def test_kept_workers_serve_the_next_pass(store: ImageStore) -> None:
+    """Validations amid training: one set of processes for training, one for all validations, the same batches."""
+
+    def children() -> set[int]:
+        return {child.pid for child in multiprocessing.active_children()}
+
+    before = children()
+    expected, seen = [training_batch(store, order) for order in orders()], []
+    with kept_workers():
+        training = batches(store, orders(), workers=1)
+        made = [next(training)]
+        for _ in range(3):
+            assert same(expected[2:], list(batches(store, orders()[2:], workers=1)))
+            seen.append(children() - before)
+            made.append(next(training))
+        assert same(expected[:4], made) and len(seen[0]) == 2 and seen[0] == seen[1] == seen[2]
+        training.close()  # with batches on their way: they are none of the next pass
+        both = [batches(store, orders()[part:], workers=1) for part in (3, 5)]
+        assert same(expected[3:], list(both[0])) and same(expected[5:], list(both[1]))
+        assert children() - before == seen[0]
+        del training, both
+    gc.collect()
+    assert children() <= before
+
+
 def test_orders_are_taken_lazily(store: ImageStore) -> None:
     """An endless plan must not be drawn to its end before the first batch."""
     taken = []
@@ -535,7 +580,7 @@ def test_erased_pixels_are_grey_and_no_others(store: ImageStore) -> None:
     found = training_batch(store, Order(rows, 40, augment, seed)).images[0].numpy()
     boxes = sample(augment, 8, np.random.default_rng(seed)).erase
     for image, row, box in zip(found, rows, boxes, strict=True):
-        expected = resize(store.pixels(int(row)), 40, 40).copy()
+        expected = resize(store.pixels(int(row)), 40, 40, area_from=LINEAR_BELOW).copy()
         top, left, bottom, right = (round(float(edge) * 40) for edge in box)
         assert bottom > top and right > left
         expected[top:bottom, left:right] = GREY
