@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ PREFERRED = {
     "runs": ("preset=scratch",),
     "prepare": ("preset=scratch",),
 }
+BENCHMARKS = ("loader", "training", "accuracy", "inference", "scale", "profile_loader")
 SEVERAL_PROCESSES = ("train", "distill", "predict")  # one per device; the other verbs are one process
 VERBS = {
     "train": "train a fold, or all of them with fold=all (the default verb)",
@@ -60,6 +62,7 @@ VERBS = {
     "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
     "smoke": "the whole path on a few images, under a minute",
     "runs": "a table of all runs",
+    "bench": "measure against other libraries: bench loader|training|accuracy|inference|scale root=DIR",
     "test": "the test suite (arguments go to pytest)",
 }
 
@@ -75,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = words.pop(0) if words and "=" not in words[0] and not words[0].startswith("-") else "train"
         if verb not in VERBS:
             raise UserError(f"{verb}: no such verb (choices: {', '.join(VERBS)}){nearest(verb, VERBS)}")
+        if verb == "bench":
+            return run_benchmark(words)
         if verb in PLAIN_VERBS:
             return run_plain(verb, words)
         found = configuration(verb, [checked(word) for word in words])
@@ -139,6 +144,18 @@ def run_plain(verb: str, words: Sequence[str]) -> int:
 
     score_submission(**values)
     return 0
+
+
+def run_benchmark(words: Sequence[str]) -> int:
+    """`bench NAME key=value …`: benchmarks/NAME.py in a process of its own, whose threads are set before torch is
+    loaded there. Its exit code."""
+    name = words[0] if words else ""
+    if name not in BENCHMARKS:
+        raise UserError(f"bench {name}: choose one of {', '.join(BENCHMARKS)}{nearest(name, BENCHMARKS)}")
+    cores = "1" if name in ("loader", "profile_loader") else str(os.cpu_count())
+    threads = {key: os.environ.get(key, cores) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    command = [sys.executable, "-m", f"benchmarks.{name}", *words[1:]]
+    return subprocess.call(command, cwd=ROOT, env={**os.environ, **threads})
 
 
 def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:

@@ -1,0 +1,114 @@
+"""Every benchmark on a tiny input: it runs, and its json holds the promised names. No times are judged."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import rounds
+from src import cli
+from src.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 training and 10 test JPEGs of two classes in Kaggle layout, with the hidden labels."""
+    place, rng = tmp_path_factory.mktemp("bench"), np.random.default_rng(0)
+    for part, count in (("train", 40), ("test", 10)):
+        (place / part).mkdir()
+        for i in range(count):
+            image = rng.integers(0, 255, (40 + i % 7, 50, 3), np.uint8) // (1 + i % 2)
+            cv2.imwrite(str(place / part / f"{part}{i}.jpg"), image)
+    tables = {
+        "train.csv": [["id", "label"], *([f"train{i}", f"c{i % 2}"] for i in range(40))],
+        "test.csv": [["id"], *([f"test{i}"] for i in range(10))],
+        "solution.csv": [["id", "label"], *([f"test{i}", f"c{i % 2}"] for i in range(10))],
+        "sample_submission.csv": [["id", "label"], *([f"test{i}", "c0"] for i in range(10))],
+    }
+    for name, rows in tables.items():
+        with open(place / name, "w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _same_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("loader", "training", "inference", "accuracy", "profile_loader"):
+        monkeypatch.setattr(importlib.import_module(f"benchmarks.{name}"), "pin", lambda cores: None)
+
+
+def ratios(name: str, root: Path, results: Path, *more: str) -> dict[str, Any]:
+    path = importlib.import_module(f"benchmarks.{name}").main([f"root={root}", f"results={results}", *more])
+    assert path == results / f"{name}.json"
+    written = json.loads(path.read_text())
+    assert written["machine"]["cores"] and written["machine"]["versions"]["torch"] and written["rounds"]
+    for values in written["ratios"].values():
+        assert set(values) == {"median", "min", "max"} and all(np.isfinite(list(values.values())))
+    return written["ratios"]
+
+
+def test_loader(root: Path, tmp_path: Path) -> None:
+    found = ratios("loader", root, tmp_path, "images=16", "batch=8", "rounds=1", "sizes=16,24")
+    assert {f"loader_{kind}_{size}" for kind in ("cached", "cold", "eval") for size in (16, 24)} <= set(found)
+
+
+def test_inference(root: Path, tmp_path: Path) -> None:
+    words = ("images=8", "batch=8", "rounds=1", "size=32", "model=test_resnet")
+    assert set(ratios("inference", root, tmp_path, *words)) == {"tta8"}
+
+
+@pytest.mark.fold
+def test_training(root: Path, tmp_path: Path) -> None:
+    words = ("model=test_resnet", "size=32", "batch=8", "epochs=1", "steps=1", "rounds=1", "cores=1")
+    assert set(ratios("training", root, tmp_path, *words)) == {"training_test_resnet_32"}
+
+
+@pytest.mark.fold
+def test_accuracy(root: Path, tmp_path: Path) -> None:
+    extra = "extra=model=test_resnet size=32 epochs=1 batch_size=8 folds.n=2"
+    found = ratios("accuracy", root, tmp_path, "seeds=1", "epochs=1", "cores=1", extra)
+    assert "progressive_time" in found
+
+
+@pytest.mark.fold
+def test_scale(root: Path, tmp_path: Path) -> None:
+    found = ratios("scale", root, tmp_path, "rows=100", "classes=5", "workers=1", "epochs=3")
+    assert set(found) == {"resident_growth"}
+    written = json.loads((tmp_path / "scale.json").read_text())["rounds"]
+    assert {"tables_100", "folds_100", "first_step_100", "peak_mb_100", "resident_mb_after_epoch_3"} <= set(written)
+
+
+def test_profile(root: Path) -> None:
+    from benchmarks import profile_loader
+
+    found = profile_loader.main([f"root={root}", "images=4", "batch=4", "rounds=1", "sizes=16"])
+    assert {"16 fetch: pixels(row)", "16 resize: linear", "16 to_input: training"} <= set(found)
+
+
+def test_rounds_go_in_turn_and_ratios_round_by_round() -> None:
+    said: list[str] = []
+
+    def measure(name: str, values: list[float]) -> Any:
+        return lambda: said.append(name) or values.pop(0)
+
+    found = rounds.in_turn({"a": measure("a", [2.0, 9.0, 4.0]), "b": measure("b", [1.0, 3.0, 1.0])}, 3)
+    assert said == ["a", "b"] * 3
+    assert rounds.ratio(found["a"], found["b"]) == {"median": 3.0, "min": 2.0, "max": 4.0}
+
+
+@pytest.mark.parametrize("words", [["rot=x"], ["root=x", "rounds=many"], ["rounds=1"]])
+def test_mistakes_are_named(words: list[str]) -> None:
+    with pytest.raises(UserError, match=r"root|rounds"):
+        rounds.arguments(words, root="", rounds=3)
+
+
+def test_an_unknown_benchmark_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "loadr"]) == 2
+    assert "did you mean 'loader'" in capsys.readouterr().err
