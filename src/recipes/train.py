@@ -7,14 +7,11 @@ from src.competition.folds import fold_rows
 from src.config import Config
 from src.errors import UserError
 from src.recipes.cv import summarise_run
+from src.recipes.deadline import deadline
 from src.recipes.task import FoldBusy, claim_fold, claim_run, open_competition, open_folds, run_name
 from src.recipes.train_fold import train_fold
 from src.training import device
 from src.training.device import make_accelerator
-from src.training.schedule import seconds
-
-# Seconds of a budget that are kept for what follows the last fold: CV table, submission, the end of the process.
-SUMMARY = 1.5
 
 
 def train(config: Config, began: float) -> None:
@@ -62,16 +59,3 @@ def distill(config: Config, began: float) -> None:
     if config.teacher == run_name(config):
         raise UserError(f"run={config.run}: is its own teacher; choose another run=NAME")
     train(config, began)
-
-
-def deadline(config: Config, began: float) -> float | None:
-    """When training has to be over (time.time()), or None: `time_budget` after `began`, or the end of the session."""
-    if config.time_budget is None:
-        return None
-    if config.time_budget != "auto":
-        return began + seconds(config.time_budget) - SUMMARY
-    session, notebook = config.session, device.notebook_began()
-    if notebook is None:
-        return None
-    limit, key = (session.tpu_limit, "tpu_limit") if device.on_tpu() else (session.limit, "limit")
-    return notebook + seconds(limit, f"session.{key}") - seconds(session.reserve, "session.reserve") - SUMMARY

@@ -25,6 +25,7 @@ from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
 from src.model.backbone import build_model, check_sizes
 from src.model.weights import find_weights
+from src.recipes.deadline import FoldTime, time_for_fold
 from src.recipes.fold_output import save_fold
 from src.recipes.lesson import augmented_inputs, from_labels, from_teacher
 from src.recipes.predict import make_predictor
@@ -34,7 +35,7 @@ from src.reporting.figures import augmentation_grid
 from src.tracking import NoTracker, start_tracking
 from src.training import device
 from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
-from src.training.budget import OVERHEAD, Cost, Watch, folds_in_time, measure, remaining, views_in_time
+from src.training.budget import Watch, views_in_time
 from src.training.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoints
 from src.training.device import loader_workers
 from src.training.engine import Trained, fit, restore
@@ -44,9 +45,6 @@ from src.training.optimizer import build_optimizer
 from src.training.progress import Progress, clock
 from src.training.schedule import duration, multiplier
 from src.training.stages import Stage, pixels, plan, shorten, training_orders
-
-# Seconds of a fold's time that are kept for its files, pictures and tracking.
-SAVING = 2.5
 
 
 def train_fold(
@@ -93,7 +91,9 @@ def train_fold(
     )
     test_store = ImageStore(competition.root, competition.test_paths, short_side, cache, "mark", limit)
     if policy == "skip":
-        found = unreadable_rows(train_store, np.concatenate([fold.train, fold.val]), loader_workers(config.workers))
+        with accelerator.main_process_first():  # which decodes all images into the cache
+            rows = np.concatenate([fold.train, fold.val])
+            found = unreadable_rows(train_store, rows, loader_workers(config.workers))
         bad = [row for row, _ in found]
         fold = Fold(np.setdiff1d(fold.train, bad), np.setdiff1d(fold.val, bad))
         say(f"competition.on_bad_image=skip: {len(bad)} rows left out" + "".join(f"\n  {why}" for _, why in found[:5]))
@@ -149,27 +149,31 @@ def train_fold(
     earlier = so_far.spent  # seconds of work of sessions before this one
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
     views = parse_views(config.tta)
+    timing: FoldTime | None = None
     watch: Watch | None = None
-    cost, fold_end, after = Cost((), 0.0), 0.0, 0.0  # seconds; until when, and of what follows the steps
     if end is not None:
-        cost = measure(model, whole, len(competition.classes), accelerator)
-        rows_to_predict = (len(fold.val) + len(competition.test_ids)) * len(views) + 3 * len(fold.val)
-        after = rows_to_predict * cost.image + config.average.bn_batches * cost.steps[-1] / 2
-        left = end - time.time()
-        among = folds_in_time(left, waiting, OVERHEAD * remaining(whole, cost, so_far.step), after + SAVING)
-        if not among and finished_folds(run.parent, run.name):
-            say(f"time_budget: {clock(max(0.0, left))} left, too little for fold {k}; start again to go on")
+        timing = time_for_fold(
+            model,
+            whole,
+            so_far.step,
+            classes=len(competition.classes),
+            held_out=len(fold.val),
+            test=len(competition.test_ids),
+            views=len(views),
+            config=config,
+            accelerator=accelerator,
+            end=end,
+            waiting=waiting,
+            may_wait=bool(finished_folds(run.parent, run.name)),
+            say=say,
+        )
+        if timing is None:
             return False
-        # clocks differ between processes, the plan must not
-        fold_end = device.from_main(accelerator, time.time() + left / max(1, among) - SAVING)
-        validation = len(fold.val) * cost.image
-        watch = Watch(fold_end, stages_of(whole, cuts), cost, so_far.step, after, validation, config.eval.every)
-        factor = device.from_main(accelerator, watch.factor(so_far.step))
+        factor = timing.watch(stages_of(whole, cuts), so_far.step).factor(so_far.step)
+        factor = device.from_main(accelerator, factor)
         if factor < 1:
             cuts.append([so_far.step, factor])
-        say(
-            f"time_budget: {clock(left)} left for {max(1, among)} of {waiting} folds, {min(1, factor):.0%} of the steps"
-        )
+            say(f"time_budget: {factor:.0%} of the steps still to come")
     stages = stages_of(whole, cuts)
     for stage in stages:
         say(stage.describe())
@@ -256,8 +260,7 @@ def train_fold(
             rng = np.random.default_rng((config.seed, 5, step, accelerator.process_index))
             return draw_mix(rng, count, size, config.mix.mixup, config.mix.cutmix, config.mix.probability)
 
-        if watch is not None:
-            watch = Watch(fold_end, stages, cost, so_far.step, after, watch.validation, config.eval.every)
+        watch = timing.watch(stages, so_far.step) if timing is not None else None
         orders = training_orders(stages, augment, config.seed, so_far.step, *place)
         progress = Progress(stages, so_far.step, metric.name, accelerator.is_main_process, tracker.log)
         with stop_on_signals() as wish:
@@ -308,7 +311,7 @@ def train_fold(
     if ema is not None:
         average_buffers(ema.module, accelerator)
         candidates["ema"] = ema.module
-    in_time = device.from_main(accelerator, end is None or time.time() + after < fold_end)
+    in_time = device.from_main(accelerator, timing is None or time.time() + timing.after < timing.end)
     if swa is not None and in_time:
         inputs = augmented_inputs(
             lesson.store, last, augment, config.seed, config.average.bn_batches, accelerator, normalisation
@@ -325,10 +328,10 @@ def train_fold(
     say(f"{metric.name} of the weights: " + ", ".join(f"{n} {s:.4f}" for n, s in compared.items()) + f"; {best} kept")
 
     # ---- predict and save -------------------------------------------------------------------------------------------
-    if end is not None:
+    if timing is not None:
         image = (time.monotonic() - choosing) / len(candidates) / len(fold.val)
         view = image * (len(fold.val) + len(competition.test_ids))
-        fitting = views_in_time(views, fold_end - time.time(), view)
+        fitting = views_in_time(views, timing.end - time.time(), view)
         views = views[: device.from_main(accelerator, len(fitting))]
         if len(views) < len(parse_views(config.tta)):
             say(f"time_budget: {len(views)} of {len(parse_views(config.tta))} TTA views")
