@@ -6,6 +6,7 @@ timm builds some of this for some architectures; exchanged afterwards, it works 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -104,7 +105,8 @@ class CosineHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) -> (B, C) float32 in -scale..scale."""
-        with torch.autocast(x.device.type, enabled=False):
+        kind = x.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             cosines = F.linear(F.normalize(x.float()), F.normalize(self.weight.float()))
         return self.scale * cosines.unflatten(1, (self.classes, self.subcentres)).amax(2)
 
