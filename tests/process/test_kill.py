@@ -140,7 +140,7 @@ def test_killed_with_acnet_and_a_margin_head(start_server: Any, command_in: Comm
     places = [tmp_path / name for name in ("unbroken", "killed")]
     for place in places:
         place.mkdir()
-    words = [command_in(place, *WORDS, *parts, OFTEN, "fold=0") for place in places]
+    words = [command_in(place, *WORDS, *parts, OFTEN) for place in places]
     code, output = Start(start_server, words[0], places[0] / "log").end()
     assert code == 0, output
     at = AIMED["after the first checkpoint of stage 2"][0]
