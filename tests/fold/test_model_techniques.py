@@ -57,6 +57,11 @@ def test_a_network_with_exchanged_parts_in_every_verb(command: Command, tmp_path
     lines = dict(line.split(",") for line in submission.read_text().splitlines()[1:])
     assert [lines[name] for name in test.ids.tolist()] == [str(test.classes[k]) for k in own]
 
+    # ---- the margin is in the loss -----------------------------------------------------------------------------------
+    assert main(command("competition=digits", "fold=0", "run=slack", *PARTS, "model.margin=0")) == 0
+    slack = load_file(runs / "slack" / "fold0" / "weights.safetensors")
+    assert not torch.equal(slack["fc.weight"], saved["fc.weight"])
+
     # ---- soup and student --------------------------------------------------------------------------------------------
     assert main(command("competition=digits", "fold=0", "run=b", "mix.mixup=0.2", *PARTS)) == 0
     assert main(command("competition=digits", "fold=0", "run=c", *[word for word in PARTS if "pool" not in word])) == 0

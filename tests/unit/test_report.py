@@ -53,6 +53,9 @@ def test_dilation_gates_and_attention() -> None:
     assert dilated.stride == 8
     chain = nn.Sequential(nn.Conv2d(3, 1, 3, dilation=2), nn.MaxPool2d(2), nn.Conv2d(1, 1, 3), nn.AvgPool2d(3, 1))
     assert (inspect(chain, 32).receptive_field, inspect(chain, 32).stride) == (5 + 1 + 2 * 2 + 2 * 2, 2)
+    # a gate that convolves over the channels of what it has pooled
+    eca = nn.Sequential(nn.Conv2d(3, 8, 3), timm.layers.EcaModule(8, kernel_size=5), nn.Conv2d(8, 8, 3))
+    assert inspect(eca, 32).receptive_field == 5
     gated = inspect(timm.create_model("efficientnet_b0"), 64)
     assert gated.receptive_field == 851 and gated.stride == 32  # Araujo et al., Distill 2019: as of its convolutions
     assert math.isinf(inspect(timm.create_model("test_vit"), 64).receptive_field)
