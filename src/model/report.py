@@ -41,7 +41,9 @@ def inspect(model: nn.Module, size: int) -> Report | None:
     """What `model` does with one image of `size` pixels, found by a forward pass on tensors without data.
 
     The receptive field is the largest over all paths; a squeeze-and-excitation gate, which looks at the whole image,
-    is not counted, self-attention is. None for a network that computes with values, which tensors without data lack.
+    is not counted, self-attention is; a linear layer over transposed tokens (MLP-Mixer) is taken for a local one. With
+    attention the stride is that of the map that is pooled in the end, since tokens may be merged by reshaping.
+    None for a network that computes with values, which tensors without data lack.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -60,7 +62,10 @@ def inspect(model: nn.Module, size: int) -> Report | None:
     finally:
         model.train(mode)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Report(fields.last[0], fields.last[1], parameters, flops.get_total_flops() // 2)
+    field, stride = fields.last
+    if math.isinf(field) and fields.pooled:
+        stride = max(stride, round(size / math.sqrt(fields.pooled)))
+    return Report(field, round(stride), parameters, flops.get_total_flops() // 2)
 
 
 class _Fields(TorchDispatchMode):
@@ -73,11 +78,12 @@ class _Fields(TorchDispatchMode):
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
-        self.last: tuple[float, int] = (1, 1)
-        self.known: dict[int, tuple[Tensor, tuple[float, int]]] = {}
+        self.last: tuple[float, float] = (1, 1)
+        self.pooled = 0  # places that the last pooling over the image had
+        self.known: dict[int, tuple[Tensor, tuple[float, float]]] = {}
         self._remember(image, self.last)
 
-    def _remember(self, tensor: Tensor, field: tuple[float, int]) -> None:
+    def _remember(self, tensor: Tensor, field: tuple[float, float]) -> None:
         self.last = field
         self.known[id(tensor)] = (tensor, field)  # the tensor too: its id must not come back
 
@@ -86,12 +92,17 @@ class _Fields(TorchDispatchMode):
         tensors = [each for arg in args for each in (arg if isinstance(arg, (list, tuple)) else [arg])]
         inputs = [self.known[id(each)][1] for each in tensors if isinstance(each, Tensor) and id(each) in self.known]
         name = function.overloadpacket.__name__
-        if not inputs or _pools_all(name, args):
+        if not inputs:
+            return result
+        if _pools_all(name, args):
+            self.pooled = args[0].numel() // result.numel()
             return result
         field, stride = max(each[0] for each in inputs), max(each[1] for each in inputs)
         if name == "convolution" and not args[6]:
             kernel, step, dilation = args[1].shape[-1], args[3][-1], args[5][-1]
             field, stride = field + (kernel - 1) * dilation * stride, stride * step
+        elif name.startswith("upsample"):
+            stride *= args[0].shape[-1] / result.shape[-1]
         elif name in ("max_pool2d_with_indices", "avg_pool2d"):
             kernel, step = args[1][-1], (args[2] if len(args) > 2 and args[2] else args[1])[-1]
             dilation = args[4][-1] if name.startswith("max") and len(args) > 4 else 1

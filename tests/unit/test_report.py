@@ -56,9 +56,13 @@ def test_dilation_gates_and_attention() -> None:
     # a gate that convolves over the channels of what it has pooled
     eca = nn.Sequential(nn.Conv2d(3, 8, 3), timm.layers.EcaModule(8, kernel_size=5), nn.Conv2d(8, 8, 3))
     assert inspect(eca, 32).receptive_field == 5
+    up = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3))
+    assert (inspect(up, 32).receptive_field, inspect(up, 32).stride) == (3 + 2 * 1, 1)
     gated = inspect(timm.create_model("efficientnet_b0"), 64)
     assert gated.receptive_field == 851 and gated.stride == 32  # Araujo et al., Distill 2019: as of its convolutions
     assert math.isinf(inspect(timm.create_model("test_vit"), 64).receptive_field)
+    merging = inspect(timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)), 224)
+    assert math.isinf(merging.receptive_field) and merging.stride == 32
     assert "whole image" in inspect(timm.create_model("test_vit"), 64).line(64)
 
 
