@@ -59,6 +59,19 @@ class ModelConfig:
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)  # passed on to timm.create_model
+    output_stride: int | None = None  # 8 or 16: dilated last stages, where timm's model takes it
+    stride_first: bool = False  # ResNet as of 1512.03385, the stride in a bottleneck's first 1x1; timm's is ResNet-B
+    separable: bool = False  # every regular 3x3 convolution but the stem becomes depthwise + pointwise (1610.02357)
+    separable_width: int = 1  # depthwise filters per channel
+    acnet: bool = False  # 1x3 and 3x1 branches beside every 3x3, fused before prediction and saving (1908.03930)
+    activation: str | None = None  # relu, leaky_relu, prelu, silu, mish, gelu, hard_swish ...; None: the model's own
+    pool: Literal["default", "avg", "max", "avgmax", "catavgmax", "gem"] = "default"
+    head: Literal["linear", "cosface", "arcface"] = "linear"  # cosface (AM-softmax 1801.05599), arcface (1801.07698)
+    margin: float = 0.3  # of these two, in the loss only: of the cosine, of the angle in radians
+    scale: float = 30.0  # of these two: logits are scale times cosines
+    subcentres: int = 1  # of these two: weight vectors per class
+    init: Literal["default", "he", "xavier"] = "default"  # of weights from scratch, biases 0; default: the model's own
+    sync_bn: bool = False  # BatchNorm over the batches of all GPUs
 
 
 @dataclass(frozen=True)
@@ -253,7 +266,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
             "epochs", "size", "batch_size", "optimizer.clip", "checkpoint.every", "distill.temperature",
-            "competition.max_megapixels",
+            "competition.max_megapixels", "model.scale",
         ),
         POSITIVE,
     ),
@@ -268,7 +281,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
             "average.bn_batches", "checkpoint.keep", "eval.every", "eval.batch_size", "optimizer.accumulate",
-            "ensemble.rounds", "ensemble.bags",
+            "ensemble.rounds", "ensemble.bags", "model.separable_width", "model.subcentres",
         ),
         AT_LEAST_1,
     ),
@@ -280,8 +293,13 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         SHARE,
     ),
     **dict.fromkeys(
-        ("optimizer.momentum", "model.drop_rate", "model.drop_path_rate", "average.ema", "augment.zoom"), BELOW_1
+        (
+            "optimizer.momentum", "model.drop_rate", "model.drop_path_rate", "model.margin", "average.ema",
+            "augment.zoom",
+        ),
+        BELOW_1,
     ),
+    "model.output_stride": (lambda value: value in (8, 16, 32), "choose 8, 16 or 32"),
     "folds.n": (lambda value: value >= 2, "it takes at least 2 folds"),
     "eval.crop": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
     "augment.crop_area": _range(0, 1, "expected [smallest, largest] share of the image, above 0, up to 1"),

@@ -18,8 +18,9 @@ from src.data.cache import ImageStore
 from src.errors import UserError, first_few
 from src.inference.predict import fill_unreadable, predict, softmax
 from src.inference.tta import parse_views
-from src.model.backbone import Normalisation, build_model
+from src.model.backbone import Normalisation
 from src.model.weights import WeightsSource
+from src.recipes.network import build_from, trained_model
 from src.recipes.task import open_competition, run_lock, run_name
 from src.training.device import loader_workers, make_accelerator, say
 
@@ -46,7 +47,7 @@ def load_network(runs: Path, run: str, k: int, classes: int) -> tuple[nn.Module,
     folder = fold_folder(runs, run, k)
     config, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
     source = WeightsSource("file", folder / "weights.safetensors")
-    network, normalisation = build_model(config["model"]["name"], classes, source, options=config["model"]["options"])
+    network, normalisation = build_from(trained_model(config), classes, source, trained=True)
     return network.eval(), normalisation, int(manifest["size"])
 
 

@@ -22,9 +22,9 @@ from src.ensembling.soup import Chosen, greedy, mean_state
 from src.errors import UserError
 from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
-from src.model.backbone import build_model
 from src.model.weights import WeightsSource, read_state
 from src.recipes.lesson import augmented_inputs
+from src.recipes.network import architecture, build_from, trained_model
 from src.recipes.predict import make_predictor
 from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, save_run
 from src.recipes.task import image_cache, open_competition, open_folds
@@ -69,9 +69,7 @@ def soup(config: Config) -> None:
         """Fold k's network of the chosen runs, and its predictor."""
         files = [fold_folder(runs, members.names[r], k) / "weights.safetensors" for r in chosen]
         source = WeightsSource("file", files[0])
-        network, normalisation = build_model(
-            config.model.name, len(competition.classes), source, options=config.model.options
-        )
+        network, normalisation = build_from(config.model, len(competition.classes), source, trained=True)
         network = network.to(accelerator.device, memory_format=torch.channels_last)
         probabilities = make_predictor(config, accelerator, normalisation)
         if len(chosen) > 1:
@@ -166,14 +164,15 @@ def same_network(runs: Path, names: tuple[str, ...], k: int) -> int:
             raise UserError(f"runs: {name!r} has no weights of its own; a soup takes trained runs")
         kinds[name] = (
             config["model"]["name"],
-            str(config["model"]["options"]),
+            f" with {network}" if (network := architecture(trained_model(config))) else "",
             read_json(folder / "manifest.json")["size"],
         )
     first = kinds[names[0]]
     for name, kind in kinds.items():
         if kind != first:
             raise UserError(
-                f"runs: {name!r} is {kind[0]} at {kind[2]} px, {names[0]!r} is {first[0]} at {first[2]} px; "
+                f"runs: {name!r} is {kind[0]}{kind[1]} at {kind[2]} px, "
+                f"{names[0]!r} is {first[0]}{first[1]} at {first[2]} px; "
                 "a soup takes runs of one network and size"
             )
     return int(first[2])

@@ -23,11 +23,14 @@ from src.data.loader import batches
 from src.errors import UserError, first_few
 from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
-from src.model.backbone import build_model, check_sizes
+from src.model.backbone import check_sizes
+from src.model.convolutions import fused
+from src.model.report import inspect
 from src.model.weights import find_weights
 from src.recipes.deadline import FoldTime, time_for_fold
 from src.recipes.fold_output import save_fold
-from src.recipes.lesson import augmented_inputs, from_labels, from_teacher
+from src.recipes.lesson import augmented_inputs, from_labels, from_teacher, with_margin
+from src.recipes.network import build_from
 from src.recipes.predict import make_predictor
 from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
@@ -68,15 +71,7 @@ def train_fold(
 
     # ---- model ------------------------------------------------------------------------------------------------------
     source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
-    model, normalisation = build_model(
-        config.model.name,
-        len(competition.classes),
-        source,
-        drop_rate=config.model.drop_rate,
-        drop_path_rate=config.model.drop_path_rate,
-        options=config.model.options,
-        seed=config.seed,
-    )
+    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
@@ -99,6 +94,7 @@ def train_fold(
         say(f"competition.on_bad_image=skip: {len(bad)} rows left out" + "".join(f"\n  {why}" for _, why in found[:5]))
     probabilities = make_predictor(config, accelerator, normalisation)
     lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device)
+    lesson = with_margin(lesson, config.model)
     if config.teacher is not None:
         teacher = load_teacher(
             run.parent,
@@ -177,8 +173,13 @@ def train_fold(
     stages = stages_of(whole, cuts)
     for stage in stages:
         say(stage.describe())
+    report = inspect(model, stages[-1].size)
+    if report is not None:
+        say(report.line(stages[-1].size))
 
     # ---- optimiser and averages -------------------------------------------------------------------------------------
+    if config.model.sync_bn:
+        model = device.sync_batchnorm(model, accelerator)
     optimizer = build_optimizer(
         model,
         config.optimizer.name,
@@ -322,6 +323,7 @@ def train_fold(
     if not in_time:
         say("time_budget: no time to compare the weights; their moving average is taken if there is one")
         candidates = dict([list(candidates.items())[-1]])
+    candidates = {name: fused(net) for name, net in candidates.items()}  # plain convolutions, where ACNet trained
     compared = {name: validate(net, last.size)[metric.name] for name, net in candidates.items()}
     best = (max if metric.greater_is_better else min)(compared, key=compared.__getitem__)
     chosen = candidates[best]

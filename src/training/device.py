@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from src.errors import UserError
 
@@ -93,6 +94,18 @@ def seed_torch(seed: int, device: torch.device) -> None:
         import torch_xla.core.xla_model as xm
 
         xm.set_rng_state(seed % 2**31, device)
+
+
+def sync_batchnorm(model: nn.Module, accelerator: Any) -> nn.Module:
+    """`model` with BatchNorm statistics over the batches of all processes, the same parameters and names; itself if
+    there is one process. Raises UserError off the GPU: torch has no kernels for it on a CPU, and refuses to run."""
+    if accelerator.num_processes == 1:
+        return model
+    if accelerator.device.type != "cuda":
+        raise UserError(f"model.sync_bn=true: works between GPUs, not on {accelerator.device.type}; use sync_bn=false")
+    from timm.layers import convert_sync_batchnorm  # torch's own loses the activation in timm's BatchNormAct2d
+
+    return convert_sync_batchnorm(model)
 
 
 def on_tpu() -> bool:

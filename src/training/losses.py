@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +25,25 @@ def soft_targets(labels: Tensor, classes: int, smoothing: float = 0.0, kind: str
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over the batch of -Σ targets·log softmax(logits), computed in fp32 whatever the precision of the model."""
     return torch.sum(-targets * F.log_softmax(logits.float(), dim=1), dim=1).mean()
+
+
+def add_margin(
+    logits: Tensor, targets: Tensor, *, kind: Literal["cosface", "arcface"], margin: float, scale: float
+) -> Tensor:
+    """Logits (B, C) = scale·cosθ of a `CosineHead`, those of the target made smaller: what the loss of training takes.
+
+    cosface: scale·(cosθ - m) (1801.05599); arcface: scale·cos(θ + m) (1801.07698), and beyond θ + m = π, where the
+    cosine would rise again, scale·(cosθ - m·sin m), as in the authors' code. Each class has the margin in proportion to
+    its target (B, C): one-hot rows give the papers' formulas, a mixed image λ·m for one class and (1-λ)·m for the
+    other, a smoothed label a little for every class. In fp32.
+    """
+    cosine, own = logits.float() / scale, margin * targets
+    if kind == "cosface":
+        return scale * (cosine - own)
+    # the gradient of the root is infinite at cosθ = ±1
+    sine = (1 - cosine.square()).clamp(min=1e-8).sqrt()
+    turned = cosine * own.cos() - sine * own.sin()
+    return scale * torch.where(cosine > (math.pi - own).cos(), turned, cosine - own * own.sin())
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
