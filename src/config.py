@@ -58,6 +58,7 @@ class ModelConfig:
     weights: str | None = None  # a local .safetensors, .pth or .bin file
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
+    freeze: str | None = None  # "2 epochs", "10%" of the run at its start: only the classifier is trained
     options: dict[str, Any] = field(default_factory=dict)  # passed on to timm.create_model
 
 
@@ -71,6 +72,9 @@ class StageConfig:
     classes: int | None = None  # only the K most frequent classes
     batch_size: int | None = None  # None: the key batch_size
     augment: float = 1.0  # strength of the augmentation, 0 (none) to 1 (as configured)
+    # what is trained; head: the classifier, head+norm: and the last norm with its statistics (FixRes, 1906.06423)
+    train: Literal["all", "head", "head+norm"] = "all"
+    lr: float | None = None  # a constant rate of its own, per 256 examples; the schedule ends with the stages before
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class OptimizerConfig:
     lr: float = 0.1  # per 256 examples: the rate used is lr * total batch / 256 (Goyal et al. 1706.02677)
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    layer_decay: float = 1.0  # rate times this for each layer below the classifier (discriminative rates)
+    fused: bool = False  # torch's fused kernels, for sgd and adamw
     decay_bias: bool = False  # True also decays biases and norm parameters (Bag of Tricks 3.1.4 says do not)
     clip: float | None = None  # largest norm of the gradient
     accumulate: int = 1  # micro-batches of batch_size per optimiser step
@@ -86,9 +92,11 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    kind: Literal["cosine", "linear", "steps", "exponential", "constant"] = "cosine"
-    warmup: str = "5%"  # linear from 0; a share of the run, "200 steps" or "2 epochs"
-    final: float = 0.0  # cosine and linear end at this share of the peak rate
+    kind: Literal["cosine", "linear", "steps", "exponential", "constant", "one_cycle"] = "cosine"
+    warmup: str = "5%"  # linear from 0 (one_cycle: cosine from `start`); a share of the run, "200 steps" or "2 epochs"
+    final: float = 0.0  # cosine, linear and one_cycle end at this share of the peak rate
+    start: float = 0.04  # one_cycle: share of the peak rate at the first step
+    momentum: tuple[float, float] | None = None  # one_cycle: [at both ends, at the peak rate], e.g. [0.95, 0.85]
     drops: tuple[float, ...] = (0.33, 0.66, 0.9)  # steps: shares of the run at which the rate falls
     factor: float = 0.1  # steps: times this at each drop
     decay: float = 0.94  # exponential: times this every `every`
@@ -274,8 +282,8 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(
         (
-            "mix.probability", "mix.stop", "average.swa_start", "schedule.final", "augment.erase", "loss.smoothing",
-            "distill.confidence",
+            "mix.probability", "mix.stop", "average.swa_start", "schedule.final", "schedule.start", "augment.erase",
+            "loss.smoothing", "distill.confidence",
         ),
         SHARE,
     ),
@@ -283,10 +291,30 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("optimizer.momentum", "model.drop_rate", "model.drop_path_rate", "average.ema", "augment.zoom"), BELOW_1
     ),
     "folds.n": (lambda value: value >= 2, "it takes at least 2 folds"),
+    "optimizer.layer_decay": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
+    "schedule.momentum": (
+        lambda pair: all(0 <= value < 1 for value in pair), "expected [at both ends, at the peak rate], from 0, below 1"
+    ),
     "eval.crop": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
     "augment.crop_area": _range(0, 1, "expected [smallest, largest] share of the image, above 0, up to 1"),
     "augment.crop_ratio": _range(0, math.inf, "expected [smallest, largest] width / height, above 0"),
 }  # fmt: skip
+# Combinations that cannot both be meant: whether a configuration has it, and what to do.
+CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (
+        lambda c: c.schedule.kind == "one_cycle" and c.average.swa and c.average.swa_lr is not None,
+        "average.swa_lr: one_cycle ends at its lowest rate, not at a constant one; "
+        "use average.swa_lr=null or schedule.kind=cosine",
+    ),
+    (
+        lambda c: c.schedule.momentum is not None and c.schedule.kind != "one_cycle",
+        "schedule.momentum: only one_cycle changes the momentum; use schedule.kind=one_cycle or schedule.momentum=null",
+    ),
+    (
+        lambda c: c.optimizer.lr == 0 and any(stage.lr is not None for stage in c.stages),
+        "stages.lr: counts as a multiple of optimizer.lr, which is 0; set optimizer.lr",
+    ),
+)
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
@@ -321,6 +349,9 @@ def build(values: Mapping[str, Any]) -> Config:
             value = getattr(value, part)
         if value is not None and not valid(value):
             raise UserError(f"{key}={value}: {text}")
+    for contradicts, text in CONTRADICTIONS:
+        if contradicts(config):
+            raise UserError(text)
     if isinstance(config.fold, str) and config.fold != "all":
         raise UserError(f"fold={config.fold}: give a fold number or all")
     return config

@@ -28,6 +28,7 @@ from src.model.weights import find_weights
 from src.recipes.fold_output import save_fold
 from src.recipes.lesson import augmented_inputs, from_labels, from_teacher
 from src.recipes.predict import make_predictor
+from src.recipes.rates import rates
 from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
 from src.reporting.figures import augmentation_grid
@@ -42,7 +43,7 @@ from src.training.interrupt import stop_on_signals
 from src.training.mixing import Mix, draw_mix
 from src.training.optimizer import build_optimizer
 from src.training.progress import Progress, clock
-from src.training.schedule import duration, multiplier
+from src.training.schedule import duration
 from src.training.stages import Stage, pixels, plan, shorten, training_orders
 
 # Seconds of a fold's time that are kept for its files, pictures and tracking.
@@ -181,6 +182,8 @@ def train_fold(
         weight_decay=config.optimizer.weight_decay,
         momentum=config.optimizer.momentum,
         decay_bias=config.optimizer.decay_bias,
+        layer_decay=config.optimizer.layer_decay,
+        fused=config.optimizer.fused,
     )
     place = (accelerator.process_index, accelerator.num_processes)
     augment = Augment(**vars(config.augment))
@@ -233,19 +236,7 @@ def train_fold(
         swa_every = max(
             1, duration(config.average.swa_every, total=total, epoch=last.epoch_steps, key="average.swa_every")
         )
-        run_epoch = len(lesson.rows) / last.total_batch
-        rate = multiplier(
-            config.schedule.kind,
-            total,
-            duration(config.schedule.warmup, total=total, epoch=run_epoch, key="schedule.warmup"),
-            final=config.schedule.final,
-            drops=config.schedule.drops,
-            factor=config.schedule.factor,
-            decay=config.schedule.decay,
-            every=max(1, duration(config.schedule.every, total=total, epoch=run_epoch, key="schedule.every")),
-            swa_start=swa_start,
-            swa_lr=config.average.swa_lr if config.average.swa else None,
-        )
+        planned = rates(config, stages, len(lesson.rows))
 
         def swa_at(step: int, total: int = total, start: int = swa_start, every: int = swa_every) -> bool:
             return step + 1 == total or (step >= start and (total - 1 - step) % every == 0)
@@ -269,8 +260,10 @@ def train_fold(
                 batches=batches(lesson.store, orders, probabilities.keywords["workers"], accelerator.device),
                 targets=lesson.targets,
                 loss_function=lesson.loss,
-                rate=rate,
+                rate=planned.rate,
                 base_lr=config.optimizer.lr,
+                momentum=planned.momentum,
+                trains=planned.trains,
                 mean=mean,
                 std=std,
                 draw_mix=mix_at,

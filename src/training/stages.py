@@ -5,6 +5,7 @@ A batch is a function of (seed, step): the plan needs no state, so a resume at a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +16,7 @@ from src.config import StageConfig
 from src.data.augment import Augment
 from src.data.loader import Order
 from src.errors import UserError
+from src.training.freezing import Part
 from src.training.schedule import duration
 
 
@@ -30,6 +32,8 @@ class Stage:
     batch_size: int
     augment: float
     total_batch: int  # batch_size x processes x accumulation: what one optimiser step sees
+    train: Part = "all"
+    lr: float | None = None  # a constant rate of its own, per 256 examples
 
     @property
     def epoch_steps(self) -> int:
@@ -39,6 +43,8 @@ class Stage:
         return (
             f"stage {self.number + 1}: {self.stop - self.start} steps, {len(self.rows)} rows, {self.size} px, "
             f"batch {self.total_batch}, augment {self.augment:g}"
+            + (f", {self.train} only" if self.train != "all" else "")
+            + (f", lr {self.lr:g}" if self.lr is not None else "")
         )
 
 
@@ -66,6 +72,10 @@ def plan(
             raise UserError(f"{key}: rows must be in 0..1, augment in 0..1 and size above 0")
         if 2 < spec.size < 8:
             raise UserError(f"{key}.size={spec.size:g}: must be a share up to 2 or at least 8 pixels")
+        if spec.lr is not None and not 0 <= spec.lr < math.inf:
+            raise UserError(f"{key}.lr={spec.lr}: must not be negative")
+        if spec.lr is None and stages and stages[-1].lr is not None:
+            raise UserError(f"{key}.lr: stages with a rate of their own come last; give this one its lr as well")
         for name, value in (("batch_size", spec.batch_size), ("classes", spec.classes)):
             if value is not None and value < 1:
                 raise UserError(f"{key}.{name}={value}: must be at least 1")
@@ -89,6 +99,8 @@ def plan(
                 batch_size=per_process,
                 augment=spec.augment,
                 total_batch=total_batch,
+                train=spec.train,
+                lr=spec.lr,
             )
         )
     return stages

@@ -115,6 +115,9 @@ def test_learning_happens(command: Command, tmp_path: Path) -> None:
     ["augment.albumentations=[{GaussianBlur: {p: 0.5}}]", "augment.erase=0.5", "cache=false", "workers=1"],
     ["model.drop_rate=0.1", "competition.metric=log_loss"],
     ["time_budget=600s"],
+    ["schedule.kind=one_cycle", "schedule.warmup=30%", "schedule.momentum=[0.95, 0.85]", "optimizer.layer_decay=0.8"],
+    ["model.freeze=50%", "optimizer.name=adamw", "optimizer.fused=true"],
+    ["stages=[{length: 50%}, {length: 50%, size: 1.2, augment: 0, train: head+norm, lr: 0.001}]"],
 ])  # fmt: skip
 def test_each_technique_runs(command: Command, tmp_path: Path, technique: list[str]) -> None:
     assert main(command("competition=digits", "epochs=1", *technique)) == 0
@@ -160,6 +163,11 @@ def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, 
     (["schedule.warmup=3 weeks"], "schedule.warmup"),
     (["augment.albumentations=[{GausianBlur: {}}]"], "did you mean 'GaussianBlur'?"),
     (["experiment=none_such"], "not in configs/experiment"),
+    (["stages=[{lr: 0.1}, {}]"], "stages[1].lr"),
+    (["schedule.kind=one_cycle", "average.swa_lr=0.5"], "average.swa_lr"),
+    (["schedule.momentum=[0.95, 0.85]"], "schedule.kind=one_cycle"),
+    (["model.freeze=3 weeks"], "model.freeze"),
+    (["optimizer.name=lamb", "optimizer.fused=true"], "optimizer.fused"),
     (["x"], "no such verb"),
 ])  # fmt: skip
 def test_a_mistake_gets_one_line_and_exit_code_2(command: Command, tmp_path: Path, capsys, words, says) -> None:
