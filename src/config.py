@@ -134,6 +134,9 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
+    name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"  # bce: each class against the rest
+    gamma: float = 2.0  # focal: cross-entropy times (1-p)^gamma (1708.02002)
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: N / (K · rows of the class)
     smoothing: float = 0.0  # epsilon of label smoothing
     smoothing_kind: Literal["others", "all"] = "others"  # eps/(K-1) on the others (Bag of Tricks 5.2), or eps/K on all
 
@@ -215,6 +218,7 @@ class Config:
     size: int = 128  # pixels, of the last stage and of prediction
     batch_size: int = 64  # per process
     stages: tuple[StageConfig, ...] = (StageConfig(),)
+    balance: float = 0.0  # classes are drawn by their share of the rows (0), alike (1), or in between
     tta: str | list[Any] = "flip"  # none, flip, d4, crops, scales, or a list of views
     time_budget: str | None = "auto"  # "8.5h", "300s": ends in time, with a submission; auto: the notebook's session
     device: Literal["auto", "cpu", "cuda", "mps", "tpu"] = "auto"
@@ -267,7 +271,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(
         (
-            "seed", "distill.weight", "optimizer.lr", "optimizer.weight_decay", "mix.mixup", "mix.cutmix",
+            "seed", "distill.weight", "loss.gamma", "optimizer.lr", "optimizer.weight_decay", "mix.mixup", "mix.cutmix",
             "augment.rotate", "augment.shear", "augment.shift", "augment.brightness", "augment.contrast",
             "augment.saturation", "augment.hue", "augment.pca",
         ),
@@ -283,7 +287,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
             "mix.probability", "mix.stop", "average.swa_start", "schedule.final", "schedule.start", "augment.erase",
-            "loss.smoothing", "distill.confidence",
+            "loss.smoothing", "distill.confidence", "balance",
         ),
         SHARE,
     ),
@@ -313,6 +317,19 @@ CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         lambda c: c.optimizer.lr == 0 and any(stage.lr is not None for stage in c.stages),
         "stages.lr: counts as a multiple of optimizer.lr, which is 0; set optimizer.lr",
+    ),
+    (
+        lambda c: c.balance > 0 and c.loss.class_weights == "balanced",
+        "balance: evens out the classes, and so does loss.class_weights=balanced; leave one of them out",
+    ),
+    (
+        lambda c: c.loss.name == "focal" and (c.mix.mixup > 0 or c.mix.cutmix > 0),
+        "loss.name=focal: tells easy images from hard ones, which mixed images are not; "
+        "set mix.mixup=0 mix.cutmix=0 or take another loss",
+    ),
+    (
+        lambda c: c.loss.name == "bce" and c.teacher is not None,
+        "loss.name=bce: its logits are not those of a softmax, which a teacher speaks of; use cross_entropy or focal",
     ),
 )
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.

@@ -85,6 +85,7 @@ def soup(config: Config) -> None:
                 size=sizes[k],
                 batch_size=config.batch_size,
                 seed=config.seed,
+                balance=config.balance,
             )[-1]
             inputs = augmented_inputs(
                 store,

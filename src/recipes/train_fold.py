@@ -134,6 +134,7 @@ def train_fold(
         processes=accelerator.num_processes,
         accumulate=config.optimizer.accumulate,
         seed=config.seed,
+        balance=config.balance,
     )
     check_sizes(config.model.name, model, [stage.size for stage in whole])
     checkpoints = folder / "checkpoints"

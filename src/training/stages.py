@@ -17,6 +17,7 @@ from src.data.augment import Augment
 from src.data.loader import Order
 from src.errors import UserError
 from src.training.freezing import Part
+from src.training.sampling import Balance, balance_classes, balanced_rows
 from src.training.schedule import duration
 
 
@@ -34,6 +35,7 @@ class Stage:
     total_batch: int  # batch_size x processes x accumulation: what one optimiser step sees
     train: Part = "all"
     lr: float | None = None  # a constant rate of its own, per 256 examples
+    balance: Balance | None = None  # None: every row once per pass
 
     @property
     def epoch_steps(self) -> int:
@@ -59,11 +61,12 @@ def plan(
     processes: int = 1,
     accumulate: int = 1,
     seed: int = 0,
+    balance: float = 0.0,
 ) -> list[Stage]:
     """The stages of one fold.
 
     rows: (N,) int64 training rows of the fold; labels: (N,) their classes. A share of the run is a share of its
-    examples, epochs x N. Raises UserError naming the stage.
+    examples, epochs x N. balance: see `balance_classes`. Raises UserError naming the stage.
     """
     stages: list[Stage] = []
     for number, spec in enumerate(specs):
@@ -79,7 +82,8 @@ def plan(
         for name, value in (("batch_size", spec.batch_size), ("classes", spec.classes)):
             if value is not None and value < 1:
                 raise UserError(f"{key}.{name}={value}: must be at least 1")
-        chosen = rows[subset(labels, spec.rows, spec.classes, seed)]
+        positions = subset(labels, spec.rows, spec.classes, seed)
+        chosen = rows[positions]
         per_process = spec.batch_size or batch_size
         total_batch = per_process * processes * accumulate
         steps = duration(
@@ -101,6 +105,7 @@ def plan(
                 total_batch=total_batch,
                 train=spec.train,
                 lr=spec.lr,
+                balance=balance_classes(chosen, labels[positions], balance) if balance else None,
             )
         )
     return stages
@@ -142,6 +147,8 @@ def step_rows(stage: Stage, step: int, seed: int) -> np.ndarray:
     """
     first = (step - stage.start) * stage.total_batch
     positions = np.arange(first, first + stage.total_batch)
+    if stage.balance is not None:
+        return balanced_rows(stage.balance, positions, (seed, 2, stage.number))
     passes, within = np.divmod(positions, len(stage.rows))
     found = np.empty(stage.total_batch, np.int64)
     for number in np.unique(passes):

@@ -118,6 +118,8 @@ def test_learning_happens(command: Command, tmp_path: Path) -> None:
     ["schedule.kind=one_cycle", "schedule.warmup=30%", "schedule.momentum=[0.95, 0.85]", "optimizer.layer_decay=0.8"],
     ["model.freeze=50%", "optimizer.name=adamw", "optimizer.fused=true"],
     ["stages=[{length: 50%}, {length: 50%, size: 1.2, augment: 0, train: head+norm, lr: 0.001}]"],
+    ["loss.name=focal", "loss.gamma=1.5", "loss.class_weights=balanced"],
+    ["loss.name=bce", "balance=0.5", "mix.mixup=0.2"],
 ])  # fmt: skip
 def test_each_technique_runs(command: Command, tmp_path: Path, technique: list[str]) -> None:
     assert main(command("competition=digits", "epochs=1", *technique)) == 0
@@ -167,6 +169,9 @@ def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, 
     (["schedule.kind=one_cycle", "average.swa_lr=0.5"], "average.swa_lr"),
     (["schedule.momentum=[0.95, 0.85]"], "schedule.kind=one_cycle"),
     (["model.freeze=3 weeks"], "model.freeze"),
+    (["balance=1", "loss.class_weights=balanced"], "leave one of them out"),
+    (["loss.name=focal", "mix.mixup=0.2"], "loss.name=focal"),
+    (["loss.name=bce", "teacher=t"], "loss.name=bce"),
     (["optimizer.name=lamb", "optimizer.fused=true"], "optimizer.fused"),
     (["x"], "no such verb"),
 ])  # fmt: skip

@@ -61,6 +61,15 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
         assert submission.read_text() == first
 
 
+def test_two_processes_freeze_alike(start: Start, tmp_path: Path) -> None:
+    """DistributedDataParallel waits for every gradient, unless it is told that some do not come."""
+    stages = "stages=[{length: 60%}, {length: 40%, train: head+norm, lr: 0.01}]"
+    words = ["processes=2", "device=cpu", "batch_size=8", "epochs=1", "model.freeze=30%", stages]
+    code, output = finish(start("competition=digits", *words))
+    assert code == 0, output
+    assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
+
+
 def test_an_error_of_one_process_is_told_once(start: Start, mini_digits: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(mini_digits, copy)
