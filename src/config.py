@@ -116,6 +116,7 @@ class AugmentConfig:
     zoom: float = 0.0  # size of the content times 1 +- this
     shift: float = 0.0  # share of the side, up to +-
     brightness: float = 0.4  # factor 1 +- this
+    fit_brightness: bool = False  # the range of brightness is measured on the fold's training rows instead
     contrast: float = 0.0
     saturation: float = 0.4
     hue: float = 0.4  # turn of the colours in YIQ: +- this * 180 degrees (as MXNet, the paper's library)
@@ -218,6 +219,7 @@ class Config:
     size: int = 128  # pixels, of the last stage and of prediction
     batch_size: int = 64  # per process
     stages: tuple[StageConfig, ...] = (StageConfig(),)
+    normalise: Literal["model", "data"] = "model"  # as the weights expect, or mean and std of the fold's training rows
     balance: float = 0.0  # classes are drawn by their share of the rows (0), alike (1), or in between
     tta: str | list[Any] = "flip"  # none, flip, d4, crops, scales, or a list of views
     time_budget: str | None = "auto"  # "8.5h", "300s": ends in time, with a submission; auto: the notebook's session

@@ -47,6 +47,8 @@ def load_network(runs: Path, run: str, k: int, classes: int) -> tuple[nn.Module,
     config, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
     source = WeightsSource("file", folder / "weights.safetensors")
     network, normalisation = build_model(config["model"]["name"], classes, source, options=config["model"]["options"])
+    if "normalisation" in manifest:  # a run with normalise=data has one of its own
+        normalisation = Normalisation(*(tuple(manifest["normalisation"][of]) for of in ("mean", "std")))
     return network.eval(), normalisation, int(manifest["size"])
 
 

@@ -16,7 +16,6 @@ from src.competition.folds import Fold
 from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config, plain
-from src.data.augment import Augment
 from src.data.bad_images import unreadable_rows
 from src.data.cache import ImageStore
 from src.data.loader import batches
@@ -25,6 +24,7 @@ from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
 from src.model.backbone import build_model, check_sizes
 from src.model.weights import find_weights
+from src.recipes.fitted import fitted
 from src.recipes.fold_output import save_fold
 from src.recipes.lesson import augmented_inputs, from_labels, from_teacher
 from src.recipes.predict import make_predictor
@@ -83,7 +83,6 @@ def train_fold(
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
-    mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
 
     # ---- what to learn from -----------------------------------------------------------------------------------------
     short_side = round(max(pixels(stage.size, config.size) for stage in config.stages) / config.eval.crop)
@@ -98,6 +97,8 @@ def train_fold(
         bad = [row for row, _ in found]
         fold = Fold(np.setdiff1d(fold.train, bad), np.setdiff1d(fold.val, bad))
         say(f"competition.on_bad_image=skip: {len(bad)} rows left out" + "".join(f"\n  {why}" for _, why in found[:5]))
+    normalisation, augment = fitted(config, train_store, fold.train, normalisation)
+    mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
     probabilities = make_predictor(config, accelerator, normalisation)
     lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device)
     if config.teacher is not None:
@@ -187,7 +188,6 @@ def train_fold(
         fused=config.optimizer.fused,
     )
     place = (accelerator.process_index, accelerator.num_processes)
-    augment = Augment(**vars(config.augment))
     ema = Ema(model, config.average.ema) if config.average.ema else None  # copies: made before `prepare`
     swa = make_swa(model) if config.average.swa else None
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -363,6 +363,7 @@ def train_fold(
                 "size": last.size,
                 "crop": config.eval.crop,
                 "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
+                "brightness": augment.brightness,
                 "stages": [stage.describe() for stage in stages],
                 "shortened_to": stages[-1].stop / whole[-1].stop,
                 "unreadable_test_ids": competition.test_ids[unreadable].tolist(),

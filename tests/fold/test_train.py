@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,6 +125,29 @@ def test_learning_happens(command: Command, tmp_path: Path) -> None:
 def test_each_technique_runs(command: Command, tmp_path: Path, technique: list[str]) -> None:
     assert main(command("competition=digits", "epochs=1", *technique)) == 0
     assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
+
+
+def test_statistics_of_the_training_rows_belong_to_the_run(command: Command, tmp_path: Path, mini_digits: Path) -> None:
+    """In the manifest, in every later prediction, and in a soup's."""
+    assert main(command("competition=digits", "normalise=data", "augment.fit_brightness=true", "tta=none")) == 0
+    runs, submissions = tmp_path / "runs", tmp_path / "submissions"
+    manifest = json.loads((runs / "r" / "fold0" / "manifest.json").read_text())
+    folds = pd.read_csv(tmp_path / "folds" / "mini.csv", dtype={"id": str})
+    trained_on = folds.loc[folds["fold"] != 0, "id"]
+    pixels = np.stack([cv2.imread(str(mini_digits / "train" / f"{name}.png")) for name in trained_on]) / 255
+    assert manifest["normalisation"]["mean"] == pytest.approx([pixels.mean()] * 3, rel=1e-3)
+    assert manifest["normalisation"]["std"] == pytest.approx([pixels.std()] * 3, rel=1e-3)
+    low, middle, high = np.percentile(pixels.mean((1, 2, 3)), [5, 50, 95])
+    assert manifest["brightness"] == pytest.approx((high - low) / 2 / middle, rel=1e-3)
+
+    first = (submissions / "r.csv").read_text()
+    (submissions / "r.csv").unlink()
+    assert main(["predict", f"paths.runs={runs}", "run=r"]) == 0
+    assert (submissions / "r.csv").read_text() == first
+    assert main(["soup", f"paths.runs={runs}", "runs=[r]", "run=s", "method=uniform"]) == 0
+    (submissions / "s.csv").unlink()
+    assert main(["predict", f"paths.runs={runs}", "run=s"]) == 0
+    assert (submissions / "s.csv").read_text() == first
 
 
 def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, capsys) -> None:
