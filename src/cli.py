@@ -37,6 +37,7 @@ RECIPES = {
     "stack": ("stack", "stack_runs"),
     "soup": ("soup", "soup"),
     "prepare": ("prepare", "prepare"),
+    "lr_find": ("lr_find", "lr_find"),
     "smoke": ("smoke", "smoke"),
     "runs": ("runs", "list_runs"),
 }
@@ -56,6 +57,7 @@ VERBS = {
     "ensemble": "combine runs: ensemble runs=[a,b,c] method=climb run=NAME",
     "stack": "a second model on runs and features: stack runs=[a,b] features=[F] learner=logistic run=NAME",
     "prepare": "look at the data: rows, unreadable images, duplicates across folds and test, with pictures",
+    "lr_find": "learning-rate range test on the first stage: a picture and a suggestion",
     "soup": "average the weights of runs of one network: soup runs=[a,b,c] method=greedy run=NAME",
     "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
     "smoke": "the whole path on a few images, under a minute",

@@ -217,7 +217,7 @@ class Config:
     seed: int = 0
     epochs: float = 10.0  # passes over the fold's training rows, all stages together
     size: int = 128  # pixels, of the last stage and of prediction
-    batch_size: int = 64  # per process
+    batch_size: int | str = 64  # per process; auto: the largest that fits at the largest stage
     stages: tuple[StageConfig, ...] = (StageConfig(),)
     normalise: Literal["model", "data"] = "model"  # as the weights expect, or mean and std of the fold's training rows
     balance: float = 0.0  # classes are drawn by their share of the rows (0), alike (1), or in between
@@ -266,7 +266,7 @@ BELOW_1 = (lambda value: 0 <= value < 1, "must be from 0, below 1")
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
-            "epochs", "size", "batch_size", "optimizer.clip", "checkpoint.every", "distill.temperature",
+            "epochs", "size", "optimizer.clip", "checkpoint.every", "distill.temperature",
             "competition.max_megapixels",
         ),
         POSITIVE,
@@ -295,6 +295,9 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(
         ("optimizer.momentum", "model.drop_rate", "model.drop_path_rate", "average.ema", "augment.zoom"), BELOW_1
+    ),
+    "batch_size": (
+        lambda value: value == "auto" or (isinstance(value, int) and value > 0), "must be above 0, or auto"
     ),
     "folds.n": (lambda value: value >= 2, "it takes at least 2 folds"),
     "optimizer.layer_decay": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),

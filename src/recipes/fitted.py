@@ -16,7 +16,7 @@ from src.model.backbone import Normalisation
 def fitted(
     config: Config, store: ImageStore, rows: np.ndarray, normalisation: Normalisation
 ) -> tuple[Normalisation, Augment]:
-    """`normalisation` of the model, or with normalise=data that of the images of `rows` (N,); the ranges of `augment.*`,
+    """`normalisation` of the model, or with normalise=data that of the images of `rows` (N,); the ranges of augment.*,
     with brightness from the images if augment.fit_brightness."""
     if config.normalise == "model" and not config.augment.fit_brightness:
         return normalisation, ranges(config.augment)

@@ -20,6 +20,7 @@ from src.inference.predict import fill_unreadable, predict, softmax
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation, build_model
 from src.model.weights import WeightsSource
+from src.recipes.batch_size import usual
 from src.recipes.task import open_competition, run_lock, run_name
 from src.training.device import loader_workers, make_accelerator, say
 
@@ -34,7 +35,7 @@ def make_predictor(
         activation=activation,
         accelerator=accelerator,
         crop=config.eval.crop,
-        batch_size=config.eval.batch_size or 2 * config.batch_size,
+        batch_size=config.eval.batch_size or 2 * usual(config),
         workers=loader_workers(config.workers),
         mean=torch.tensor(normalisation.mean, device=accelerator.device),
         std=torch.tensor(normalisation.std, device=accelerator.device),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from src.config import Config
 from src.training.freezing import Part
+from src.training.optimizer import scaled_rate
 from src.training.schedule import duration, multiplier, one_cycle
 from src.training.stages import Stage, stage_at
 
@@ -59,3 +60,17 @@ def rates(config: Config, stages: Sequence[Stage], rows: int) -> Rates:
         return "head" if step < frozen else stage_at(stages, step).train
 
     return Rates(rate, momentum, trains)
+
+
+def plan_over_steps(config: Config, stages: Sequence[Stage], rows: int) -> tuple[list[int], dict[str, list[float]]]:
+    """At most 2,000 steps of the plan, and at each: learning rate, size, rows and batch. Arguments as for `rates`."""
+    rate, total = rates(config, stages, rows).rate, stages[-1].stop
+    steps = sorted({round(i * (total - 1) / 1999) for i in range(2000)})
+    at = [stage_at(stages, step) for step in steps]
+    pairs = zip(steps, at, strict=True)
+    return steps, {
+        "learning rate": [scaled_rate(config.optimizer.lr, stage.total_batch) * rate(step) for step, stage in pairs],
+        "size (px)": [stage.size for stage in at],
+        "rows": [len(stage.rows) for stage in at],
+        "batch": [stage.total_batch for stage in at],
+    }

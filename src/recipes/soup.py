@@ -23,6 +23,7 @@ from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation
 from src.model.weights import read_state
+from src.recipes.batch_size import usual
 from src.recipes.fitted import ranges
 from src.recipes.lesson import augmented_inputs
 from src.recipes.predict import load_network, make_predictor
@@ -80,7 +81,7 @@ def soup(config: Config) -> None:
                 labels=competition.labels[fold.train],
                 epochs=config.epochs,
                 size=sizes[k],
-                batch_size=config.batch_size,
+                batch_size=usual(config),
                 seed=config.seed,
                 balance=config.balance,
             )[-1]

@@ -24,14 +24,15 @@ from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
 from src.model.backbone import build_model, check_sizes
 from src.model.weights import find_weights
+from src.recipes.batch_size import settled
 from src.recipes.fitted import fitted
 from src.recipes.fold_output import save_fold
 from src.recipes.lesson import augmented_inputs, from_labels, from_teacher
 from src.recipes.predict import make_predictor
-from src.recipes.rates import rates
+from src.recipes.rates import plan_over_steps, rates
 from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
-from src.reporting.figures import augmentation_grid
+from src.reporting.figures import augmentation_grid, schedule_picture
 from src.tracking import NoTracker, start_tracking
 from src.training import device
 from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
@@ -83,6 +84,7 @@ def train_fold(
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
+    config = settled(config, model, run, len(fold.train), accelerator, say)
 
     # ---- what to learn from -----------------------------------------------------------------------------------------
     short_side = round(max(pixels(stage.size, config.size) for stage in config.stages) / config.eval.crop)
@@ -206,7 +208,7 @@ def train_fold(
             run=run.name,
             fold=k,
             folder=folder,
-            config=plain(config),
+            config=plain(config),  # with the batch size that was found, if it was to be
             id=(state or {}).get("wandb") or None,
         )
         if state is None:
@@ -217,6 +219,10 @@ def train_fold(
                     grid, lesson.store, picked, stage.size, augment.at_strength(stage.augment), config.seed
                 )
                 tracker.image(grid.stem, grid)
+            steps, columns = plan_over_steps(config, stages, len(lesson.rows))
+            picture = folder / "figures" / "schedule.png"
+            starts = [stage.start for stage in stages]
+            tracker.image("schedule", schedule_picture(picture, steps, columns, starts, f"{run.name}/fold{k}"))
 
     metric = find_metric(config.competition.metric)
     metrics = list(dict.fromkeys([metric.name, *config.competition.metrics]))
@@ -361,6 +367,7 @@ def train_fold(
                 "classes": classes.tolist(),
                 "source": source.why,
                 "size": last.size,
+                "batch_size": last.batch_size,
                 "crop": config.eval.crop,
                 "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
                 "brightness": augment.brightness,

@@ -30,7 +30,7 @@ def test_a_run_writes_every_artefact(command: Command, tmp_path: Path, mini_digi
         found = {path.name for path in folder.iterdir()}
         assert found == {"weights.safetensors", "oof.npz", "test.npz", "history.csv", "figures", "manifest.json"}
         assert {path.name for path in (folder / "figures").iterdir()} == {
-            "confusion.png", "augment-stage1-20px.png", "augment-stage2-28px.png",
+            "confusion.png", "schedule.png", "augment-stage1-20px.png", "augment-stage2-28px.png",
         }  # fmt: skip
         manifest = json.loads((folder / "manifest.json").read_text())
         assert set(manifest["weights"]) == {"raw", "ema", "swa"}
@@ -150,6 +150,30 @@ def test_statistics_of_the_training_rows_belong_to_the_run(command: Command, tmp
     assert (submissions / "s.csv").read_text() == first
 
 
+def test_lr_find_writes_a_picture_and_suggests_a_rate(command: Command, tmp_path: Path, capsys) -> None:
+    assert main(["lr_find", *command("competition=digits", "stages=[{length: 3 steps, rows: 0.5}, {}]")]) == 0
+    folder = tmp_path / "runs" / "r" / "lr_find"
+    table = pd.read_csv(folder / "loss.csv")
+    assert {path.name for path in folder.iterdir()} == {"loss.csv", "loss.png"}
+    assert 20 < len(table) <= 100 and table["lr"].is_monotonic_increasing and table["loss"].iloc[0] > 1
+    (said,) = re.findall(r"steepest descent at optimizer.lr=([0-9.e+-]+)", capsys.readouterr().out)
+    assert 1e-6 < float(said) < 10
+    assert main(command("competition=digits", "epochs=1")) == 0, "the run itself can still be trained"
+
+
+def test_a_batch_size_is_found_once(command: Command, tmp_path: Path, capsys) -> None:
+    words = command("competition=digits", "batch_size=auto", "epochs=1")
+    assert main(words) == 0
+    run = tmp_path / "runs" / "r"
+    assert "batch_size=auto: 8 per process" in capsys.readouterr().out, "60 rows: not more, or an epoch has no steps"
+    assert json.loads((run / "batch_size.json").read_text())["batch_size"] == 8
+    assert json.loads((run / "fold0" / "manifest.json").read_text())["batch_size"] == 8
+    (run / "batch_size.json").write_text('{"batch_size": 16}')  # found by a larger machine
+    assert main([*words, "fold=1"]) == 0
+    assert json.loads((run / "fold1" / "manifest.json").read_text())["batch_size"] == 16
+    assert main(["predict", f"paths.runs={tmp_path / 'runs'}", "run=r"]) == 0
+
+
 def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, capsys) -> None:
     assert main(command("competition=digits", "epochs=3000", "time_budget=9s", "eval.every=50")) == 0
     manifest = json.loads((tmp_path / "runs" / "r" / "fold0" / "manifest.json").read_text())
@@ -177,6 +201,7 @@ def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, 
     (["device=cuda"], "not on this machine"),
     (["optimizer.name=sgdd"], "no such optimiser"),
     (["epochs=-1"], "epochs=-1"),
+    (["batch_size=atuo"], "must be above 0, or auto"),
     (["epochs=many"], "epochs"),
     (["stages=[{size: 1, lenght: 3 epochs}]"], "'stages[0].length'"),
     (["stages=[{length: 3 weeks}]"], "3 weeks"),
