@@ -234,6 +234,7 @@ class Config:
     # ensemble: one of the first six (None: climb); soup: greedy (None) or uniform
     method: Literal["vote", "soft", "geometric", "rank", "climb", "convex", "greedy", "uniform"] | None = None
     learner: Literal["logistic", "ridge", "lightgbm", "mlp"] | None = None  # stack; None: logistic
+    sizes: tuple[int, ...] = ()  # sizes: the pixels to try
     features: tuple[str, ...] = ()  # stack: .npz files, or folders with features.npz or fold<k>/features.npz
     competition: CompetitionConfig = field(default_factory=CompetitionConfig)
     folds: FoldsConfig = field(default_factory=FoldsConfig)

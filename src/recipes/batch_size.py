@@ -1,4 +1,4 @@
-"""The batch size of a run with batch_size=auto: found once, kept in the run's folder for its other folds and resumes."""
+"""The batch size of a run with batch_size=auto: found once, kept for its other folds and resumes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ STEPS_PER_EPOCH = 20
 def settled(
     config: Config, model: nn.Module, run: Path, rows: int, accelerator: Any, say: Callable[[str], None]
 ) -> Config:
-    """`config` with a number as batch_size. With auto: what the run in the folder `run` has found before, or the largest
-    batch per process that runs forwards, backwards and through the optimiser at the largest stage's size.
+    """`config` with a number as batch_size. With auto: what the run in the folder `run` has found before, or else the
+    largest batch per process that runs forwards, backwards and through the optimiser at the largest stage's size.
 
     rows: of the fold's training part.
     """

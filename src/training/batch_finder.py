@@ -18,7 +18,7 @@ SMALLEST, LARGEST = 8, 1024
 
 
 def largest_batch(fits: Callable[[int], bool], most: int = LARGEST) -> int:
-    """The largest batch, a multiple of 8, that `fits`, by doubling from 8 and then halving the way back; at most `most`.
+    """The largest batch, a multiple of 8, that `fits`, by doubling from 8, then halving the way back; up to `most`.
 
     Eight if even that does not fit: the run itself will then say what is wrong.
     """

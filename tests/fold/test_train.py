@@ -174,6 +174,28 @@ def test_a_batch_size_is_found_once(command: Command, tmp_path: Path, capsys) ->
     assert main(["predict", f"paths.runs={tmp_path / 'runs'}", "run=r"]) == 0
 
 
+def test_score_against_test_size(command: Command, tmp_path: Path, capsys) -> None:
+    assert main(command("fold=all", "competition=digits", "tta=none")) == 0
+    run = tmp_path / "runs" / "r"
+    cv = json.loads((run / "cv.json").read_text())
+    capsys.readouterr()
+    words = ["sizes", f"paths.runs={tmp_path / 'runs'}", "run=r"]
+    assert main([*words, "sizes=[40,20]"]) == 0
+    printed = capsys.readouterr().out
+    table = pd.read_csv(run / "figures" / "sizes.csv").set_index("size")
+    assert list(table.index) == [20, 28, 40] and (run / "figures" / "sizes.png").stat().st_size > 5000
+    assert table.loc[28, "out-of-fold"] == pytest.approx(cv["oof"]), "at its own size, the run's own score"
+    assert table.loc[28, ["fold 0", "fold 1"]].tolist() == pytest.approx([cv["folds"]["0"], cv["folds"]["1"]])
+    best = table["out-of-fold"].idxmax()
+    assert f"best {best} px, trained at 28 px" in printed and f"predict run=r size={best}" in printed
+    # two folds of equal size: each is scored at the size that is best on the other one
+    nested = (table.loc[table["fold 1"].idxmax(), "fold 0"] + table.loc[table["fold 0"].idxmax(), "fold 1"]) / 2
+    assert f"nested {nested:.4f}" in printed
+    for bad, says in ((["sizes=[]"], "which pixels?"), (["sizes=[32]", "fold=4"], "no finished fold")):
+        assert main([*words, *bad]) == 2
+        assert says in capsys.readouterr().err
+
+
 def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, capsys) -> None:
     assert main(command("competition=digits", "epochs=3000", "time_budget=9s", "eval.every=50")) == 0
     manifest = json.loads((tmp_path / "runs" / "r" / "fold0" / "manifest.json").read_text())
