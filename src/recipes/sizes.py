@@ -38,9 +38,7 @@ def score_sizes(config: Config) -> None:
     parts = {k: load_predictions(fold_folder(runs, run, k) / "oof.npz") for k in folds}
     gone = [name for part in parts.values() for name in part.ids.tolist() if name not in row_of]
     if gone:
-        raise UserError(
-            f"run={run}: its row {gone[0]!r} is not in {competition.root}; set competition.root= to its data"
-        )
+        raise UserError(f"run={run}: its row {gone[0]!r} is not in {competition.root}; set competition.root=")
     labels = {k: part.labels() for k, part in parts.items()}
     pred: dict[tuple[int, int], np.ndarray] = {}
     trained = 0
@@ -85,9 +83,8 @@ def score_sizes(config: Config) -> None:
     print(f"\nto predict with it: ./run.sh predict run={run} size={best(folds)}")
 
     figures = runs / run / "figures"
-    rows_of_csv = [
-        {"size": size, **{name: values[i] for name, values in table.items()}} for i, size in enumerate(sizes)
-    ]
-    write_history(figures / "sizes.csv", rows_of_csv)
+    columns = {"size": sizes, **table}
+    lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    write_history(figures / "sizes.csv", lines)
     picture = sizes_picture(figures / "sizes.png", sizes, table, metric.name, f"{run}: trained at {trained} px")
     print(f"wrote {picture}", flush=True)

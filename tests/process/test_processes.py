@@ -135,10 +135,25 @@ def test_torchrun_and_a_mistake_keep_their_exit_codes(start: Start, command: Com
     assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
 
 
-@pytest.mark.parametrize(("how", "expected"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_goes_on_where_it_was(start: Start, tmp_path: Path, how: signal.Signals, expected: int) -> None:
-    """Stopped in the second stage and started again: the predictions are those of the unbroken run, bit by bit."""
+TECHNIQUES = [
+    "optimizer.name=adamw", "optimizer.lr=0.02", "optimizer.layer_decay=0.8", "model.freeze=75%", "balance=0.7",
+    "schedule.kind=one_cycle", "schedule.momentum=[0.95, 0.85]", "normalise=data", "augment.fit_brightness=true",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "expected", "more"),
+    [(signal.SIGKILL, -9, []), (signal.SIGTERM, 143, []), (signal.SIGINT, 130, []), (signal.SIGTERM, 143, TECHNIQUES)],
+)
+def test_a_stopped_run_goes_on_where_it_was(
+    start: Start, tmp_path: Path, how: signal.Signals, expected: int, more: list[str]
+) -> None:
+    """Stopped in the second stage and started again: the predictions are those of the unbroken run, bit by bit.
+
+    With `more`, while the network is frozen, and before it is no longer.
+    """
     words = ["competition=digits", STAGES, "epochs=10", "mix.mixup=0.2", "model.drop_rate=0.2", "checkpoint.every=0.01"]
+    words += more
     code, output = finish(start(*words, "run=whole"))
     assert code == 0, output
 
