@@ -142,7 +142,7 @@ def schedule_picture(
     for axes, (name, values) in zip(lines, columns.items(), strict=True):
         for start in starts:
             axes.axvline(start, color="lightgrey", linewidth=1)
-        axes.plot(steps, values)
+        axes.step(steps, values, where="post")
         axes.set_ylabel(name)
         axes.set_ylim(0, 1.1 * max(max(values), 1e-12))
     lines[0].set_title(title)
