@@ -102,19 +102,19 @@ def from_teacher(
 
         lesson = replace(lesson, store=store, rows=rows, labels=labels, targets=targets)
 
-    given, hard = lesson.targets, lesson.loss
+    given, own_loss = lesson.targets, lesson.loss
     if config.targets == "precomputed":
 
         def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
             own, theirs = y.chunk(2, dim=1)
-            return hard(logits, own, x) + config.weight * kd(logits, theirs.clamp(min=1e-8).log())
+            return own_loss(logits, own, x) + config.weight * kd(logits, theirs.clamp(min=1e-8).log())
 
         return replace(lesson, targets=lambda rows: torch.cat([given(rows), known[rows]], dim=1), loss=loss)
 
     def patient(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
             theirs = teacher(x)
-        return hard(logits, y, x) + config.weight * kd(logits, theirs)
+        return own_loss(logits, y, x) + config.weight * kd(logits, theirs)
 
     return replace(lesson, loss=patient)
 
