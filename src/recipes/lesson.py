@@ -21,7 +21,7 @@ from src.data.cache import ImageStore
 from src.data.loader import batches, to_input
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation
-from src.training.losses import add_margin, cross_entropy, distillation, soft_targets
+from src.training.losses import add_margin, balanced_weights, distillation, make_loss, soft_targets
 from src.training.stages import Stage, training_orders
 
 
@@ -49,7 +49,12 @@ def from_labels(
     def targets(rows: Tensor) -> Tensor:
         return soft_targets(labels[rows], len(competition.classes), config.smoothing, config.smoothing_kind)
 
-    return Lesson(store, fold.train, competition.labels, targets, lambda logits, y, x: cross_entropy(logits, y))
+    weights = None
+    if config.class_weights == "balanced":
+        each = balanced_weights(competition.labels[fold.train], len(competition.classes))
+        weights = torch.from_numpy(each).to(device)
+    loss = make_loss(config.name, config.gamma, weights)
+    return Lesson(store, fold.train, competition.labels, targets, lambda logits, y, x: loss(logits, y))
 
 
 def with_margin(lesson: Lesson, config: ModelConfig) -> Lesson:

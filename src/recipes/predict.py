@@ -20,6 +20,7 @@ from src.inference.predict import fill_unreadable, predict, softmax
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation
 from src.model.weights import WeightsSource
+from src.recipes.batch_size import usual
 from src.recipes.network import build_from, trained_model
 from src.recipes.task import open_competition, run_lock, run_name
 from src.training.device import loader_workers, make_accelerator, say
@@ -35,7 +36,7 @@ def make_predictor(
         activation=activation,
         accelerator=accelerator,
         crop=config.eval.crop,
-        batch_size=config.eval.batch_size or 2 * config.batch_size,
+        batch_size=config.eval.batch_size or 2 * usual(config),
         workers=loader_workers(config.workers),
         mean=torch.tensor(normalisation.mean, device=accelerator.device),
         std=torch.tensor(normalisation.std, device=accelerator.device),
@@ -48,6 +49,8 @@ def load_network(runs: Path, run: str, k: int, classes: int) -> tuple[nn.Module,
     config, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
     source = WeightsSource("file", folder / "weights.safetensors")
     network, normalisation = build_from(trained_model(config), classes, source, trained=True)
+    if "normalisation" in manifest:  # a run with normalise=data has one of its own
+        normalisation = Normalisation(*(tuple(manifest["normalisation"][of]) for of in ("mean", "std")))
     return network.eval(), normalisation, int(manifest["size"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from src.artefacts import finished
 from src.competition.folds import fold_rows
 from src.config import Config
@@ -20,7 +22,7 @@ def train(config: Config, began: float) -> None:
     began: time.time() when the command was started; a time budget counts from there.
     """
     end = deadline(config, began)
-    accelerator = make_accelerator(config.device, config.precision, config.optimizer.accumulate)
+    accelerator = open_accelerator(config)
     with accelerator.main_process_first():  # the first process makes the digits and the fold file
         competition = open_competition(config)
         folds = open_folds(config, competition)
@@ -46,10 +48,15 @@ def train(config: Config, began: float) -> None:
             device.say(accelerator, f"{busy}: left to it")
             continue
         accelerator.free_memory()  # it keeps the models it has prepared; the next fold starts with a new loss scale
-        accelerator = make_accelerator(config.device, config.precision, config.optimizer.accumulate)
+        accelerator = open_accelerator(config)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and any(finished(folder / f"fold{k}") for k in range(config.folds.n)):
         summarise_run(config, competition, run)
+
+
+def open_accelerator(config: Config) -> Any:
+    freezing = config.model.freeze is not None or any(stage.train != "all" for stage in config.stages)
+    return make_accelerator(config.device, config.precision, config.optimizer.accumulate, freezing)
 
 
 def distill(config: Config, began: float) -> None:

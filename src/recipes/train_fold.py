@@ -16,7 +16,6 @@ from src.competition.folds import Fold
 from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config, plain
-from src.data.augment import Augment
 from src.data.bad_images import unreadable_rows
 from src.data.cache import ImageStore
 from src.data.loader import batches
@@ -27,14 +26,17 @@ from src.model.backbone import check_sizes
 from src.model.convolutions import fused
 from src.model.report import inspect
 from src.model.weights import find_weights
+from src.recipes.batch_size import settled
 from src.recipes.deadline import FoldTime, time_for_fold
+from src.recipes.fitted import fitted
 from src.recipes.fold_output import save_fold
 from src.recipes.lesson import augmented_inputs, from_labels, from_teacher, with_margin
 from src.recipes.network import build_from
 from src.recipes.predict import make_predictor
+from src.recipes.rates import plan_over_steps, rates
 from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
-from src.reporting.figures import augmentation_grid
+from src.reporting.figures import augmentation_grid, schedule_picture
 from src.tracking import NoTracker, start_tracking
 from src.training import device
 from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
@@ -46,7 +48,7 @@ from src.training.interrupt import stop_on_signals
 from src.training.mixing import Mix, draw_mix
 from src.training.optimizer import build_optimizer
 from src.training.progress import Progress, clock
-from src.training.schedule import duration, multiplier
+from src.training.schedule import duration
 from src.training.stages import Stage, pixels, plan, shorten, training_orders
 
 
@@ -75,7 +77,7 @@ def train_fold(
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
-    mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
+    config = settled(config, model, run, len(fold.train), accelerator, say)
 
     # ---- what to learn from -----------------------------------------------------------------------------------------
     short_side = round(max(pixels(stage.size, config.size) for stage in config.stages) / config.eval.crop)
@@ -92,6 +94,8 @@ def train_fold(
         bad = [row for row, _ in found]
         fold = Fold(np.setdiff1d(fold.train, bad), np.setdiff1d(fold.val, bad))
         say(f"competition.on_bad_image=skip: {len(bad)} rows left out" + "".join(f"\n  {why}" for _, why in found[:5]))
+    normalisation, augment = fitted(config, train_store, fold.train, normalisation)
+    mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
     probabilities = make_predictor(config, accelerator, normalisation)
     lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device)
     lesson = with_margin(lesson, config.model)
@@ -129,6 +133,7 @@ def train_fold(
         processes=accelerator.num_processes,
         accumulate=config.optimizer.accumulate,
         seed=config.seed,
+        balance=config.balance,
     )
     check_sizes(config.model.name, model, [stage.size for stage in whole])
     checkpoints = folder / "checkpoints"
@@ -186,9 +191,10 @@ def train_fold(
         weight_decay=config.optimizer.weight_decay,
         momentum=config.optimizer.momentum,
         decay_bias=config.optimizer.decay_bias,
+        layer_decay=config.optimizer.layer_decay,
+        fused=config.optimizer.fused,
     )
     place = (accelerator.process_index, accelerator.num_processes)
-    augment = Augment(**vars(config.augment))
     ema = Ema(model, config.average.ema) if config.average.ema else None  # copies: made before `prepare`
     swa = make_swa(model) if config.average.swa else None
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -207,7 +213,7 @@ def train_fold(
             run=run.name,
             fold=k,
             folder=folder,
-            config=plain(config),
+            config=plain(config),  # with the batch size that was found, if it was to be
             id=(state or {}).get("wandb") or None,
         )
         if state is None:
@@ -218,6 +224,10 @@ def train_fold(
                     grid, lesson.store, picked, stage.size, augment.at_strength(stage.augment), config.seed
                 )
                 tracker.image(grid.stem, grid)
+            steps, columns = plan_over_steps(config, stages, len(lesson.rows))
+            picture = folder / "figures" / "schedule.png"
+            starts = [stage.start for stage in stages]
+            tracker.image("schedule", schedule_picture(picture, steps, columns, starts, f"{run.name}/fold{k}"))
 
     metric = find_metric(config.competition.metric)
     metrics = list(dict.fromkeys([metric.name, *config.competition.metrics]))
@@ -238,19 +248,7 @@ def train_fold(
         swa_every = max(
             1, duration(config.average.swa_every, total=total, epoch=last.epoch_steps, key="average.swa_every")
         )
-        run_epoch = len(lesson.rows) / last.total_batch
-        rate = multiplier(
-            config.schedule.kind,
-            total,
-            duration(config.schedule.warmup, total=total, epoch=run_epoch, key="schedule.warmup"),
-            final=config.schedule.final,
-            drops=config.schedule.drops,
-            factor=config.schedule.factor,
-            decay=config.schedule.decay,
-            every=max(1, duration(config.schedule.every, total=total, epoch=run_epoch, key="schedule.every")),
-            swa_start=swa_start,
-            swa_lr=config.average.swa_lr if config.average.swa else None,
-        )
+        planned = rates(config, stages, len(lesson.rows))
 
         def swa_at(step: int, total: int = total, start: int = swa_start, every: int = swa_every) -> bool:
             return step + 1 == total or (step >= start and (total - 1 - step) % every == 0)
@@ -273,8 +271,10 @@ def train_fold(
                 batches=batches(lesson.store, orders, probabilities.keywords["workers"], accelerator.device),
                 targets=lesson.targets,
                 loss_function=lesson.loss,
-                rate=rate,
+                rate=planned.rate,
                 base_lr=config.optimizer.lr,
+                momentum=planned.momentum,
+                trains=planned.trains,
                 mean=mean,
                 std=std,
                 draw_mix=mix_at,
@@ -372,8 +372,10 @@ def train_fold(
                 "classes": classes.tolist(),
                 "source": source.why,
                 "size": last.size,
+                "batch_size": last.batch_size,
                 "crop": config.eval.crop,
                 "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
+                "brightness": augment.brightness,
                 "stages": [stage.describe() for stage in stages],
                 "shortened_to": stages[-1].stop / whole[-1].stop,
                 "unreadable_test_ids": competition.test_ids[unreadable].tolist(),
