@@ -13,11 +13,11 @@ from src.competition.folds import fold_rows
 from src.config import Config
 from src.data.cache import ImageStore
 from src.data.loader import batches
-from src.model.backbone import build_model
 from src.model.weights import find_weights
 from src.recipes.batch_size import usual
 from src.recipes.fitted import fitted
-from src.recipes.lesson import from_labels
+from src.recipes.lesson import from_labels, with_margin
+from src.recipes.network import build_from
 from src.recipes.task import image_cache, open_competition, open_folds, run_name
 from src.reporting.figures import range_picture
 from src.training.device import loader_workers, make_accelerator
@@ -56,15 +56,7 @@ def lr_find(config: Config) -> None:
         config.competition.max_megapixels,
     )
     source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
-    model, normalisation = build_model(
-        config.model.name,
-        len(competition.classes),
-        source,
-        drop_rate=config.model.drop_rate,
-        drop_path_rate=config.model.drop_path_rate,
-        options=config.model.options,
-        seed=config.seed,
-    )
+    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
     normalisation, augment = fitted(config, store, fold.train, normalisation)
     model = model.to(accelerator.device, memory_format=torch.channels_last)
     optimizer = build_optimizer(
@@ -76,7 +68,7 @@ def lr_find(config: Config) -> None:
         layer_decay=config.optimizer.layer_decay,
     )
     model, optimizer = accelerator.prepare(model, optimizer)
-    lesson = from_labels(competition, fold, store, config.loss, accelerator.device)
+    lesson = with_margin(from_labels(competition, fold, store, config.loss, accelerator.device), config.model)
     print(f"{config.model.name}: {source.why}\n{first.describe()}; {STEPS} of them for the range test", flush=True)
 
     rates = np.geomspace(LOWEST, HIGHEST, STEPS)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # loading torch takes seconds, and `./run.sh features` may on
     from src.model.weights import WeightsSource
 
 # Keys that leave the network as it is and only say how it comes to its weights; `acnet` is gone from what is saved.
-TRAINING_KEYS = ("pretrained", "weights", "drop_rate", "drop_path_rate", "init", "margin", "acnet", "sync_bn")
+TRAINING_KEYS = ("pretrained", "weights", "drop_rate", "drop_path_rate", "init", "margin", "acnet", "sync_bn", "freeze")
 
 
 def build_from(
@@ -32,7 +32,7 @@ def build_from(
     if not trained:
         refuse_contradictions(config, source)
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    for key in ("name", "pretrained", "weights", "margin", "sync_bn", *(TRAINING_KEYS if trained else ())):
+    for key in ("name", "pretrained", "weights", "margin", "sync_bn", "freeze", *(TRAINING_KEYS if trained else ())):
         values.pop(key, None)
     return build_model(config.name, classes, source, seed=seed, **values)
 
