@@ -202,3 +202,20 @@ def test_wandb_offline_keeps_curves_and_says_how_to_sync(start: Start, tmp_path:
     content = files[0].read_bytes()
     for recorded in (b"r/fold0", b"accuracy", b"confusion", b"augment-stage1-20px", b"per class"):
         assert recorded in content, recorded
+
+
+def test_a_bug_does_not_leave_python_waiting_for_its_workers(tmp_path: Path) -> None:
+    """Workers ignore SIGTERM, so that `timeout` and Ctrl-C leave a checkpoint; the end of Python must not need it."""
+    script = """
+import numpy as np
+from pathlib import Path
+from src.data.cache import ImageStore
+from src.data.loader import batches, evaluation_orders
+
+store = ImageStore(Path("nowhere"), np.array(["a.png"] * 8, "S"), 8, unreadable="blank")
+kept = batches(store, evaluation_orders(np.arange(8), 2, 8, 1.0), 2)
+next(kept)
+raise RuntimeError("a bug")
+"""
+    run = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, timeout=90)
+    assert run.returncode == 1 and "RuntimeError: a bug" in run.stderr
