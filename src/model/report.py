@@ -95,7 +95,8 @@ class _Fields(TorchDispatchMode):
         if not inputs:
             return result
         if _pools_all(name, args):
-            self.pooled = args[0].numel() // result.numel()
+            pooled = result[0] if isinstance(result, tuple) else result  # a maximum comes with its places
+            self.pooled = args[0].numel() // pooled.numel()
             return result
         field, stride = max(each[0] for each in inputs), max(each[1] for each in inputs)
         if name == "convolution" and not args[6]:
