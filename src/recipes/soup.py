@@ -19,7 +19,6 @@ from src.data.cache import ImageStore
 from src.ensembling.nested import nested, splits
 from src.ensembling.soup import Chosen, greedy, mean_state
 from src.errors import UserError
-from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation
 from src.model.weights import read_state
@@ -27,11 +26,11 @@ from src.recipes.batch_size import usual
 from src.recipes.fitted import ranges
 from src.recipes.lesson import augmented_inputs
 from src.recipes.network import architecture, trained_model
-from src.recipes.predict import load_network, make_predictor
-from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, save_run
+from src.recipes.predict import load_network, make_predictor, predict_test
+from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, rows_of, save_run
 from src.recipes.task import image_cache, open_competition, open_folds
 from src.training.averaging import refresh_batchnorm
-from src.training.device import make_accelerator
+from src.training.device import make_accelerator, say
 from src.training.stages import plan
 
 
@@ -51,8 +50,7 @@ def soup(config: Config) -> None:
     members, runs = open_members(config, competition), Path(config.paths.runs)
     sizes = {k: same_network(runs, members.names, k) for k in members.folds}
     metric, folds = find_metric(config.competition.metric), open_folds(config, competition)
-    row_of = {name: row for row, name in enumerate(competition.ids.tolist())}
-    table_rows = np.array([row_of[name] for name in members.ids.tolist()])
+    table_rows = rows_of(competition, members.ids)
 
     accelerator = make_accelerator(config.device, config.precision)
     short_side = round(max(sizes.values()) / config.eval.crop)
@@ -133,13 +131,20 @@ def soup(config: Config) -> None:
     results = {}
     for k, chosen in found.fitted.items():
         network, normalisation, probabilities = brew(chosen, k)
-        rows = np.arange(len(competition.test_ids))
-        test = probabilities(network, test_store, rows, size=sizes[k], views=views)
-        prior = np.bincount(competition.labels, minlength=len(competition.classes)) / len(competition.labels)
+        test, _ = predict_test(
+            probabilities,
+            network,
+            test_store,
+            competition,
+            competition.labels,
+            size=sizes[k],
+            views=views,
+            say=partial(say, accelerator),
+        )
         names = [members.names[r] for r in chosen]
         notes = {"model": config.model.name, "size": sizes[k], "normalisation": dataclasses.asdict(normalisation)}
         results[k] = FoldResult(
-            test=fill_unreadable(test, prior)[0],
+            test=test,
             kept="+".join(names),
             weights=dict.fromkeys(names, 1 / len(names)),
             notes=notes,

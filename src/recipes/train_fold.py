@@ -19,8 +19,7 @@ from src.config import Config, plain
 from src.data.bad_images import unreadable_rows
 from src.data.cache import ImageStore
 from src.data.loader import batches
-from src.errors import UserError, first_few
-from src.inference.predict import fill_unreadable
+from src.errors import UserError
 from src.inference.tta import parse_views
 from src.model.backbone import check_sizes
 from src.model.convolutions import fused
@@ -32,7 +31,7 @@ from src.recipes.fitted import fitted
 from src.recipes.fold_output import save_fold
 from src.recipes.lesson import augmented_inputs, from_labels, from_teacher, with_margin
 from src.recipes.network import build_from
-from src.recipes.predict import make_predictor
+from src.recipes.predict import make_predictor, predict_test
 from src.recipes.rates import plan_over_steps, rates
 from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
@@ -334,16 +333,21 @@ def train_fold(
         image = (time.monotonic() - choosing) / len(candidates) / len(fold.val)
         view = image * (len(fold.val) + len(competition.test_ids))
         fitting = views_in_time(views, timing.end - time.time(), view)
-        views = views[: device.from_main(accelerator, len(fitting))]
-        if len(views) < len(parse_views(config.tta)):
-            say(f"time_budget: {len(views)} of {len(parse_views(config.tta))} TTA views")
+        kept = device.from_main(accelerator, len(fitting))
+        if kept < len(views):
+            say(f"time_budget: {kept} of {len(views)} TTA views")
+        views = views[:kept]
     oof = probabilities(chosen, train_store, fold.val, size=last.size, views=views)
-    test = probabilities(chosen, test_store, np.arange(len(competition.test_ids)), size=last.size, views=views)
-    prior = np.bincount(competition.labels[fold.train], minlength=len(competition.classes)) / len(fold.train)
-    test, unreadable = fill_unreadable(test, prior)
-    if len(unreadable):
-        names = first_few(competition.test_ids[unreadable].tolist())
-        say(f"warning: {len(unreadable)} test images cannot be read ({names}); they get the classes' shares")
+    test, unreadable = predict_test(
+        probabilities,
+        chosen,
+        test_store,
+        competition,
+        competition.labels[fold.train],
+        size=last.size,
+        views=views,
+        say=say,
+    )
     final = scores(metrics, held_out, oof)
     if accelerator.is_main_process:
         classes, names = competition.classes, competition.classes[held_out]
