@@ -13,10 +13,10 @@ from torch import nn
 
 from src.artefacts import read_json, write_json
 from src.config import Config
+from src.recipes.network import optimizer_from
 from src.recipes.task import run_lock
 from src.training.batch_finder import LARGEST, SMALLEST, largest_batch, step_fits
 from src.training.device import from_main
-from src.training.optimizer import build_optimizer
 from src.training.stages import pixels
 
 # An epoch keeps at least so many steps, whatever would fit: with a few steps an epoch, little is learnt in it.
@@ -37,7 +37,7 @@ def settled(
     known = from_main(accelerator, read_json(file)["batch_size"] if file.is_file() else None)
     if known is None:
         size = max(pixels(stage.size, config.size) for stage in config.stages)
-        optimizer = partial(build_optimizer, name=config.optimizer.name, weight_decay=config.optimizer.weight_decay)
+        optimizer = partial(optimizer_from, config.optimizer)
         per_step = STEPS_PER_EPOCH * accelerator.num_processes * config.optimizer.accumulate
         most = max(SMALLEST, min(LARGEST, rows // per_step))
         found = torch.tensor([largest_batch(step_fits(model, optimizer, size, accelerator), most)])

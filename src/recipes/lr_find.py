@@ -17,11 +17,10 @@ from src.model.weights import find_weights
 from src.recipes.batch_size import usual
 from src.recipes.fitted import fitted
 from src.recipes.lesson import from_labels, with_margin
-from src.recipes.network import build_from
+from src.recipes.network import build_from, optimizer_from
 from src.recipes.task import image_cache, open_competition, open_folds, run_name
 from src.reporting.figures import range_picture
 from src.training.device import loader_workers, make_accelerator
-from src.training.optimizer import build_optimizer
 from src.training.range_test import range_test, smoothed, suggest
 from src.training.stages import plan, training_orders
 
@@ -59,14 +58,7 @@ def lr_find(config: Config) -> None:
     model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
     normalisation, augment = fitted(config, store, fold.train, normalisation)
     model = model.to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = build_optimizer(
-        model,
-        config.optimizer.name,
-        weight_decay=config.optimizer.weight_decay,
-        momentum=config.optimizer.momentum,
-        decay_bias=config.optimizer.decay_bias,
-        layer_decay=config.optimizer.layer_decay,
-    )
+    optimizer = optimizer_from(config.optimizer, model)
     model, optimizer = accelerator.prepare(model, optimizer)
     lesson = with_margin(from_labels(competition, fold, store, config.loss, accelerator.device), config.model)
     print(f"{config.model.name}: {source.why}\n{first.describe()}; {STEPS} of them for the range test", flush=True)

@@ -1,4 +1,7 @@
-"""The network that the keys `model.*` describe, for training and from a finished run: all of them are known here."""
+"""The network that the keys `model.*` describe, for training and from a finished run, and its optimiser.
+
+All keys of the sections `model` and `optimizer` that build them are known here.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from src.config import ModelConfig, build
+from src.config import ModelConfig, OptimizerConfig, build
 from src.errors import UserError
 
 if TYPE_CHECKING:  # loading torch takes seconds, and `./run.sh features` may only ask what a network is
+    import torch
     from torch import nn
 
     from src.model.backbone import Normalisation
@@ -35,6 +39,21 @@ def build_from(
     for key in ("name", "pretrained", "weights", "margin", "sync_bn", "freeze", *(TRAINING_KEYS if trained else ())):
         values.pop(key, None)
     return build_model(config.name, classes, source, seed=seed, **values)
+
+
+def optimizer_from(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """`build_optimizer` with the keys of the section `optimizer` that it takes."""
+    from src.training.optimizer import build_optimizer
+
+    return build_optimizer(
+        model,
+        config.name,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        decay_bias=config.decay_bias,
+        layer_decay=config.layer_decay,
+        fused=config.fused,
+    )
 
 
 def refuse_contradictions(config: ModelConfig, source: WeightsSource) -> None:

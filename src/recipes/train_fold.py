@@ -30,7 +30,7 @@ from src.recipes.deadline import FoldTime, time_for_fold
 from src.recipes.fitted import fitted
 from src.recipes.fold_output import save_fold
 from src.recipes.lesson import augmented_inputs, from_labels, from_teacher, with_margin
-from src.recipes.network import build_from
+from src.recipes.network import build_from, optimizer_from
 from src.recipes.predict import make_predictor, predict_test
 from src.recipes.rates import plan_over_steps, rates
 from src.recipes.task import image_cache
@@ -45,7 +45,6 @@ from src.training.device import loader_workers
 from src.training.engine import Trained, fit, restore
 from src.training.interrupt import stop_on_signals
 from src.training.mixing import Mix, draw_mix
-from src.training.optimizer import build_optimizer
 from src.training.progress import Progress, clock
 from src.training.schedule import duration
 from src.training.stages import Stage, pixels, plan, shorten, training_orders
@@ -184,15 +183,7 @@ def train_fold(
     # ---- optimiser and averages -------------------------------------------------------------------------------------
     if config.model.sync_bn:
         model = device.sync_batchnorm(model, accelerator)
-    optimizer = build_optimizer(
-        model,
-        config.optimizer.name,
-        weight_decay=config.optimizer.weight_decay,
-        momentum=config.optimizer.momentum,
-        decay_bias=config.optimizer.decay_bias,
-        layer_decay=config.optimizer.layer_decay,
-        fused=config.optimizer.fused,
-    )
+    optimizer = optimizer_from(config.optimizer, model)
     place = (accelerator.process_index, accelerator.num_processes)
     ema = Ema(model, config.average.ema) if config.average.ema else None  # copies: made before `prepare`
     swa = make_swa(model) if config.average.swa else None
