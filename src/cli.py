@@ -25,7 +25,7 @@ ALIASES = {"model": "model.name"}  # sections that people name like a value
 # Verbs that take plain key=value pairs of their own instead of the configuration.
 PLAIN_VERBS = {"score": ("submission", "solution", "metric")}
 # Verbs about a run that exists: its own configuration, changed by the keys that are given.
-RUN_VERBS = ("predict",)
+RUN_VERBS = ("predict", "sizes")
 # Verbs about finished runs: the competition, folds and places of the first of them, and the keys that are given.
 MEMBER_VERBS = ("ensemble", "stack", "soup")
 # Verb: module and function of its recipe, imported (and torch with it) once the command line is known to be right.
@@ -38,6 +38,8 @@ RECIPES = {
     "stack": ("stack", "stack_runs"),
     "soup": ("soup", "soup"),
     "prepare": ("prepare", "prepare"),
+    "lr_find": ("lr_find", "lr_find"),
+    "sizes": ("sizes", "score_sizes"),
     "smoke": ("smoke", "smoke"),
     "runs": ("runs", "list_runs"),
 }
@@ -58,6 +60,8 @@ VERBS = {
     "ensemble": "combine runs: ensemble runs=[a,b,c] method=climb run=NAME",
     "stack": "a second model on runs and features: stack runs=[a,b] features=[F] learner=logistic run=NAME",
     "prepare": "look at the data: rows, unreadable images, duplicates across folds and test, with pictures",
+    "lr_find": "learning-rate range test on the first stage: a picture and a suggestion",
+    "sizes": "score against test size with a finished run: sizes run=NAME sizes=[96,112,128]",
     "soup": "average the weights of runs of one network: soup runs=[a,b,c] method=greedy run=NAME",
     "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
     "smoke": "the whole path on a few images, under a minute",
@@ -198,7 +202,7 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
 def configuration(verb: str, overrides: Sequence[str]) -> Config | None:
     """What a verb about existing runs works with, or None for verbs that Hydra composes from configs/.
 
-    predict, and features of a run: that run's configuration. ensemble, stack: the defaults, with the competition,
+    predict, sizes, features of a run: that run's configuration. ensemble, stack: the defaults, with the competition,
     folds and places of the first of `runs`. soup: the configuration of the first of `runs`. distill: that of the
     teacher, or of its first member down to a trained run. The keys that are given change it; for all but distill, all
     finished folds count unless `fold` is given.
@@ -208,7 +212,7 @@ def configuration(verb: str, overrides: Sequence[str]) -> Config | None:
     given = from_words(OmegaConf, overrides) if verb in (*RUN_VERBS, *MEMBER_VERBS, "distill", "features") else {}
     base: dict[str, Any]
     if verb in RUN_VERBS:
-        base = config_file(OmegaConf, given, given.get("run"), f"{verb}: run")
+        base = {**config_file(OmegaConf, given, given.get("run"), f"{verb}: run"), "fold": "all"}
     elif verb == "features" and (folder_of_runs(OmegaConf, given) / str(given.get("run")) / "config.yaml").is_file():
         base = {**config_file(OmegaConf, given, given["run"], f"{verb}: run"), "tta": "none"}
     elif verb in MEMBER_VERBS and "runs" in given:

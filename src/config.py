@@ -58,7 +58,21 @@ class ModelConfig:
     weights: str | None = None  # a local .safetensors, .pth or .bin file
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
+    freeze: str | None = None  # "2 epochs", "10%" of the run at its start: only the classifier is trained
     options: dict[str, Any] = field(default_factory=dict)  # passed on to timm.create_model
+    output_stride: int | None = None  # 8 or 16: dilated last stages, where timm's model takes it
+    stride_first: bool = False  # ResNet as of 1512.03385, the stride in a bottleneck's first 1x1; timm's is ResNet-B
+    separable: bool = False  # every regular 3x3 convolution but the stem becomes depthwise + pointwise (1610.02357)
+    separable_width: int = 1  # depthwise filters per channel
+    acnet: bool = False  # 1x3 and 3x1 branches beside every 3x3, fused before prediction and saving (1908.03930)
+    activation: str | None = None  # relu, leaky_relu, prelu, silu, mish, gelu, hard_swish ...; None: the model's own
+    pool: Literal["default", "avg", "max", "avgmax", "catavgmax", "gem"] = "default"
+    head: Literal["linear", "cosface", "arcface"] = "linear"  # cosface (AM-softmax 1801.05599), arcface (1801.07698)
+    margin: float = 0.3  # of these two, in the loss only: of the cosine, of the angle in radians
+    scale: float = 30.0  # of these two: logits are scale times cosines
+    subcentres: int = 1  # of these two: weight vectors per class
+    init: Literal["default", "he", "xavier"] = "default"  # of weights from scratch, biases 0; default: the model's own
+    sync_bn: bool = False  # BatchNorm over the batches of all GPUs
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,9 @@ class StageConfig:
     classes: int | None = None  # only the K most frequent classes
     batch_size: int | None = None  # None: the key batch_size
     augment: float = 1.0  # strength of the augmentation, 0 (none) to 1 (as configured)
+    # what is trained; head: the classifier, head+norm: and the last norm with its statistics (FixRes, 1906.06423)
+    train: Literal["all", "head", "head+norm"] = "all"
+    lr: float | None = None  # a constant rate of its own, per 256 examples; the schedule ends with the stages before
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,8 @@ class OptimizerConfig:
     lr: float = 0.1  # per 256 examples: the rate used is lr * total batch / 256 (Goyal et al. 1706.02677)
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    layer_decay: float = 1.0  # rate times this for each layer below the classifier (discriminative rates)
+    fused: bool = False  # torch's fused kernels, for sgd and adamw
     decay_bias: bool = False  # True also decays biases and norm parameters (Bag of Tricks 3.1.4 says do not)
     clip: float | None = None  # largest norm of the gradient
     accumulate: int = 1  # micro-batches of batch_size per optimiser step
@@ -86,9 +105,11 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    kind: Literal["cosine", "linear", "steps", "exponential", "constant"] = "cosine"
-    warmup: str = "5%"  # linear from 0; a share of the run, "200 steps" or "2 epochs"
-    final: float = 0.0  # cosine and linear end at this share of the peak rate
+    kind: Literal["cosine", "linear", "steps", "exponential", "constant", "one_cycle"] = "cosine"
+    warmup: str = "5%"  # linear from 0 (one_cycle: cosine from `start`); a share of the run, "200 steps" or "2 epochs"
+    final: float = 0.0  # cosine, linear and one_cycle end at this share of the peak rate
+    start: float = 0.04  # one_cycle: share of the peak rate at the first step
+    momentum: tuple[float, float] | None = None  # one_cycle: [at both ends, at the peak rate], e.g. [0.95, 0.85]
     drops: tuple[float, ...] = (0.33, 0.66, 0.9)  # steps: shares of the run at which the rate falls
     factor: float = 0.1  # steps: times this at each drop
     decay: float = 0.94  # exponential: times this every `every`
@@ -108,6 +129,7 @@ class AugmentConfig:
     zoom: float = 0.0  # size of the content times 1 +- this
     shift: float = 0.0  # share of the side, up to +-
     brightness: float = 0.4  # factor 1 +- this
+    fit_brightness: bool = False  # the range of brightness is measured on the fold's training rows instead
     contrast: float = 0.0
     saturation: float = 0.4
     hue: float = 0.4  # turn of the colours in YIQ: +- this * 180 degrees (as MXNet, the paper's library)
@@ -126,6 +148,9 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
+    name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"  # bce: each class against the rest
+    gamma: float = 2.0  # focal: cross-entropy times (1-p)^gamma (1708.02002)
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: N / (K · rows of the class)
     smoothing: float = 0.0  # epsilon of label smoothing
     smoothing_kind: Literal["others", "all"] = "others"  # eps/(K-1) on the others (Bag of Tricks 5.2), or eps/K on all
 
@@ -205,8 +230,10 @@ class Config:
     seed: int = 0
     epochs: float = 10.0  # passes over the fold's training rows, all stages together
     size: int = 128  # pixels, of the last stage and of prediction
-    batch_size: int = 64  # per process
+    batch_size: int | str = 64  # per process; auto: the largest that fits at the largest stage
     stages: tuple[StageConfig, ...] = (StageConfig(),)
+    normalise: Literal["model", "data"] = "model"  # as the weights expect, or mean and std of the fold's training rows
+    balance: float = 0.0  # classes are drawn by their share of the rows (0), alike (1), or in between
     tta: str | list[Any] = "flip"  # none, flip, d4, crops, scales, or a list of views
     time_budget: str | None = "auto"  # "8.5h", "300s": ends in time, with a submission; auto: the notebook's session
     device: Literal["auto", "cpu", "cuda", "mps", "tpu"] = "auto"
@@ -220,6 +247,7 @@ class Config:
     # ensemble: one of the first six (None: climb); soup: greedy (None) or uniform
     method: Literal["vote", "soft", "geometric", "rank", "climb", "convex", "greedy", "uniform"] | None = None
     learner: Literal["logistic", "ridge", "lightgbm", "mlp"] | None = None  # stack; None: logistic
+    sizes: tuple[int, ...] = ()  # sizes: the pixels to try
     features: tuple[str, ...] = ()  # stack: .npz files, or folders with features.npz or fold<k>/features.npz
     competition: CompetitionConfig = field(default_factory=CompetitionConfig)
     folds: FoldsConfig = field(default_factory=FoldsConfig)
@@ -252,14 +280,14 @@ BELOW_1 = (lambda value: 0 <= value < 1, "must be from 0, below 1")
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
-            "epochs", "size", "batch_size", "optimizer.clip", "checkpoint.every", "distill.temperature",
-            "competition.max_megapixels",
+            "epochs", "size", "optimizer.clip", "checkpoint.every", "distill.temperature",
+            "competition.max_megapixels", "model.scale",
         ),
         POSITIVE,
     ),
     **dict.fromkeys(
         (
-            "seed", "distill.weight", "optimizer.lr", "optimizer.weight_decay", "mix.mixup", "mix.cutmix",
+            "seed", "distill.weight", "loss.gamma", "optimizer.lr", "optimizer.weight_decay", "mix.mixup", "mix.cutmix",
             "augment.rotate", "augment.shear", "augment.shift", "augment.brightness", "augment.contrast",
             "augment.saturation", "augment.hue", "augment.pca",
         ),
@@ -268,25 +296,66 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
             "average.bn_batches", "checkpoint.keep", "eval.every", "eval.batch_size", "optimizer.accumulate",
-            "ensemble.rounds", "ensemble.bags",
+            "ensemble.rounds", "ensemble.bags", "model.separable_width", "model.subcentres",
         ),
         AT_LEAST_1,
     ),
     **dict.fromkeys(
         (
-            "mix.probability", "mix.stop", "average.swa_start", "schedule.final", "augment.erase", "loss.smoothing",
-            "distill.confidence",
+            "mix.probability", "mix.stop", "average.swa_start", "schedule.final", "schedule.start", "augment.erase",
+            "loss.smoothing", "distill.confidence", "balance",
         ),
         SHARE,
     ),
     **dict.fromkeys(
-        ("optimizer.momentum", "model.drop_rate", "model.drop_path_rate", "average.ema", "augment.zoom"), BELOW_1
+        (
+            "optimizer.momentum", "model.drop_rate", "model.drop_path_rate", "model.margin", "average.ema",
+            "augment.zoom",
+        ),
+        BELOW_1,
+    ),
+    "model.output_stride": (lambda value: value in (8, 16, 32), "choose 8, 16 or 32"),
+    "batch_size": (
+        lambda value: value == "auto" or (isinstance(value, int) and value > 0), "must be above 0, or auto"
     ),
     "folds.n": (lambda value: value >= 2, "it takes at least 2 folds"),
+    "optimizer.layer_decay": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
+    "schedule.momentum": (
+        lambda pair: all(0 <= value < 1 for value in pair), "expected [at both ends, at the peak rate], from 0, below 1"
+    ),
     "eval.crop": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
     "augment.crop_area": _range(0, 1, "expected [smallest, largest] share of the image, above 0, up to 1"),
     "augment.crop_ratio": _range(0, math.inf, "expected [smallest, largest] width / height, above 0"),
 }  # fmt: skip
+# Combinations that cannot both be meant: whether a configuration has it, and what to do.
+CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (
+        lambda c: c.schedule.kind == "one_cycle" and c.average.swa and c.average.swa_lr is not None,
+        "average.swa_lr: one_cycle ends at its lowest rate, not at a constant one; "
+        "use average.swa_lr=null or schedule.kind=cosine",
+    ),
+    (
+        lambda c: c.schedule.momentum is not None and c.schedule.kind != "one_cycle",
+        "schedule.momentum: only one_cycle changes the momentum; use schedule.kind=one_cycle or schedule.momentum=null",
+    ),
+    (
+        lambda c: c.optimizer.lr == 0 and any(stage.lr is not None for stage in c.stages),
+        "stages.lr: counts as a multiple of optimizer.lr, which is 0; set optimizer.lr",
+    ),
+    (
+        lambda c: c.balance > 0 and c.loss.class_weights == "balanced",
+        "balance: evens out the classes, and so does loss.class_weights=balanced; leave one of them out",
+    ),
+    (
+        lambda c: c.loss.name == "focal" and (c.mix.mixup > 0 or c.mix.cutmix > 0),
+        "loss.name=focal: tells easy images from hard ones, which mixed images are not; "
+        "set mix.mixup=0 mix.cutmix=0 or take another loss",
+    ),
+    (
+        lambda c: c.loss.name == "bce" and c.teacher is not None,
+        "loss.name=bce: its logits are not those of a softmax, which a teacher speaks of; use cross_entropy or focal",
+    ),
+)
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
@@ -321,6 +390,9 @@ def build(values: Mapping[str, Any]) -> Config:
             value = getattr(value, part)
         if value is not None and not valid(value):
             raise UserError(f"{key}={value}: {text}")
+    for contradicts, text in CONTRADICTIONS:
+        if contradicts(config):
+            raise UserError(text)
     if isinstance(config.fold, str) and config.fold != "all":
         raise UserError(f"fold={config.fold}: give a fold number or all")
     return config

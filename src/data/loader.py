@@ -6,7 +6,9 @@ and prefetching runs on across stages. Nothing here knows epochs; `training/stag
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -24,6 +26,7 @@ from src.data.augment import Augment, albumentations_pipeline, centre_view, geom
 from src.data.cache import ImageStore
 from src.errors import UserError
 
+_OWNER = os.getpid()
 GREY = (124, 116, 104)  # ImageNet's mean colour
 
 
@@ -226,6 +229,19 @@ def live_and_die_with_the_parent(parent: int, worker: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it was quicker
             os._exit(1)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Kill workers that are left when Python ends, after a bug for instance: multiprocessing would ask them to stop
+    with the SIGTERM that they ignore, and wait for ever."""
+    if os.getpid() != _OWNER:  # a fork of this process has inherited the hook, but not the workers
+        return
+    left = [child for child in multiprocessing.active_children() if child.daemon]
+    if left:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would complain of their end
+    for child in left:
+        child.kill()
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 from torch import nn
 
 from src.errors import UserError
+from src.model.convolutions import move_stride_first, use_acnet, use_separable
+from src.model.layers import initialise, swap_activation, use_cosine_head, use_gem
 from src.model.weights import WeightsSource, check_model_name, load_weights
 
 
@@ -28,17 +30,33 @@ def build_model(
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     options: dict[str, Any] | None = None,
+    output_stride: int | None = None,
+    stride_first: bool = False,
+    separable: bool = False,
+    separable_width: int = 1,
+    acnet: bool = False,
+    activation: str | None = None,
+    pool: Literal["default", "avg", "max", "avgmax", "catavgmax", "gem"] = "default",
+    head: Literal["linear", "cosface", "arcface"] = "linear",
+    scale: float = 30.0,
+    subcentres: int = 1,
+    init: Literal["default", "he", "xavier"] = "default",
     seed: int = 0,
 ) -> tuple[nn.Module, Normalisation]:
     """A timm model with a fresh `classes`-way head, and the normalisation that its weights expect.
 
     Weights are initialised from `seed` (He initialisation, and zero-gamma on the last norm of each residual block by
-    timm's default, Bag of Tricks 3.1.3) and then replaced as `source` says. Raises UserError for an unknown model,
-    options that the model does not take, or weights that do not fit.
+    timm's default, Bag of Tricks 3.1.3) and then replaced as `source` says. What is exchanged in the network (see
+    `layers` and `convolutions`) is exchanged before a file is read, so a file of the network without it fits as far as
+    it has the same layers; only acnet comes after, because files hold what it is fused into. `init` is for training
+    from scratch: weights that come from somewhere stay. Raises UserError for an unknown model, options or keys that the
+    model does not take, or weights that do not fit.
     """
     check_model_name(name)
     torch.manual_seed(seed)
-    arguments = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate, **(options or {})}
+    timm_pool = None if pool in ("default", "gem") else pool
+    arguments: dict[str, Any] = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    arguments |= {"output_stride": output_stride, "global_pool": timm_pool, **(options or {})}
     # only what differs from 0 is passed on: not every timm model takes every argument
     arguments = {key: value for key, value in arguments.items() if value or key in (options or {})}
     if source.kind == "hub":
@@ -50,14 +68,29 @@ def build_model(
         raise UserError(
             f"model={name}: the hub failed ({why}); give model.weights=FILE or model.pretrained=never"
         ) from None
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(
-            f"model.options={options}: {name} does not take them ({' '.join(str(error).split())})"
-        ) from None
-    if source.path is not None:
-        head = model.pretrained_cfg.get("classifier") or ()
-        load_weights(model, source.path, (head,) if isinstance(head, str) else tuple(head))
+    except (TypeError, KeyError, ValueError, AssertionError) as error:
+        asked = {"model.options": options, "model.output_stride": output_stride, "model.pool": timm_pool}
+        given = ", ".join(f"{key}={value}" for key, value in asked.items() if value) or f"model.options={options}"
+        raise UserError(f"{given}: {name} does not take them ({' '.join(str(error).split())})") from None
     config = timm.data.resolve_model_data_config(model)
+    fresh = model.pretrained_cfg.get("classifier") or ()  # what a file of first weights need not have
+    fresh = [fresh] if isinstance(fresh, str) else [*fresh]
+    if stride_first:
+        move_stride_first(model)
+    if activation is not None:
+        fresh += swap_activation(model, activation)
+    if pool == "gem":
+        fresh += use_gem(model)
+    if head != "linear":
+        use_cosine_head(model, classes, scale, subcentres)
+    if separable:
+        use_separable(model, separable_width)
+    if source.path is not None:
+        load_weights(model, source.path, tuple(fresh))
+    if acnet:
+        use_acnet(model, config["input_size"][-1], start=0.0 if source.pretrained else 1.0)
+    if init != "default" and not source.pretrained:
+        initialise(model, init)
     return model, Normalisation(tuple(config["mean"]), tuple(config["std"]))
 
 

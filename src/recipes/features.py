@@ -13,6 +13,7 @@ from src.competition.tables import Competition
 from src.config import Config
 from src.data.cache import ImageStore, fingerprint
 from src.errors import UserError, first_few
+from src.recipes.network import architecture
 from src.recipes.task import image_cache, open_competition, run_name
 
 FILE, MADE_FROM = "features.npz", "features.json"
@@ -59,6 +60,7 @@ def made_from(config: Config, competition: Competition, folder: Path, k: int) ->
     return {
         "model": config.model.name,
         "options": config.model.options,
+        "network": {key: value for key, value in architecture(config.model).items() if key != "options"} or None,
         "weights": f"{file} {stat.st_size} {stat.st_mtime_ns}" if stat else f"pretrained={config.model.pretrained}",
         "size": config.size,
         "crop": config.eval.crop,
@@ -73,8 +75,9 @@ def _extract(
     import torch
 
     from src.inference.tta import parse_views
-    from src.model.backbone import build_model
+    from src.model.layers import without_classifier
     from src.model.weights import find_weights
+    from src.recipes.network import build_from
     from src.recipes.predict import load_network, make_predictor
     from src.training.device import make_accelerator, say
 
@@ -95,11 +98,9 @@ def _extract(
             found = find_weights(
                 config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input)
             )
-            network, normalisation = build_model(
-                config.model.name, len(competition.classes), found, options=config.model.options, seed=config.seed
-            )
+            network, normalisation = build_from(config.model, len(competition.classes), found, seed=config.seed)
             source = found.why
-        network.reset_classifier(0)  # timm: what is left returns the pooled features
+        without_classifier(network)
         network.to(accelerator.device, memory_format=torch.channels_last)
         activations = make_predictor(config, accelerator, normalisation, activation=lambda x: x.flatten(1))
         both = [activations(network, store, np.arange(len(store)), size=config.size, views=views) for store in stores]

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from src.competition.folds import Fold
 from src.competition.tables import Competition
-from src.config import DistillConfig, LossConfig
+from src.config import DistillConfig, LossConfig, ModelConfig
 from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.loader import batches, to_input
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation
-from src.training.losses import cross_entropy, distillation, soft_targets
+from src.training.losses import add_margin, balanced_weights, distillation, make_loss, soft_targets
 from src.training.stages import Stage, training_orders
 
 
@@ -49,7 +49,20 @@ def from_labels(
     def targets(rows: Tensor) -> Tensor:
         return soft_targets(labels[rows], len(competition.classes), config.smoothing, config.smoothing_kind)
 
-    return Lesson(store, fold.train, competition.labels, targets, lambda logits, y, x: cross_entropy(logits, y))
+    weights = None
+    if config.class_weights == "balanced":
+        each = balanced_weights(competition.labels[fold.train], len(competition.classes))
+        weights = torch.from_numpy(each).to(device)
+    loss = make_loss(config.name, config.gamma, weights)
+    return Lesson(store, fold.train, competition.labels, targets, lambda logits, y, x: loss(logits, y))
+
+
+def with_margin(lesson: Lesson, config: ModelConfig) -> Lesson:
+    """The lesson with its loss on logits that `model.head` has made harder by `model.margin`; a teacher comes after."""
+    if config.head == "linear":
+        return lesson
+    harder = partial(add_margin, kind=config.head, margin=config.margin, scale=config.scale)
+    return replace(lesson, loss=lambda logits, y, x: lesson.loss(harder(logits, y), y, x))
 
 
 def from_teacher(
@@ -97,19 +110,19 @@ def from_teacher(
 
         lesson = replace(lesson, store=store, rows=rows, labels=labels, targets=targets)
 
-    given = lesson.targets
+    given, own_loss = lesson.targets, lesson.loss
     if config.targets == "precomputed":
 
         def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
             own, theirs = y.chunk(2, dim=1)
-            return cross_entropy(logits, own) + config.weight * kd(logits, theirs.clamp(min=1e-8).log())
+            return own_loss(logits, own, x) + config.weight * kd(logits, theirs.clamp(min=1e-8).log())
 
         return replace(lesson, targets=lambda rows: torch.cat([given(rows), known[rows]], dim=1), loss=loss)
 
     def patient(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
             theirs = teacher(x)
-        return cross_entropy(logits, y) + config.weight * kd(logits, theirs)
+        return own_loss(logits, y, x) + config.weight * kd(logits, theirs)
 
     return replace(lesson, loss=patient)
 

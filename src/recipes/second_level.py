@@ -51,8 +51,8 @@ def open_members(config: Config, competition: Competition) -> Members:
     return members
 
 
-def groups_of(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
-    """The groups of the rows `ids` (N,), or None if the competition has none. UserError for ids that it lacks."""
+def rows_of(competition: Competition, ids: np.ndarray) -> np.ndarray:
+    """The training rows (N,) int64 of `ids` (N,). UserError for ids that the competition lacks."""
     place = {name: row for row, name in enumerate(competition.ids.tolist())}
     unknown = [name for name in ids.tolist() if name not in place]
     if unknown:
@@ -60,7 +60,13 @@ def groups_of(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
             f"runs: {len(unknown)} of their rows are not in {competition.root} ({first_few(unknown)}); "
             "set competition.root= to the data that they were trained on"
         )
-    return None if competition.groups is None else competition.groups[[place[name] for name in ids.tolist()]]
+    return np.array([place[name] for name in ids.tolist()], np.int64)
+
+
+def groups_of(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
+    """The groups of the rows `ids` (N,), or None if the competition has none. UserError for ids that it lacks."""
+    rows = rows_of(competition, ids)
+    return None if competition.groups is None else competition.groups[rows]
 
 
 def named(config: Config, default: str) -> Config:

@@ -15,21 +15,22 @@ from src.artefacts import Predictions, fold_folder, read_config, read_json
 from src.competition.folds import fold_rows
 from src.competition.metrics import find_metric
 from src.config import Config
-from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.ensembling.nested import nested, splits
 from src.ensembling.soup import Chosen, greedy, mean_state
 from src.errors import UserError
-from src.inference.predict import fill_unreadable
 from src.inference.tta import parse_views
-from src.model.backbone import build_model
-from src.model.weights import WeightsSource, read_state
+from src.model.backbone import Normalisation
+from src.model.weights import read_state
+from src.recipes.batch_size import usual
+from src.recipes.fitted import ranges
 from src.recipes.lesson import augmented_inputs
-from src.recipes.predict import make_predictor
-from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, save_run
+from src.recipes.network import architecture, trained_model
+from src.recipes.predict import load_network, make_predictor, predict_test
+from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, rows_of, save_run
 from src.recipes.task import image_cache, open_competition, open_folds
 from src.training.averaging import refresh_batchnorm
-from src.training.device import make_accelerator
+from src.training.device import make_accelerator, say
 from src.training.stages import plan
 
 
@@ -49,8 +50,7 @@ def soup(config: Config) -> None:
     members, runs = open_members(config, competition), Path(config.paths.runs)
     sizes = {k: same_network(runs, members.names, k) for k in members.folds}
     metric, folds = find_metric(config.competition.metric), open_folds(config, competition)
-    row_of = {name: row for row, name in enumerate(competition.ids.tolist())}
-    table_rows = np.array([row_of[name] for name in members.ids.tolist()])
+    table_rows = rows_of(competition, members.ids)
 
     accelerator = make_accelerator(config.device, config.precision)
     short_side = round(max(sizes.values()) / config.eval.crop)
@@ -65,13 +65,10 @@ def soup(config: Config) -> None:
     test_store = open_store(competition.test_paths, unreadable="mark")
     views = parse_views(config.tta)
 
-    def brew(chosen: Chosen, k: int) -> tuple[torch.nn.Module, Any]:
-        """Fold k's network of the chosen runs, and its predictor."""
+    def brew(chosen: Chosen, k: int) -> tuple[torch.nn.Module, Normalisation, Any]:
+        """Fold k's network of the chosen runs, its normalisation and its predictor."""
         files = [fold_folder(runs, members.names[r], k) / "weights.safetensors" for r in chosen]
-        source = WeightsSource("file", files[0])
-        network, normalisation = build_model(
-            config.model.name, len(competition.classes), source, options=config.model.options
-        )
+        network, normalisation, _ = load_network(runs, members.names[chosen[0]], k, len(competition.classes))
         network = network.to(accelerator.device, memory_format=torch.channels_last)
         probabilities = make_predictor(config, accelerator, normalisation)
         if len(chosen) > 1:
@@ -83,20 +80,21 @@ def soup(config: Config) -> None:
                 labels=competition.labels[fold.train],
                 epochs=config.epochs,
                 size=sizes[k],
-                batch_size=config.batch_size,
+                batch_size=usual(config),
                 seed=config.seed,
+                balance=config.balance,
             )[-1]
             inputs = augmented_inputs(
                 store,
                 dataclasses.replace(last, size=sizes[k]),
-                Augment(**vars(config.augment)),
+                ranges(config.augment, read_json(files[0].parent / "manifest.json").get("brightness")),
                 config.seed,
                 config.average.bn_batches,
                 accelerator,
                 normalisation,
             )
             refresh_batchnorm(network, inputs)
-        return network.eval(), probabilities
+        return network.eval(), normalisation, probabilities
 
     @cache
     def predictions(chosen: Chosen) -> np.ndarray:
@@ -105,7 +103,7 @@ def soup(config: Config) -> None:
             return members.oof[chosen[0]]
         pred = np.empty_like(members.oof[0])
         for k in members.folds:
-            network, probabilities = brew(chosen, k)
+            network, _, probabilities = brew(chosen, k)
             there = members.fold == k
             pred[there] = probabilities(network, store, table_rows[there], size=sizes[k], views=views)
         return pred
@@ -132,14 +130,21 @@ def soup(config: Config) -> None:
 
     results = {}
     for k, chosen in found.fitted.items():
-        network, probabilities = brew(chosen, k)
-        rows = np.arange(len(competition.test_ids))
-        test = probabilities(network, test_store, rows, size=sizes[k], views=views)
-        prior = np.bincount(competition.labels, minlength=len(competition.classes)) / len(competition.labels)
+        network, normalisation, probabilities = brew(chosen, k)
+        test, _ = predict_test(
+            probabilities,
+            network,
+            test_store,
+            competition,
+            competition.labels,
+            size=sizes[k],
+            views=views,
+            say=partial(say, accelerator),
+        )
         names = [members.names[r] for r in chosen]
-        notes = {"model": config.model.name, "size": sizes[k]}
+        notes = {"model": config.model.name, "size": sizes[k], "normalisation": dataclasses.asdict(normalisation)}
         results[k] = FoldResult(
-            test=fill_unreadable(test, prior)[0],
+            test=test,
             kept="+".join(names),
             weights=dict.fromkeys(names, 1 / len(names)),
             notes=notes,
@@ -166,14 +171,21 @@ def same_network(runs: Path, names: tuple[str, ...], k: int) -> int:
             raise UserError(f"runs: {name!r} has no weights of its own; a soup takes trained runs")
         kinds[name] = (
             config["model"]["name"],
-            str(config["model"]["options"]),
+            f" with {network}" if (network := architecture(trained_model(config))) else "",
             read_json(folder / "manifest.json")["size"],
+        )
+    means = {name: read_json(fold_folder(runs, name, k) / "manifest.json").get("normalisation") for name in names}
+    other = [name for name in names if means[name] and means[names[0]] and means[name] != means[names[0]]]
+    if other:
+        raise UserError(
+            f"runs: {other[0]!r} normalises otherwise than {names[0]!r}; a soup takes runs of one normalise="
         )
     first = kinds[names[0]]
     for name, kind in kinds.items():
         if kind != first:
             raise UserError(
-                f"runs: {name!r} is {kind[0]} at {kind[2]} px, {names[0]!r} is {first[0]} at {first[2]} px; "
+                f"runs: {name!r} is {kind[0]}{kind[1]} at {kind[2]} px, "
+                f"{names[0]!r} is {first[0]}{first[1]} at {first[2]} px; "
                 "a soup takes runs of one network and size"
             )
     return int(first[2])

@@ -133,7 +133,8 @@ def claim_fold(accelerator: Any, folder: Path, k: int) -> Iterator[bool]:
             try:
                 stack.enter_context(held(folder / f".fold{k}.lock", 0, busy))
                 own, there = folder / f"fold{k}", folder / f"fold{k}" / "checkpoints"
-                remove_leftovers(own)
+                for place in (own, own / "figures"):
+                    remove_leftovers(place)
                 remove_checkpoints(there) if finished(own) else remove_leftovers(there)
             except UserError:
                 free = False

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from src.artefacts import finished
 from src.competition.folds import fold_rows
 from src.config import Config
 from src.data.loader import kept_workers
 from src.errors import UserError
 from src.recipes.cv import summarise_run
+from src.recipes.deadline import deadline
 from src.recipes.task import FoldBusy, claim_fold, claim_run, open_competition, open_folds, run_name
 from src.recipes.train_fold import train_fold
 from src.training import device
 from src.training.device import make_accelerator
-from src.training.schedule import seconds
-
-# Seconds of a budget that are kept for what follows the last fold: CV table, submission, the end of the process.
-SUMMARY = 1.5
 
 
 def train(config: Config, began: float) -> None:
@@ -24,7 +23,7 @@ def train(config: Config, began: float) -> None:
     began: time.time() when the command was started; a time budget counts from there.
     """
     end = deadline(config, began)
-    accelerator = make_accelerator(config.device, config.precision, config.optimizer.accumulate)
+    accelerator = open_accelerator(config)
     with accelerator.main_process_first():  # the first process makes the digits and the fold file
         competition = open_competition(config)
         folds = open_folds(config, competition)
@@ -50,10 +49,15 @@ def train(config: Config, began: float) -> None:
             device.say(accelerator, f"{busy}: left to it")
             continue
         accelerator.free_memory()  # it keeps the models it has prepared; the next fold starts with a new loss scale
-        accelerator = make_accelerator(config.device, config.precision, config.optimizer.accumulate)
+        accelerator = open_accelerator(config)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and any(finished(folder / f"fold{k}") for k in range(config.folds.n)):
         summarise_run(config, competition, run)
+
+
+def open_accelerator(config: Config) -> Any:
+    freezing = config.model.freeze is not None or any(stage.train != "all" for stage in config.stages)
+    return make_accelerator(config.device, config.precision, config.optimizer.accumulate, freezing)
 
 
 def distill(config: Config, began: float) -> None:
@@ -63,16 +67,3 @@ def distill(config: Config, began: float) -> None:
     if config.teacher == run_name(config):
         raise UserError(f"run={config.run}: is its own teacher; choose another run=NAME")
     train(config, began)
-
-
-def deadline(config: Config, began: float) -> float | None:
-    """When training has to be over (time.time()), or None: `time_budget` after `began`, or the end of the session."""
-    if config.time_budget is None:
-        return None
-    if config.time_budget != "auto":
-        return began + seconds(config.time_budget) - SUMMARY
-    session, notebook = config.session, device.notebook_began()
-    if notebook is None:
-        return None
-    limit, key = (session.tpu_limit, "tpu_limit") if device.on_tpu() else (session.limit, "limit")
-    return notebook + seconds(limit, f"session.{key}") - seconds(session.reserve, "session.reserve") - SUMMARY

@@ -16,37 +16,38 @@ from src.competition.folds import Fold
 from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config, plain
-from src.data.augment import Augment
 from src.data.bad_images import unreadable_rows
 from src.data.cache import ImageStore
 from src.data.loader import batches
-from src.errors import UserError, first_few
-from src.inference.predict import fill_unreadable
+from src.errors import UserError
 from src.inference.tta import parse_views
-from src.model.backbone import build_model, check_sizes
+from src.model.backbone import check_sizes
+from src.model.convolutions import fused
+from src.model.report import inspect
 from src.model.weights import find_weights
+from src.recipes.batch_size import settled
+from src.recipes.deadline import FoldTime, time_for_fold
+from src.recipes.fitted import fitted
 from src.recipes.fold_output import save_fold
-from src.recipes.lesson import augmented_inputs, from_labels, from_teacher
-from src.recipes.predict import make_predictor
+from src.recipes.lesson import augmented_inputs, from_labels, from_teacher, with_margin
+from src.recipes.network import build_from, optimizer_from
+from src.recipes.predict import make_predictor, predict_test
+from src.recipes.rates import plan_over_steps, rates
 from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
-from src.reporting.figures import augmentation_grid
+from src.reporting.figures import augmentation_grid, schedule_picture
 from src.tracking import NoTracker, start_tracking
 from src.training import device
 from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
-from src.training.budget import OVERHEAD, Cost, Watch, folds_in_time, measure, remaining, views_in_time
+from src.training.budget import Watch, views_in_time
 from src.training.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoints
 from src.training.device import loader_workers
 from src.training.engine import Trained, fit, restore
 from src.training.interrupt import stop_on_signals
 from src.training.mixing import Mix, draw_mix
-from src.training.optimizer import build_optimizer
 from src.training.progress import Progress, clock
-from src.training.schedule import duration, multiplier
+from src.training.schedule import duration
 from src.training.stages import Stage, pixels, plan, shorten, training_orders
-
-# Seconds of a fold's time that are kept for its files, pictures and tracking.
-SAVING = 2.5
 
 
 def train_fold(
@@ -70,19 +71,11 @@ def train_fold(
 
     # ---- model ------------------------------------------------------------------------------------------------------
     source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
-    model, normalisation = build_model(
-        config.model.name,
-        len(competition.classes),
-        source,
-        drop_rate=config.model.drop_rate,
-        drop_path_rate=config.model.drop_path_rate,
-        options=config.model.options,
-        seed=config.seed,
-    )
+    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
-    mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
+    config = settled(config, model, run, len(fold.train), accelerator, say)
 
     # ---- what to learn from -----------------------------------------------------------------------------------------
     short_side = round(max(pixels(stage.size, config.size) for stage in config.stages) / config.eval.crop)
@@ -93,12 +86,17 @@ def train_fold(
     )
     test_store = ImageStore(competition.root, competition.test_paths, short_side, cache, "mark", limit)
     if policy == "skip":
-        found = unreadable_rows(train_store, np.concatenate([fold.train, fold.val]), loader_workers(config.workers))
+        with accelerator.main_process_first():  # which decodes all images into the cache
+            rows = np.concatenate([fold.train, fold.val])
+            found = unreadable_rows(train_store, rows, loader_workers(config.workers))
         bad = [row for row, _ in found]
         fold = Fold(np.setdiff1d(fold.train, bad), np.setdiff1d(fold.val, bad))
         say(f"competition.on_bad_image=skip: {len(bad)} rows left out" + "".join(f"\n  {why}" for _, why in found[:5]))
+    normalisation, augment = fitted(config, train_store, fold.train, normalisation)
+    mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
     probabilities = make_predictor(config, accelerator, normalisation)
     lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device)
+    lesson = with_margin(lesson, config.model)
     if config.teacher is not None:
         teacher = load_teacher(
             run.parent,
@@ -133,6 +131,7 @@ def train_fold(
         processes=accelerator.num_processes,
         accumulate=config.optimizer.accumulate,
         seed=config.seed,
+        balance=config.balance,
     )
     check_sizes(config.model.name, model, [stage.size for stage in whole])
     checkpoints = folder / "checkpoints"
@@ -149,41 +148,43 @@ def train_fold(
     earlier = so_far.spent  # seconds of work of sessions before this one
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
     views = parse_views(config.tta)
+    timing: FoldTime | None = None
     watch: Watch | None = None
-    cost, fold_end, after = Cost((), 0.0), 0.0, 0.0  # seconds; until when, and of what follows the steps
     if end is not None:
-        cost = measure(model, whole, len(competition.classes), accelerator)
-        rows_to_predict = (len(fold.val) + len(competition.test_ids)) * len(views) + 3 * len(fold.val)
-        after = rows_to_predict * cost.image + config.average.bn_batches * cost.steps[-1] / 2
-        left = end - time.time()
-        among = folds_in_time(left, waiting, OVERHEAD * remaining(whole, cost, so_far.step), after + SAVING)
-        if not among and finished_folds(run.parent, run.name):
-            say(f"time_budget: {clock(max(0.0, left))} left, too little for fold {k}; start again to go on")
+        timing = time_for_fold(
+            model,
+            whole,
+            so_far.step,
+            classes=len(competition.classes),
+            held_out=len(fold.val),
+            test=len(competition.test_ids),
+            views=len(views),
+            config=config,
+            accelerator=accelerator,
+            end=end,
+            waiting=waiting,
+            may_wait=bool(finished_folds(run.parent, run.name)),
+            say=say,
+        )
+        if timing is None:
             return False
-        # clocks differ between processes, the plan must not
-        fold_end = device.from_main(accelerator, time.time() + left / max(1, among) - SAVING)
-        validation = len(fold.val) * cost.image
-        watch = Watch(fold_end, stages_of(whole, cuts), cost, so_far.step, after, validation, config.eval.every)
-        factor = device.from_main(accelerator, watch.factor(so_far.step))
+        factor = timing.watch(stages_of(whole, cuts), so_far.step).factor(so_far.step)
+        factor = device.from_main(accelerator, factor)
         if factor < 1:
             cuts.append([so_far.step, factor])
-        say(
-            f"time_budget: {clock(left)} left for {max(1, among)} of {waiting} folds, {min(1, factor):.0%} of the steps"
-        )
+            say(f"time_budget: {factor:.0%} of the steps still to come")
     stages = stages_of(whole, cuts)
     for stage in stages:
         say(stage.describe())
+    report = inspect(model, stages[-1].size)
+    if report is not None:
+        say(report.line(stages[-1].size))
 
     # ---- optimiser and averages -------------------------------------------------------------------------------------
-    optimizer = build_optimizer(
-        model,
-        config.optimizer.name,
-        weight_decay=config.optimizer.weight_decay,
-        momentum=config.optimizer.momentum,
-        decay_bias=config.optimizer.decay_bias,
-    )
+    if config.model.sync_bn:
+        model = device.sync_batchnorm(model, accelerator)
+    optimizer = optimizer_from(config.optimizer, model)
     place = (accelerator.process_index, accelerator.num_processes)
-    augment = Augment(**vars(config.augment))
     ema = Ema(model, config.average.ema) if config.average.ema else None  # copies: made before `prepare`
     swa = make_swa(model) if config.average.swa else None
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -202,7 +203,7 @@ def train_fold(
             run=run.name,
             fold=k,
             folder=folder,
-            config=plain(config),
+            config=plain(config),  # with the batch size that was found, if it was to be
             id=(state or {}).get("wandb") or None,
         )
         if state is None:
@@ -213,6 +214,10 @@ def train_fold(
                     grid, lesson.store, picked, stage.size, augment.at_strength(stage.augment), config.seed
                 )
                 tracker.image(grid.stem, grid)
+            steps, columns = plan_over_steps(config, stages, len(lesson.rows))
+            picture = folder / "figures" / "schedule.png"
+            starts = [stage.start for stage in stages]
+            tracker.image("schedule", schedule_picture(picture, steps, columns, starts, f"{run.name}/fold{k}"))
 
     metric = find_metric(config.competition.metric)
     metrics = list(dict.fromkeys([metric.name, *config.competition.metrics]))
@@ -233,19 +238,7 @@ def train_fold(
         swa_every = max(
             1, duration(config.average.swa_every, total=total, epoch=last.epoch_steps, key="average.swa_every")
         )
-        run_epoch = len(lesson.rows) / last.total_batch
-        rate = multiplier(
-            config.schedule.kind,
-            total,
-            duration(config.schedule.warmup, total=total, epoch=run_epoch, key="schedule.warmup"),
-            final=config.schedule.final,
-            drops=config.schedule.drops,
-            factor=config.schedule.factor,
-            decay=config.schedule.decay,
-            every=max(1, duration(config.schedule.every, total=total, epoch=run_epoch, key="schedule.every")),
-            swa_start=swa_start,
-            swa_lr=config.average.swa_lr if config.average.swa else None,
-        )
+        planned = rates(config, stages, len(lesson.rows))
 
         def swa_at(step: int, total: int = total, start: int = swa_start, every: int = swa_every) -> bool:
             return step + 1 == total or (step >= start and (total - 1 - step) % every == 0)
@@ -256,8 +249,7 @@ def train_fold(
             rng = np.random.default_rng((config.seed, 5, step, accelerator.process_index))
             return draw_mix(rng, count, size, config.mix.mixup, config.mix.cutmix, config.mix.probability)
 
-        if watch is not None:
-            watch = Watch(fold_end, stages, cost, so_far.step, after, watch.validation, config.eval.every)
+        watch = timing.watch(stages, so_far.step) if timing is not None else None
         orders = training_orders(stages, augment, config.seed, so_far.step, *place)
         progress = Progress(stages, so_far.step, metric.name, accelerator.is_main_process, tracker.log)
         with stop_on_signals() as wish:
@@ -269,8 +261,10 @@ def train_fold(
                 batches=batches(lesson.store, orders, probabilities.keywords["workers"], accelerator.device),
                 targets=lesson.targets,
                 loss_function=lesson.loss,
-                rate=rate,
+                rate=planned.rate,
                 base_lr=config.optimizer.lr,
+                momentum=planned.momentum,
+                trains=planned.trains,
                 mean=mean,
                 std=std,
                 draw_mix=mix_at,
@@ -308,7 +302,7 @@ def train_fold(
     if ema is not None:
         average_buffers(ema.module, accelerator)
         candidates["ema"] = ema.module
-    in_time = device.from_main(accelerator, end is None or time.time() + after < fold_end)
+    in_time = device.from_main(accelerator, timing is None or time.time() + timing.after < timing.end)
     if swa is not None and in_time:
         inputs = augmented_inputs(
             lesson.store, last, augment, config.seed, config.average.bn_batches, accelerator, normalisation
@@ -319,26 +313,32 @@ def train_fold(
     if not in_time:
         say("time_budget: no time to compare the weights; their moving average is taken if there is one")
         candidates = dict([list(candidates.items())[-1]])
+    candidates = {name: fused(net) for name, net in candidates.items()}  # plain convolutions, where ACNet trained
     compared = {name: validate(net, last.size)[metric.name] for name, net in candidates.items()}
     best = (max if metric.greater_is_better else min)(compared, key=compared.__getitem__)
     chosen = candidates[best]
     say(f"{metric.name} of the weights: " + ", ".join(f"{n} {s:.4f}" for n, s in compared.items()) + f"; {best} kept")
 
     # ---- predict and save -------------------------------------------------------------------------------------------
-    if end is not None:
+    if timing is not None:
         image = (time.monotonic() - choosing) / len(candidates) / len(fold.val)
         view = image * (len(fold.val) + len(competition.test_ids))
-        fitting = views_in_time(views, fold_end - time.time(), view)
-        views = views[: device.from_main(accelerator, len(fitting))]
-        if len(views) < len(parse_views(config.tta)):
-            say(f"time_budget: {len(views)} of {len(parse_views(config.tta))} TTA views")
+        fitting = views_in_time(views, timing.end - time.time(), view)
+        kept = device.from_main(accelerator, len(fitting))
+        if kept < len(views):
+            say(f"time_budget: {kept} of {len(views)} TTA views")
+        views = views[:kept]
     oof = probabilities(chosen, train_store, fold.val, size=last.size, views=views)
-    test = probabilities(chosen, test_store, np.arange(len(competition.test_ids)), size=last.size, views=views)
-    prior = np.bincount(competition.labels[fold.train], minlength=len(competition.classes)) / len(fold.train)
-    test, unreadable = fill_unreadable(test, prior)
-    if len(unreadable):
-        names = first_few(competition.test_ids[unreadable].tolist())
-        say(f"warning: {len(unreadable)} test images cannot be read ({names}); they get the classes' shares")
+    test, unreadable = predict_test(
+        probabilities,
+        chosen,
+        test_store,
+        competition,
+        competition.labels[fold.train],
+        size=last.size,
+        views=views,
+        say=say,
+    )
     final = scores(metrics, held_out, oof)
     if accelerator.is_main_process:
         classes, names = competition.classes, competition.classes[held_out]
@@ -367,8 +367,10 @@ def train_fold(
                 "classes": classes.tolist(),
                 "source": source.why,
                 "size": last.size,
+                "batch_size": last.batch_size,
                 "crop": config.eval.crop,
                 "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
+                "brightness": augment.brightness,
                 "stages": [stage.describe() for stage in stages],
                 "shortened_to": stages[-1].stop / whole[-1].stop,
                 "unreadable_test_ids": competition.test_ids[unreadable].tolist(),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,4 +115,64 @@ def image_pairs(
     figure.suptitle(title, fontsize=12)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+    return path
+
+
+def range_picture(
+    path: Path, rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, marks: Mapping[str, float], title: str
+) -> Path:
+    """A PNG of a range test: losses (n,), raw and smoothed, over rates (n,); `marks` are suggested rates by name."""
+    figure, axes = _plot(7.0, 4.5)
+    axes.plot(rates, losses, color="lightgrey", label="loss")
+    axes.plot(rates, smooth, label="smoothed")
+    for number, (name, rate) in enumerate(marks.items()):
+        axes.axvline(rate, color=f"C{number + 1}", linestyle="--", label=f"{name} {rate:.2g}")
+    finite = smooth[np.isfinite(smooth)]
+    axes.set(xscale="log", xlabel="optimizer.lr (per 256 examples)", ylabel="loss", title=title)
+    axes.set_ylim(0.9 * finite.min(), 1.1 * min(finite.max(), 2 * finite[0]))
+    axes.legend()
+    return _save(path, figure)
+
+
+def schedule_picture(
+    path: Path, steps: Sequence[int], columns: Mapping[str, Sequence[float]], starts: Sequence[int], title: str
+) -> Path:
+    """A PNG of a plan: each of `columns` (learning rate, size, …) over `steps`; stages begin at `starts`."""
+    figure, lines = _plot(9.0, 1.8 * len(columns), len(columns))
+    for axes, (name, values) in zip(lines, columns.items(), strict=True):
+        for start in starts:
+            axes.axvline(start, color="lightgrey", linewidth=1)
+        axes.step(steps, values, where="post")
+        axes.set_ylabel(name)
+        axes.set_ylim(0, 1.1 * max(max(values), 1e-12))
+    lines[0].set_title(title)
+    lines[-1].set_xlabel("optimiser step")
+    return _save(path, figure)
+
+
+def sizes_picture(
+    path: Path, sizes: Sequence[int], scores: Mapping[str, Sequence[float]], metric: str, title: str
+) -> Path:
+    """A PNG of scores against the test size: one line for each entry of `scores`, the last one thick."""
+    figure, axes = _plot(7.0, 4.5)
+    for name, values in scores.items():
+        axes.plot(sizes, values, marker="o", linewidth=3 if name == list(scores)[-1] else 1, label=name)
+    axes.set(xlabel="test size (px)", ylabel=metric, title=title)
+    axes.set_xticks(list(sizes))
+    axes.legend()
+    return _save(path, figure)
+
+
+def _plot(width: float, height: float, lines: int = 1) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(lines, 1, sharex=True)
+
+
+def _save(path: Path, figure: Any) -> Path:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
     return path

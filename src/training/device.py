@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from src.errors import UserError
 
 
-def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: int = 1) -> Any:
+def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: int = 1, freezing: bool = False) -> Any:
     """An `accelerate.Accelerator` for this process; `RANK`/`WORLD_SIZE` in the environment make it one of several.
 
-    device: auto, cpu, cuda, mps, tpu. precision: auto, fp32, fp16, bf16. Raises UserError if the device is not there.
+    device: auto, cpu, cuda, mps, tpu. precision: auto, fp32, fp16, bf16. freezing: whether some steps train only a part
+    of the network, which several processes have to be told, because they wait for every gradient.
+    Raises UserError if the device is not there.
     """
     available = {
         "cpu": True,
@@ -31,7 +34,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
     if precision == "auto":
         precision = natural_precision(device)
 
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     # the jobs of a multirun share this process, and Accelerate keeps the first one's precision for ever
@@ -40,6 +43,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         cpu=device == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulate,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)] if freezing else None,
     )
     if device == "cpu" and precision == "fp16":
         # Accelerate trains fp32 without a word here, although torch has both autocast and a loss scaler for fp16 on
@@ -93,6 +97,18 @@ def seed_torch(seed: int, device: torch.device) -> None:
         import torch_xla.core.xla_model as xm
 
         xm.set_rng_state(seed % 2**31, device)
+
+
+def sync_batchnorm(model: nn.Module, accelerator: Any) -> nn.Module:
+    """`model` with BatchNorm statistics over the batches of all processes, the same parameters and names; itself if
+    there is one process. Raises UserError off the GPU: torch has no kernels for it on a CPU, and refuses to run."""
+    if accelerator.num_processes == 1:
+        return model
+    if accelerator.device.type != "cuda":
+        raise UserError(f"model.sync_bn=true: works between GPUs, not on {accelerator.device.type}; use sync_bn=false")
+    from timm.layers import convert_sync_batchnorm  # torch's own loses the activation in timm's BatchNormAct2d
+
+    return convert_sync_batchnorm(model)
 
 
 def on_tpu() -> bool:

@@ -15,6 +15,7 @@ from src.errors import UserError
 from src.training.averaging import average_buffers
 from src.training.checkpoint import CheckpointWriter
 from src.training.device import seed_torch
+from src.training.freezing import Part, train_only
 from src.training.interrupt import Interrupted, StopWish
 from src.training.mixing import Mix, apply_mix
 from src.training.optimizer import scaled_rate, set_rate
@@ -43,6 +44,8 @@ def fit(
     loss_function: Callable[[Tensor, Tensor, Tensor], Tensor],
     rate: Callable[[int], float],
     base_lr: float,
+    momentum: Callable[[int], float | None],
+    trains: Callable[[int], Part],
     mean: Tensor,
     std: Tensor,
     draw_mix: Callable[[int, int, int], Mix | None],
@@ -65,7 +68,8 @@ def fit(
 
     batches: micro-batches from that step on, images (1, B, S, S, 3) uint8. targets: rows (B,) -> (B, C) soft.
     loss_function: (logits, targets, inputs) -> scalar; the inputs are there for a teacher that looks at the same crops.
-    rate: step -> share of the peak rate, which is base_lr x total batch / 256. draw_mix: (step, B, size) -> Mix.
+    rate: step -> share of the peak rate, which is base_lr x total batch / 256. momentum: step -> the optimiser's, or
+    None for its own. trains: step -> the part of the network that learns. draw_mix: (step, B, size) -> Mix.
     validate: (model, size) -> scores of the held-out fold. late: step -> whether the steps from there on have to be
     planned anew; the caller then calls again. notes: what else a checkpoint should remember.
     Raises Interrupted after a checkpoint when `wish` is set, UserError when the loss is no longer finite.
@@ -74,11 +78,11 @@ def fit(
     network = accelerator.unwrap_model(model)
     last, saved_at, began = stages[-1].stop - 1, time.monotonic(), time.monotonic()
     running = torch.tensor(loss_sum, device=accelerator.device)
-    model.train()
 
     for step in range(so_far.step, last + 1):
         stage = stage_at(stages, step)
-        set_rate(optimizer, scaled_rate(base_lr, stage.total_batch) * rate(step))
+        set_rate(optimizer, scaled_rate(base_lr, stage.total_batch) * rate(step), momentum(step))
+        train_only(model, optimizer, trains(step))
 
         for micro in range(accelerator.gradient_accumulation_steps):
             batch = _on(next(batches), accelerator.device)
@@ -112,7 +116,6 @@ def fit(
             pace = progress.images_per_second()  # of training alone, so read before validation
             average_buffers(network, accelerator)
             scores = validate(network, stage.size)
-            model.train()
             row = {
                 "step": step + 1,
                 "stage": stage.number + 1,

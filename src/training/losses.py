@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +28,63 @@ def soft_targets(labels: Tensor, classes: int, smoothing: float = 0.0, kind: str
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over the batch of -Σ targets·log softmax(logits), computed in fp32 whatever the precision of the model."""
     return torch.sum(-targets * F.log_softmax(logits.float(), dim=1), dim=1).mean()
+
+
+def add_margin(
+    logits: Tensor, targets: Tensor, *, kind: Literal["cosface", "arcface"], margin: float, scale: float
+) -> Tensor:
+    """Logits (B, C) = scale·cosθ of a `CosineHead`, those of the target made smaller: what the loss of training takes.
+
+    cosface: scale·(cosθ - m) (1801.05599); arcface: scale·cos(θ + m) (1801.07698), and beyond θ + m = π, where the
+    cosine would rise again, scale·(cosθ - m·sin m), as in the authors' code. Each class has the margin in proportion to
+    its target (B, C): one-hot rows give the papers' formulas, a mixed image λ·m for one class and (1-λ)·m for the
+    other, a smoothed label a little for every class. In fp32.
+    """
+    cosine, own = logits.float() / scale, margin * targets
+    if kind == "cosface":
+        return scale * (cosine - own)
+    # the gradient of the root is infinite at cosθ = ±1
+    sine = (1 - cosine.square()).clamp(min=1e-8).sqrt()
+    turned = cosine * own.cos() - sine * own.sin()
+    return scale * torch.where(cosine > (math.pi - own).cos(), turned, cosine - own * own.sin())
+
+
+def focal(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
+    """Mean over the batch of -Σ targets·(1-p)^γ·log p, p = softmax(logits) (1708.02002); γ = 0 is cross-entropy.
+
+    Our own, because torchvision's is of sigmoids. In fp32 whatever the precision of the model.
+    """
+    logs = F.log_softmax(logits.float(), dim=1)
+    return torch.sum(-targets * (-torch.expm1(logs)).clamp(min=1e-8) ** gamma * logs, dim=1).mean()
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, positive: Tensor | None = None) -> Tensor:
+    """Each class against the rest: Σ over classes of the cross-entropy of sigmoid(logits), mean over the batch; fp32.
+
+    positive (C,): weight of each class where it is the true one (torch's pos_weight).
+    """
+    each = F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=positive, reduction="none")
+    return each.sum(dim=1).mean()
+
+
+def make_loss(name: str, gamma: float = 2.0, weights: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """(logits (B, C), targets (B, C)) -> scalar: cross_entropy, focal or bce. weights (C,): of the classes, or None.
+
+    They multiply the targets, as in torch's cross_entropy with probabilities; in bce they are the `positive` ones.
+    """
+    if name == "bce":
+        return partial(binary_cross_entropy, positive=weights)
+    loss = partial(focal, gamma=gamma) if name == "focal" else cross_entropy
+    if weights is None:
+        return loss
+    return lambda logits, targets: loss(logits, targets * weights)
+
+
+def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """(C,) float32 weights N / (classes that are there · rows of the class), scikit-learn's "balanced"; 0 for a class
+    without rows. labels (N,) int64."""
+    counts = np.bincount(labels, minlength=classes)
+    return np.where(counts > 0, len(labels) / (counts > 0).sum() / np.maximum(counts, 1), 0).astype(np.float32)
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -30,6 +30,18 @@ def exponential(step: int, every: int, decay: float = 0.94) -> float:
     return decay ** (step // every)
 
 
+def one_cycle(step: int, total: int, rise: int, start: float, top: float, final: float) -> float:
+    """start -> top over the first `rise` steps, -> final at step total-1, both along half a cosine (1708.07120).
+
+    As in torch's OneCycleLR and fastai: the last of the `rise` steps is the one at the top. Also for momentum, whose
+    top is the lower value.
+    """
+    peak = max(0, rise - 1)
+    if step < peak:
+        return top + (start - top) * cosine(step / peak)
+    return final + (top - final) * cosine((step - peak) / max(1, total - 1 - peak))
+
+
 def multiplier(
     kind: str,
     total: int,
@@ -40,19 +52,22 @@ def multiplier(
     factor: float = 0.1,
     decay: float = 0.94,
     every: int = 1,
+    start: float = 0.04,
     swa_start: int | None = None,
     swa_lr: float | None = None,
 ) -> Multiplier:
     """step -> share of the peak rate, for steps 0 .. total-1.
 
     Warm-up is linear: step i of m gets (i+1)/m of the rate, so the m-th step is the first at full rate (Goyal et al.
-    1706.02677). Decay runs over the steps after it. From `swa_start` on the rate is `swa_lr` if that is set (SWA wants
-    a constant rate, 1803.05407).
+    1706.02677). Decay runs over the steps after it. one_cycle rises from `start` along a cosine instead. From
+    `swa_start` on the rate is `swa_lr` if that is set (SWA wants a constant rate, 1803.05407).
     """
 
     def at(step: int) -> float:
         if swa_lr is not None and swa_start is not None and step >= swa_start:
             return swa_lr
+        if kind == "one_cycle":
+            return one_cycle(step, total, warmup, start, 1.0, final)
         if step < warmup:
             return (step + 1) / warmup
         t = (step - warmup) / max(1, total - warmup)

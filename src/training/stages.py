@@ -5,6 +5,7 @@ A batch is a function of (seed, step): the plan needs no state, so a resume at a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +16,8 @@ from src.config import StageConfig
 from src.data.augment import Augment
 from src.data.loader import Order
 from src.errors import UserError
+from src.training.freezing import Part
+from src.training.sampling import Balance, balance_classes, balanced_rows
 from src.training.schedule import duration
 
 
@@ -30,6 +33,9 @@ class Stage:
     batch_size: int
     augment: float
     total_batch: int  # batch_size x processes x accumulation: what one optimiser step sees
+    train: Part = "all"
+    lr: float | None = None  # a constant rate of its own, per 256 examples
+    balance: Balance | None = None  # None: every row once per pass
 
     @property
     def epoch_steps(self) -> int:
@@ -39,6 +45,8 @@ class Stage:
         return (
             f"stage {self.number + 1}: {self.stop - self.start} steps, {len(self.rows)} rows, {self.size} px, "
             f"batch {self.total_batch}, augment {self.augment:g}"
+            + (f", {self.train} only" if self.train != "all" else "")
+            + (f", lr {self.lr:g}" if self.lr is not None else "")
         )
 
 
@@ -53,11 +61,12 @@ def plan(
     processes: int = 1,
     accumulate: int = 1,
     seed: int = 0,
+    balance: float = 0.0,
 ) -> list[Stage]:
     """The stages of one fold.
 
     rows: (N,) int64 training rows of the fold; labels: (N,) their classes. A share of the run is a share of its
-    examples, epochs x N. Raises UserError naming the stage.
+    examples, epochs x N. balance: see `balance_classes`. Raises UserError naming the stage.
     """
     stages: list[Stage] = []
     for number, spec in enumerate(specs):
@@ -66,10 +75,15 @@ def plan(
             raise UserError(f"{key}: rows must be in 0..1, augment in 0..1 and size above 0")
         if 2 < spec.size < 8:
             raise UserError(f"{key}.size={spec.size:g}: must be a share up to 2 or at least 8 pixels")
+        if spec.lr is not None and not 0 <= spec.lr < math.inf:
+            raise UserError(f"{key}.lr={spec.lr}: must not be negative")
+        if spec.lr is None and stages and stages[-1].lr is not None:
+            raise UserError(f"{key}.lr: stages with a rate of their own come last; give this one its lr as well")
         for name, value in (("batch_size", spec.batch_size), ("classes", spec.classes)):
             if value is not None and value < 1:
                 raise UserError(f"{key}.{name}={value}: must be at least 1")
-        chosen = rows[subset(labels, spec.rows, spec.classes, seed)]
+        positions = subset(labels, spec.rows, spec.classes, seed)
+        chosen = rows[positions]
         per_process = spec.batch_size or batch_size
         total_batch = per_process * processes * accumulate
         steps = duration(
@@ -89,6 +103,9 @@ def plan(
                 batch_size=per_process,
                 augment=spec.augment,
                 total_batch=total_batch,
+                train=spec.train,
+                lr=spec.lr,
+                balance=balance_classes(chosen, labels[positions], balance) if balance else None,
             )
         )
     return stages
@@ -130,6 +147,8 @@ def step_rows(stage: Stage, step: int, seed: int) -> np.ndarray:
     """
     first = (step - stage.start) * stage.total_batch
     positions = np.arange(first, first + stage.total_batch)
+    if stage.balance is not None:
+        return balanced_rows(stage.balance, positions, (seed, 2, stage.number))
     passes, within = np.divmod(positions, len(stage.rows))
     found = np.empty(stage.total_batch, np.int64)
     for number in np.unique(passes):

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,7 +30,7 @@ def test_a_run_writes_every_artefact(command: Command, tmp_path: Path, mini_digi
         found = {path.name for path in folder.iterdir()}
         assert found == {"weights.safetensors", "oof.npz", "test.npz", "history.csv", "figures", "manifest.json"}
         assert {path.name for path in (folder / "figures").iterdir()} == {
-            "confusion.png", "augment-stage1-20px.png", "augment-stage2-28px.png",
+            "confusion.png", "schedule.png", "augment-stage1-20px.png", "augment-stage2-28px.png",
         }  # fmt: skip
         manifest = json.loads((folder / "manifest.json").read_text())
         assert set(manifest["weights"]) == {"raw", "ema", "swa"}
@@ -115,10 +116,96 @@ def test_learning_happens(command: Command, tmp_path: Path) -> None:
     ["augment.albumentations=[{GaussianBlur: {p: 0.5}}]", "augment.erase=0.5", "cache=false", "workers=1"],
     ["model.drop_rate=0.1", "competition.metric=log_loss"],
     ["time_budget=600s"],
+    ["model.separable=true", "model.separable_width=2"],
+    ["model.stride_first=true"],
+    ["model.init=he"],
+    ["model.init=xavier"],
+    ["model.acnet=true", "precision=bf16"],
+    ["model.activation=prelu", "optimizer.name=adamw", "optimizer.lr=0.01"],
+    ["model.activation=mish", "model.pool=gem"],
+    ["model.pool=catavgmax", "model.drop_rate=0.1"],
+    ["model.head=cosface", "model.margin=0.2", "model.scale=20", "mix.mixup=0.2", "loss.smoothing=0.1"],
+    ["model.head=arcface", "model.margin=0.4", "model.subcentres=3", "precision=fp16"],
+    ["model.sync_bn=true"],
+    ["model.output_stride=8"],
+    ["schedule.kind=one_cycle", "schedule.warmup=30%", "schedule.momentum=[0.95, 0.85]", "optimizer.layer_decay=0.8"],
+    ["model.freeze=50%", "optimizer.name=adamw", "optimizer.fused=true"],
+    ["stages=[{length: 50%}, {length: 50%, size: 1.2, augment: 0, train: head+norm, lr: 0.001}]"],
+    ["loss.name=focal", "loss.gamma=1.5", "loss.class_weights=balanced"],
+    ["loss.name=bce", "balance=0.5", "mix.mixup=0.2"],
 ])  # fmt: skip
 def test_each_technique_runs(command: Command, tmp_path: Path, technique: list[str]) -> None:
     assert main(command("competition=digits", "epochs=1", *technique)) == 0
     assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
+
+
+def test_statistics_of_the_training_rows_belong_to_the_run(command: Command, tmp_path: Path, mini_digits: Path) -> None:
+    """In the manifest, in every later prediction, and in a soup's."""
+    assert main(command("competition=digits", "normalise=data", "augment.fit_brightness=true", "tta=none")) == 0
+    runs, submissions = tmp_path / "runs", tmp_path / "submissions"
+    manifest = json.loads((runs / "r" / "fold0" / "manifest.json").read_text())
+    folds = pd.read_csv(tmp_path / "folds" / "mini.csv", dtype={"id": str})
+    trained_on = folds.loc[folds["fold"] != 0, "id"]
+    pixels = np.stack([cv2.imread(str(mini_digits / "train" / f"{name}.png")) for name in trained_on]) / 255
+    assert manifest["normalisation"]["mean"] == pytest.approx([pixels.mean()] * 3, rel=1e-3)
+    assert manifest["normalisation"]["std"] == pytest.approx([pixels.std()] * 3, rel=1e-3)
+    low, middle, high = np.percentile(pixels.mean((1, 2, 3)), [5, 50, 95])
+    assert manifest["brightness"] == pytest.approx((high - low) / 2 / middle, rel=1e-3)
+
+    first = (submissions / "r.csv").read_text()
+    (submissions / "r.csv").unlink()
+    assert main(["predict", f"paths.runs={runs}", "run=r"]) == 0
+    assert (submissions / "r.csv").read_text() == first
+    assert main(["soup", f"paths.runs={runs}", "runs=[r]", "run=s", "method=uniform"]) == 0
+    (submissions / "s.csv").unlink()
+    assert main(["predict", f"paths.runs={runs}", "run=s"]) == 0
+    assert (submissions / "s.csv").read_text() == first
+
+
+def test_lr_find_writes_a_picture_and_suggests_a_rate(command: Command, tmp_path: Path, capsys) -> None:
+    assert main(["lr_find", *command("competition=digits", "stages=[{length: 3 steps, rows: 0.5}, {}]")]) == 0
+    folder = tmp_path / "runs" / "r" / "lr_find"
+    table = pd.read_csv(folder / "loss.csv")
+    assert {path.name for path in folder.iterdir()} == {"loss.csv", "loss.png"}
+    assert 20 < len(table) <= 100 and table["lr"].is_monotonic_increasing and table["loss"].iloc[0] > 1
+    (said,) = re.findall(r"steepest descent at optimizer.lr=([0-9.e+-]+)", capsys.readouterr().out)
+    assert 1e-6 < float(said) < 10
+    assert main(command("competition=digits", "epochs=1")) == 0, "the run itself can still be trained"
+
+
+def test_a_batch_size_is_found_once(command: Command, tmp_path: Path, capsys) -> None:
+    words = command("competition=digits", "batch_size=auto", "epochs=1")
+    assert main(words) == 0
+    run = tmp_path / "runs" / "r"
+    assert "batch_size=auto: 8 per process" in capsys.readouterr().out, "60 rows: not more, or an epoch has no steps"
+    assert json.loads((run / "batch_size.json").read_text())["batch_size"] == 8
+    assert json.loads((run / "fold0" / "manifest.json").read_text())["batch_size"] == 8
+    (run / "batch_size.json").write_text('{"batch_size": 16}')  # found by a larger machine
+    assert main([*words, "fold=1"]) == 0
+    assert json.loads((run / "fold1" / "manifest.json").read_text())["batch_size"] == 16
+    assert main(["predict", f"paths.runs={tmp_path / 'runs'}", "run=r"]) == 0
+
+
+def test_score_against_test_size(command: Command, tmp_path: Path, capsys) -> None:
+    assert main(command("fold=all", "competition=digits", "tta=none")) == 0
+    run = tmp_path / "runs" / "r"
+    cv = json.loads((run / "cv.json").read_text())
+    capsys.readouterr()
+    words = ["sizes", f"paths.runs={tmp_path / 'runs'}", "run=r"]
+    assert main([*words, "sizes=[40,20]"]) == 0
+    printed = capsys.readouterr().out
+    table = pd.read_csv(run / "figures" / "sizes.csv").set_index("size")
+    assert list(table.index) == [20, 28, 40] and (run / "figures" / "sizes.png").stat().st_size > 5000
+    assert table.loc[28, "out-of-fold"] == pytest.approx(cv["oof"]), "at its own size, the run's own score"
+    assert table.loc[28, ["fold 0", "fold 1"]].tolist() == pytest.approx([cv["folds"]["0"], cv["folds"]["1"]])
+    best = table["out-of-fold"].idxmax()
+    assert f"best {best} px, trained at 28 px" in printed and f"predict run=r size={best}" in printed
+    # two folds of equal size: each is scored at the size that is best on the other one
+    nested = (table.loc[table["fold 1"].idxmax(), "fold 0"] + table.loc[table["fold 0"].idxmax(), "fold 1"]) / 2
+    assert f"nested {nested:.4f}" in printed
+    for bad, says in ((["sizes=[]"], "which pixels?"), (["sizes=[32]", "fold=4"], "no finished fold")):
+        assert main([*words, *bad]) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, capsys) -> None:
@@ -148,6 +235,7 @@ def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, 
     (["device=cuda"], "not on this machine"),
     (["optimizer.name=sgdd"], "no such optimiser"),
     (["epochs=-1"], "epochs=-1"),
+    (["batch_size=atuo"], "must be above 0, or auto"),
     (["epochs=many"], "epochs"),
     (["stages=[{size: 1, lenght: 3 epochs}]"], "'stages[0].length'"),
     (["stages=[{length: 3 weeks}]"], "3 weeks"),
@@ -157,9 +245,20 @@ def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, 
     (["folds.n=40"], "folds"),
     (["workers=-1"], "workers"),
     (["model.options.depth=3"], "model.options"),
+    (["model=test_vit", "model.output_stride=8"], "model.output_stride=8: test_vit does not take"),
+    (["model.activation=mesh"], "did you mean 'mish'?"),
+    (["model.separable=true", "model.acnet=true"], "choose one of them"),
     (["schedule.warmup=3 weeks"], "schedule.warmup"),
     (["augment.albumentations=[{GausianBlur: {}}]"], "did you mean 'GaussianBlur'?"),
     (["experiment=none_such"], "not in configs/experiment"),
+    (["stages=[{lr: 0.1}, {}]"], "stages[1].lr"),
+    (["schedule.kind=one_cycle", "average.swa_lr=0.5"], "average.swa_lr"),
+    (["schedule.momentum=[0.95, 0.85]"], "schedule.kind=one_cycle"),
+    (["model.freeze=3 weeks"], "model.freeze"),
+    (["balance=1", "loss.class_weights=balanced"], "leave one of them out"),
+    (["loss.name=focal", "mix.mixup=0.2"], "loss.name=focal"),
+    (["loss.name=bce", "teacher=t"], "loss.name=bce"),
+    (["optimizer.name=lamb", "optimizer.fused=true"], "optimizer.fused"),
     (["x"], "no such verb"),
 ])  # fmt: skip
 def test_a_mistake_gets_one_line_and_exit_code_2(command: Command, tmp_path: Path, capsys, words, says) -> None:

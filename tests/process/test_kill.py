@@ -134,6 +134,21 @@ def test_killed_at_a_random_moment(
     go_on(start_server, words, place, expected)
 
 
+def test_killed_with_acnet_and_a_margin_head(start_server: Any, command_in: Command, tmp_path: Path) -> None:
+    """Checkpoints hold the branches, the weights that are saved are fused; both are the same after a kill."""
+    parts = ["model.acnet=true", "model.activation=prelu", "model.pool=gem", "model.head=arcface"]
+    places = [tmp_path / name for name in ("unbroken", "killed")]
+    for place in places:
+        place.mkdir()
+    words = [command_in(place, *WORDS, *parts, OFTEN) for place in places]
+    code, output = Start(start_server, words[0], places[0] / "log").end()
+    assert code == 0, output
+    at = AIMED["after the first checkpoint of stage 2"][0]
+    code, output = Start(start_server, words[1], places[1] / "log", at).end()
+    assert code == -9, output
+    assert "going on at step" in go_on(start_server, words[1], places[1], result(places[0]))
+
+
 @pytest.mark.parametrize("name", AIMED)
 def test_killed_at_an_aimed_moment(
     name: str, start_server: Any, command_in: Command, unbroken: tuple[dict[str, Any], float], tmp_path: Path

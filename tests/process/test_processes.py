@@ -61,6 +61,15 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
         assert submission.read_text() == first
 
 
+def test_two_processes_freeze_alike(start: Start, tmp_path: Path) -> None:
+    """DistributedDataParallel waits for every gradient, unless it is told that some do not come."""
+    stages = "stages=[{length: 60%}, {length: 40%, train: head+norm, lr: 0.01}]"
+    words = ["processes=2", "device=cpu", "batch_size=8", "epochs=1", "model.freeze=30%", stages]
+    code, output = finish(start("competition=digits", *words))
+    assert code == 0, output
+    assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
+
+
 def test_an_error_of_one_process_is_told_once(start: Start, mini_digits: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(mini_digits, copy)
@@ -126,10 +135,25 @@ def test_torchrun_and_a_mistake_keep_their_exit_codes(start: Start, command: Com
     assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
 
 
-@pytest.mark.parametrize(("how", "expected"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_goes_on_where_it_was(start: Start, tmp_path: Path, how: signal.Signals, expected: int) -> None:
-    """Stopped in the second stage and started again: the predictions are those of the unbroken run, bit by bit."""
+TECHNIQUES = [
+    "optimizer.name=adamw", "optimizer.lr=0.02", "optimizer.layer_decay=0.8", "model.freeze=75%", "balance=0.7",
+    "schedule.kind=one_cycle", "schedule.momentum=[0.95, 0.85]", "normalise=data", "augment.fit_brightness=true",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "expected", "more"),
+    [(signal.SIGKILL, -9, []), (signal.SIGTERM, 143, []), (signal.SIGINT, 130, []), (signal.SIGTERM, 143, TECHNIQUES)],
+)
+def test_a_stopped_run_goes_on_where_it_was(
+    start: Start, tmp_path: Path, how: signal.Signals, expected: int, more: list[str]
+) -> None:
+    """Stopped in the second stage and started again: the predictions are those of the unbroken run, bit by bit.
+
+    With `more`, while the network is frozen, and before it is no longer.
+    """
     words = ["competition=digits", STAGES, "epochs=10", "mix.mixup=0.2", "model.drop_rate=0.2", "checkpoint.every=0.01"]
+    words += more
     code, output = finish(start(*words, "run=whole"))
     assert code == 0, output
 
@@ -178,3 +202,20 @@ def test_wandb_offline_keeps_curves_and_says_how_to_sync(start: Start, tmp_path:
     content = files[0].read_bytes()
     for recorded in (b"r/fold0", b"accuracy", b"confusion", b"augment-stage1-20px", b"per class"):
         assert recorded in content, recorded
+
+
+def test_a_bug_does_not_leave_python_waiting_for_its_workers(tmp_path: Path) -> None:
+    """Workers ignore SIGTERM, so that `timeout` and Ctrl-C leave a checkpoint; the end of Python must not need it."""
+    script = """
+import numpy as np
+from pathlib import Path
+from src.data.cache import ImageStore
+from src.data.loader import batches, evaluation_orders
+
+store = ImageStore(Path("nowhere"), np.array(["a.png"] * 8, "S"), 8, unreadable="blank")
+kept = batches(store, evaluation_orders(np.arange(8), 2, 8, 1.0), 2)
+next(kept)
+raise RuntimeError("a bug")
+"""
+    run = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, timeout=90)
+    assert run.returncode == 1 and "RuntimeError: a bug" in run.stderr

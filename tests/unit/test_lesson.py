@@ -12,9 +12,9 @@ from torch import nn
 from src.competition.folds import Fold
 from src.competition.submission import Sample
 from src.competition.tables import Competition
-from src.config import DistillConfig, LossConfig
+from src.config import DistillConfig, LossConfig, ModelConfig
 from src.data.cache import ImageStore
-from src.recipes.lesson import Lesson, from_labels, from_teacher
+from src.recipes.lesson import Lesson, from_labels, from_teacher, with_margin
 from src.training.losses import cross_entropy, distillation
 
 CPU = torch.device("cpu")
@@ -134,3 +134,28 @@ def test_the_patient_teacher_looks_at_what_the_student_sees() -> None:
     expected = cross_entropy(logits, y) + 0.7 * distillation(logits, Teacher()(x), 3.0)
     torch.testing.assert_close(lesson.loss(logits, y, x), expected)
     assert plain.loss(logits, y, x) == cross_entropy(logits, y)
+
+
+@pytest.mark.parametrize("targets", ["patient", "precomputed"])
+def test_the_margin_is_for_the_labels_and_not_for_the_teacher(targets: str) -> None:
+    task, teacher = competition(), torch.log_softmax(torch.randn(5, CLASSES, generator=torch.manual_seed(0)), 1)
+    fold = Fold(np.arange(400), np.arange(400, ROWS))
+    plain = from_labels(task, fold, ImageStore(Path("."), task.paths, 32), LossConfig(), CPU)
+    assert with_margin(plain, ModelConfig()) is plain
+    harder = with_margin(plain, ModelConfig(head="cosface", margin=0.2, scale=10.0))
+    logits, x = 10 * torch.rand(5, CLASSES) - 5, torch.zeros(5, 3, 8, 8)
+    y = plain.targets(torch.arange(5))
+    expected = cross_entropy(logits - 2.0 * y, y)
+    torch.testing.assert_close(harder.loss(logits, y, x), expected)
+
+    class Teacher(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return teacher
+
+    config = DistillConfig(temperature=3.0, weight=0.7, targets=targets)  # type: ignore[arg-type]
+    both = from_teacher(
+        harder, Teacher(), config, task, test_store=plain.store, cache=None, size=32, device=CPU, say=print,
+        predict=lambda *_, **__: np.tile(teacher.exp().numpy(), (80, 1)),
+    )  # fmt: skip
+    found = both.loss(logits, both.targets(torch.arange(5)), x)
+    torch.testing.assert_close(found, expected + 0.7 * distillation(logits, teacher, 3.0))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from src.training.losses import cross_entropy, soft_targets
+from src.training.losses import balanced_weights, cross_entropy, make_loss, soft_targets
 from src.training.mixing import Mix, apply_mix, draw_mix
 
 
@@ -55,6 +57,74 @@ def test_cross_entropy_of_soft_targets_is_torchs() -> None:
     loss.backward()
     reference.backward()
     torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def random_batch(classes: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, soft targets and class weights."""
+    generator = torch.Generator().manual_seed(1)
+    logits = 3 * torch.randn(16, classes, generator=generator)
+    return (
+        logits,
+        torch.rand(16, classes, generator=generator).softmax(1),
+        torch.rand(classes, generator=generator) + 0.5,
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_focal_by_the_formula(gamma: float, weighted: bool) -> None:
+    logits, targets, weights = random_batch()
+    weights = weights if weighted else torch.ones(5)
+    expected = 0.0
+    for row in range(16):
+        exps = [math.exp(value) for value in logits[row].tolist()]
+        for k in range(5):
+            p = exps[k] / sum(exps)
+            expected -= float(weights[k] * targets[row, k]) * (1 - p) ** gamma * math.log(p) / 16
+    loss = make_loss("focal", gamma, weights if weighted else None)
+    assert float(loss(logits, targets)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_of_two_classes_is_torchvisions() -> None:
+    """Softmax over (0, z) is the sigmoid of z; torchvision's is the paper's own formula, for sigmoids."""
+    from torchvision.ops import sigmoid_focal_loss
+
+    z, labels = torch.linspace(-6, 6, 25), torch.arange(25) % 2
+    mine = make_loss("focal", 2.0)(torch.stack([torch.zeros(25), z], 1), soft_targets(labels, 2))
+    torch.testing.assert_close(mine, sigmoid_focal_loss(z, labels.float(), alpha=-1, gamma=2.0, reduction="mean"))
+
+
+def test_focal_has_a_gradient_where_the_network_is_sure() -> None:
+    logits = torch.tensor([[60.0, -60.0], [-60.0, 60.0]], requires_grad=True)
+    make_loss("focal", 0.5)(logits, soft_targets(torch.tensor([0, 0]), 2)).backward()
+    assert torch.isfinite(logits.grad).all() and logits.grad[1].abs().min() > 0.1
+
+
+def test_weighted_cross_entropy_is_torchs() -> None:
+    logits, targets, weights = random_batch()
+    mine = make_loss("cross_entropy", weights=weights)(logits, targets)
+    torch.testing.assert_close(mine, F.cross_entropy(logits, targets, weight=weights))
+    torch.testing.assert_close(make_loss("cross_entropy")(logits, targets), F.cross_entropy(logits, targets))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_bce_by_the_formula(weighted: bool) -> None:
+    logits, targets, weights = random_batch()
+    weights = weights if weighted else torch.ones(5)
+    p = 1 / (1 + (-logits.double()).exp())
+    expected = -(weights * targets * p.log() + (1 - targets) * (1 - p).log()).sum() / 16
+    mine = make_loss("bce", weights=weights if weighted else None)(logits, targets)
+    assert float(mine) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.repeat([0, 1, 2, 4], [70, 20, 9, 1])
+    found = balanced_weights(labels, 6)
+    theirs = compute_class_weight("balanced", classes=np.array([0, 1, 2, 4]), y=labels)
+    np.testing.assert_allclose(found[[0, 1, 2, 4]], theirs, rtol=1e-6)
+    assert found[[3, 5]].tolist() == [0, 0] and found.dtype == np.float32
 
 
 def test_cross_entropy_is_computed_in_fp32() -> None:

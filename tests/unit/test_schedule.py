@@ -9,7 +9,7 @@ import torch
 
 from src.errors import UserError
 from src.training.optimizer import scaled_rate
-from src.training.schedule import duration, multiplier, seconds
+from src.training.schedule import duration, multiplier, one_cycle, seconds
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "steps", "exponential", "constant"])
@@ -48,6 +48,30 @@ def test_cosine_is_torchs() -> None:
         assert mine(step) == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
         optimizer.step()
         theirs.step()
+
+
+@pytest.mark.parametrize(("total", "share"), [(100, 0.3), (37, 10 / 37), (60, 0.5)])
+def test_one_cycle_is_torchs(total: int, share: float) -> None:
+    """Rate and momentum of each step of torch's OneCycleLR, which has the values of fastai's fit_one_cycle."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total, pct_start=share, div_factor=25, final_div_factor=1e4
+    )
+    rise = round(share * total)
+    at = multiplier("one_cycle", total, rise, start=1 / 25, final=1 / 25e4)
+    for step in range(total):
+        assert at(step) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        momentum = one_cycle(step, total, rise, 0.95, 0.85, 0.95)
+        assert momentum == pytest.approx(optimizer.param_groups[0]["momentum"], abs=1e-12)
+        optimizer.step()
+        theirs.step()
+    assert at(0) == pytest.approx(0.04) and at(rise - 1) == 1.0 and at(total - 1) == pytest.approx(4e-6)
+
+
+@pytest.mark.parametrize("rise", [0, 1])
+def test_one_cycle_without_a_rise(rise: int) -> None:
+    at = multiplier("one_cycle", 5, rise, start=0.04)
+    assert [at(step) for step in range(5)] == pytest.approx([1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0])
 
 
 def test_steps_fall_at_shares_of_the_run() -> None:

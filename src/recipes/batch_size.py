@@ -1,0 +1,59 @@
+"""The batch size of a run with batch_size=auto: found once, kept for its other folds and resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from src.artefacts import read_json, write_json
+from src.config import Config
+from src.recipes.network import optimizer_from
+from src.recipes.task import run_lock
+from src.training.batch_finder import LARGEST, SMALLEST, largest_batch, step_fits
+from src.training.device import from_main
+from src.training.stages import pixels
+
+# An epoch keeps at least so many steps, whatever would fit: with a few steps an epoch, little is learnt in it.
+STEPS_PER_EPOCH = 20
+
+
+def settled(
+    config: Config, model: nn.Module, run: Path, rows: int, accelerator: Any, say: Callable[[str], None]
+) -> Config:
+    """`config` with a number as batch_size. With auto: what the run in the folder `run` has found before, or else the
+    largest batch per process that runs forwards, backwards and through the optimiser at the largest stage's size.
+
+    rows: of the fold's training part.
+    """
+    if config.batch_size != "auto":
+        return config
+    file = run / "batch_size.json"
+    known = from_main(accelerator, read_json(file)["batch_size"] if file.is_file() else None)
+    if known is None:
+        size = max(pixels(stage.size, config.size) for stage in config.stages)
+        optimizer = partial(optimizer_from, config.optimizer)
+        per_step = STEPS_PER_EPOCH * accelerator.num_processes * config.optimizer.accumulate
+        most = max(SMALLEST, min(LARGEST, rows // per_step))
+        found = torch.tensor([largest_batch(step_fits(model, optimizer, size, accelerator), most)])
+        least = int(accelerator.gather(found.to(accelerator.device)).min())  # of all processes' devices
+        if accelerator.is_main_process:
+            with run_lock(config, run.name):  # folds of one run may be started at the same time: the first one decides
+                if not file.is_file():
+                    write_json(
+                        file, {"batch_size": least, "size": size, "most": most, "device": str(accelerator.device)}
+                    )
+        accelerator.wait_for_everyone()
+        known = from_main(accelerator, read_json(file)["batch_size"] if accelerator.is_main_process else None)
+    say(f"batch_size=auto: {known} per process")
+    return dataclasses.replace(config, batch_size=known)
+
+
+def usual(config: Config) -> int:
+    """For verbs that do not train: the configured number, or 64 where it is auto."""
+    return config.batch_size if isinstance(config.batch_size, int) else 64

@@ -1,0 +1,86 @@
+"""When a run and each of its folds have to be over, and what a fold may do in its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from src.config import Config
+from src.training import device
+from src.training.budget import OVERHEAD, Cost, Watch, folds_in_time, measure, remaining
+from src.training.progress import clock
+from src.training.schedule import seconds
+from src.training.stages import Stage
+
+# Seconds of a budget that are kept for what follows the last fold: CV table, submission, the end of the process …
+SUMMARY = 1.5
+# … and for a fold's files, pictures and tracking.
+SAVING = 2.5
+
+
+def deadline(config: Config, began: float) -> float | None:
+    """When training has to be over (time.time()), or None: `time_budget` after `began`, or the end of the session."""
+    if config.time_budget is None:
+        return None
+    if config.time_budget != "auto":
+        return began + seconds(config.time_budget) - SUMMARY
+    session, notebook = config.session, device.notebook_began()
+    if notebook is None:
+        return None
+    limit, key = (session.tpu_limit, "tpu_limit") if device.on_tpu() else (session.limit, "limit")
+    return notebook + seconds(limit, f"session.{key}") - seconds(session.reserve, "session.reserve") - SUMMARY
+
+
+@dataclass(frozen=True)
+class FoldTime:
+    """Until when (time.time()) a fold has to be predicted, what its steps cost, and the seconds of what follows them
+    and of a validation, both at the measured cost."""
+
+    end: float
+    cost: Cost
+    after: float
+    validation: float
+    every: int  # epochs between two validations
+
+    def watch(self, stages: Sequence[Stage], step: int) -> Watch:
+        return Watch(self.end, stages, self.cost, step, self.after, self.validation, self.every)
+
+
+def time_for_fold(
+    model: nn.Module,
+    whole: Sequence[Stage],
+    step: int,
+    *,
+    classes: int,
+    held_out: int,
+    test: int,
+    views: int,
+    config: Config,
+    accelerator: Any,
+    end: float,
+    waiting: int,
+    may_wait: bool,
+    say: Callable[[str], None],
+) -> FoldTime | None:
+    """This fold's share of the time until `end`, which it divides with as many of the `waiting` folds as fit; None if
+    not even this one does and it `may_wait` for another session.
+
+    whole: the plan of which `step` steps are done. held_out, test: rows to predict, each in so many `views`.
+    """
+    cost = measure(model, whole, classes, accelerator)
+    # three candidates are compared in one view, the best one predicts in all views; SWA's statistics are forward passes
+    after = cost.image * ((held_out + test) * views + 3 * held_out) + config.average.bn_batches * cost.steps[-1] / 2
+    left = end - time.time()
+    among = folds_in_time(left, waiting, OVERHEAD * remaining(whole, cost, step), after + SAVING)
+    # clocks differ between processes, decisions must not
+    among = device.from_main(accelerator, among or (0 if may_wait else 1))
+    if not among:
+        say(f"time_budget: {clock(max(0.0, left))} left, too little for this fold; start again to go on")
+        return None
+    fold_end = device.from_main(accelerator, time.time() + left / among - SAVING)
+    say(f"time_budget: {clock(max(0.0, left))} left, for {among} of {waiting} folds")
+    return FoldTime(fold_end, cost, after, held_out * cost.image, config.eval.every)

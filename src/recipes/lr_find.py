@@ -1,0 +1,90 @@
+"""Learning-rate range test on the first stage of a fold: build, run, picture, suggestion. Nothing is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.artefacts import write_history
+from src.competition.folds import fold_rows
+from src.config import Config
+from src.data.cache import ImageStore
+from src.data.loader import batches
+from src.model.weights import find_weights
+from src.recipes.batch_size import usual
+from src.recipes.fitted import fitted
+from src.recipes.lesson import from_labels, with_margin
+from src.recipes.network import build_from, optimizer_from
+from src.recipes.task import image_cache, open_competition, open_folds, run_name
+from src.reporting.figures import range_picture
+from src.training.device import loader_workers, make_accelerator
+from src.training.range_test import range_test, smoothed, suggest
+from src.training.stages import plan, training_orders
+
+LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
+
+
+def lr_find(config: Config) -> None:
+    """Writes runs/<run>/lr_find/loss.csv and loss.png and prints values for optimizer.lr, which is per 256 examples.
+
+    With the model, optimiser, loss and augmentation of the configuration, on labels alone (no teacher, no mixing).
+    """
+    accelerator = make_accelerator(config.device, config.precision)
+    competition = open_competition(config)
+    fold = fold_rows(open_folds(config, competition), 0 if config.fold == "all" else int(config.fold))
+    first = plan(
+        config.stages,
+        rows=fold.train,
+        labels=competition.labels[fold.train],
+        epochs=config.epochs,
+        size=config.size,
+        batch_size=usual(config),
+        seed=config.seed,
+        balance=config.balance,
+    )[0]
+    short_side = round(first.size / config.eval.crop)
+    store = ImageStore(
+        competition.root,
+        competition.paths,
+        short_side,
+        image_cache(config, competition, short_side),
+        "blank" if config.competition.on_bad_image != "error" else "error",
+        config.competition.max_megapixels,
+    )
+    source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
+    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
+    normalisation, augment = fitted(config, store, fold.train, normalisation)
+    model = model.to(accelerator.device, memory_format=torch.channels_last)
+    optimizer = optimizer_from(config.optimizer, model)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    lesson = with_margin(from_labels(competition, fold, store, config.loss, accelerator.device), config.model)
+    print(f"{config.model.name}: {source.why}\n{first.describe()}; {STEPS} of them for the range test", flush=True)
+
+    rates = np.geomspace(LOWEST, HIGHEST, STEPS)
+    orders = training_orders([dataclasses.replace(first, stop=STEPS)], augment, config.seed)
+    losses = range_test(
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        batches=batches(store, orders, loader_workers(config.workers), accelerator.device),
+        targets=lesson.targets,
+        loss_function=lesson.loss,
+        rates=rates,
+        mean=torch.tensor(normalisation.mean, device=accelerator.device),
+        std=torch.tensor(normalisation.std, device=accelerator.device),
+        clip=config.optimizer.clip,
+        seed=config.seed,
+    )
+    rates, smooth, found = rates[: len(losses)], smoothed(losses), suggest(rates, losses)
+    folder = Path(config.paths.runs) / run_name(config) / "lr_find"
+    columns = zip(rates.tolist(), losses.tolist(), smooth.tolist(), strict=True)
+    write_history(folder / "loss.csv", [dict(zip(("lr", "loss", "smoothed"), row, strict=True)) for row in columns])
+    title = f"{config.model.name}, {config.optimizer.name}, {first.size} px, batch {first.total_batch}"
+    picture = range_picture(folder / "loss.png", rates, losses, smooth, found._asdict(), title)
+    print(
+        f"steepest descent at optimizer.lr={found.steepest:.2g}, a tenth of where the loss is lowest {found.tenth:.2g}"
+    )
+    print(f"wrote {picture}", flush=True)

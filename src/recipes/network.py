@@ -1,0 +1,88 @@
+"""The network that the keys `model.*` describe, for training and from a finished run, and its optimiser.
+
+All keys of the sections `model` and `optimizer` that build them are known here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from src.config import ModelConfig, OptimizerConfig, build
+from src.errors import UserError
+
+if TYPE_CHECKING:  # loading torch takes seconds, and `./run.sh features` may only ask what a network is
+    import torch
+    from torch import nn
+
+    from src.model.backbone import Normalisation
+    from src.model.weights import WeightsSource
+
+# Keys that leave the network as it is and only say how it comes to its weights; `acnet` is gone from what is saved.
+TRAINING_KEYS = ("pretrained", "weights", "drop_rate", "drop_path_rate", "init", "margin", "acnet", "sync_bn", "freeze")
+
+
+def build_from(
+    config: ModelConfig, classes: int, source: WeightsSource, *, seed: int = 0, trained: bool = False
+) -> tuple[nn.Module, Normalisation]:
+    """`build_model` with all keys of the section `model`. Raises its UserErrors, and one for keys that exclude each
+    other.
+
+    trained: `source` is what a run has saved, the network is for prediction, and what only training needs is left out.
+    """
+    from src.model.backbone import build_model
+
+    if not trained:
+        refuse_contradictions(config, source)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    for key in ("name", "pretrained", "weights", "margin", "sync_bn", "freeze", *(TRAINING_KEYS if trained else ())):
+        values.pop(key, None)
+    return build_model(config.name, classes, source, seed=seed, **values)
+
+
+def optimizer_from(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """`build_optimizer` with the keys of the section `optimizer` that it takes."""
+    from src.training.optimizer import build_optimizer
+
+    return build_optimizer(
+        model,
+        config.name,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        decay_bias=config.decay_bias,
+        layer_decay=config.layer_decay,
+        fused=config.fused,
+    )
+
+
+def refuse_contradictions(config: ModelConfig, source: WeightsSource) -> None:
+    """UserError for keys of the section `model` that exclude each other, or do not go with pretrained weights."""
+    if config.separable and config.acnet:
+        raise UserError("model.separable=true leaves no 3x3 convolutions to model.acnet=true; choose one of them")
+    if config.separable_width > 1 and not config.separable:
+        raise UserError(f"model.separable_width={config.separable_width}: needs model.separable=true")
+    if config.subcentres > 1 and config.head == "linear":
+        raise UserError(f"model.subcentres={config.subcentres}: needs model.head=cosface or arcface")
+    for key, value, option in (
+        ("pool", None if config.pool == "default" else config.pool, "global_pool"),
+        ("output_stride", config.output_stride, "output_stride"),
+    ):
+        if value is not None and option in config.options:
+            raise UserError(f"model.{key}={value}: model.options.{option}={config.options[option]} says it as well")
+    if config.init != "default" and source.pretrained:
+        raise UserError(f"model.init={config.init}: is for training from scratch ({source.why}); or model.init=default")
+    if config.separable and source.pretrained and config.weights is None:  # a file may be of a separable network
+        raise UserError(f"model.separable=true: {source.why}, which have no such layers; set model.pretrained=never")
+
+
+def trained_model(config: Mapping[str, Any]) -> ModelConfig:
+    """The section `model` of a run's config.yaml; a run that was made before a key existed has its default."""
+    return build({"model": config["model"]}).model
+
+
+def architecture(config: ModelConfig) -> dict[str, Any]:
+    """The keys that decide which network a file of weights belongs to, without those at their defaults."""
+    default, given = (dataclasses.asdict(each) for each in (ModelConfig(), config))
+    skip = TRAINING_KEYS if config.head != "linear" else (*TRAINING_KEYS, "scale", "subcentres")
+    return {key: value for key, value in given.items() if key not in skip and value != default[key] and key != "name"}

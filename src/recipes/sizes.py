@@ -1,0 +1,90 @@
+"""Score against test size: each fold's network on its held-out rows at several sizes; table, picture, the best one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.artefacts import finished_folds, fold_folder, load_predictions, write_history
+from src.competition.metrics import find_metric
+from src.config import Config
+from src.data.cache import ImageStore
+from src.errors import UserError
+from src.inference.tta import parse_views
+from src.model.backbone import check_sizes
+from src.recipes.predict import load_network, make_predictor
+from src.recipes.task import image_cache, open_competition, run_name
+from src.reporting.figures import sizes_picture
+from src.training.device import make_accelerator
+
+
+def score_sizes(config: Config) -> None:
+    """Writes runs/<run>/figures/sizes.csv and sizes.png and prints the table, of `config.sizes` and the run's own size.
+
+    The size that is best on all out-of-fold rows is named, with the nested score of choosing: each fold at the size
+    that is best on the other folds' rows.
+    """
+    run, runs = run_name(config), Path(config.paths.runs)
+    folds = [k for k in finished_folds(runs, run) if config.fold == "all" or k == int(config.fold)]
+    if not folds or not (fold_folder(runs, run, folds[0]) / "weights.safetensors").is_file():
+        raise UserError(f"run={run}: has no finished fold with weights; give a trained run")
+    if not config.sizes or min(config.sizes) < 8:
+        raise UserError(f"sizes={list(config.sizes)}: which pixels? Give some from 8 on, e.g. sizes=[96,112,128]")
+    competition, metric = open_competition(config), find_metric(config.competition.metric)
+    accelerator, views = make_accelerator(config.device, config.precision), parse_views(config.tta)
+    row_of = {name: row for row, name in enumerate(competition.ids.tolist())}
+    parts = {k: load_predictions(fold_folder(runs, run, k) / "oof.npz") for k in folds}
+    gone = [name for part in parts.values() for name in part.ids.tolist() if name not in row_of]
+    if gone:
+        raise UserError(f"run={run}: its row {gone[0]!r} is not in {competition.root}; set competition.root=")
+    labels = {k: part.labels() for k, part in parts.items()}
+    pred: dict[tuple[int, int], np.ndarray] = {}
+    trained = 0
+    for k, part in parts.items():
+        network, normalisation, trained = load_network(runs, run, k, len(part.classes))
+        network = network.to(accelerator.device, memory_format=torch.channels_last)
+        sizes = sorted({*config.sizes, trained})
+        check_sizes(config.model.name, network, sizes)
+        short_side = round(max(sizes) / config.eval.crop)
+        store = ImageStore(
+            competition.root,
+            competition.paths,
+            short_side,
+            image_cache(config, competition, short_side),
+            "blank",
+            config.competition.max_megapixels,
+        )
+        probabilities = make_predictor(config, accelerator, normalisation)
+        rows = np.array([row_of[name] for name in part.ids.tolist()])
+        for size in sizes:
+            pred[k, size] = probabilities(network, store, rows, size=size, views=views)
+
+    def score(size: int, among: list[int]) -> float:
+        together = [np.concatenate(column) for column in zip(*((labels[k], pred[k, size]) for k in among), strict=True)]
+        return metric.function(*together)
+
+    choose = max if metric.greater_is_better else min
+
+    def best(among: list[int]) -> int:
+        return choose(sizes, key=lambda size: score(size, among))
+
+    table = {f"fold {k}": [score(size, [k]) for size in sizes] for k in folds}
+    table["out-of-fold"] = [score(size, folds) for size in sizes]
+    print(f"\n{run}   {metric.name} by test size\n{'px':<12}" + "".join(f"{size:>9}" for size in sizes))
+    for name, values in table.items():
+        print(f"{name:<12}" + "".join(f"{value:9.4f}" for value in values))
+    print(f"best {best(folds)} px, trained at {trained} px; chosen on the very rows that are scored", end="")
+    if len(folds) > 1:
+        chosen = {k: best([other for other in folds if other != k]) for k in folds}
+        nested = [np.concatenate(c) for c in zip(*((labels[k], pred[k, chosen[k]]) for k in folds), strict=True)]
+        print(f", nested {metric.function(*nested):.4f}", end="")
+    print(f"\nto predict with it: ./run.sh predict run={run} size={best(folds)}")
+
+    figures = runs / run / "figures"
+    columns = {"size": sizes, **table}
+    lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    write_history(figures / "sizes.csv", lines)
+    picture = sizes_picture(figures / "sizes.png", sizes, table, metric.name, f"{run}: trained at {trained} px")
+    print(f"wrote {picture}", flush=True)

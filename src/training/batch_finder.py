@@ -1,0 +1,97 @@
+"""The largest batch that a device can train with, found by trying; on a CPU within a share of its free memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Share of a CPU's free memory that a training step may take: the rest is for the page cache, workers and other people.
+SHARE = 0.5
+# What a step needs beside what autograd keeps: gradients of activations, work space of convolutions.
+BESIDE = 2.0
+SMALLEST, LARGEST = 8, 1024
+
+
+def largest_batch(fits: Callable[[int], bool], most: int = LARGEST) -> int:
+    """The largest batch, a multiple of 8, that `fits`, by doubling from 8, then halving the way back; up to `most`.
+
+    Eight if even that does not fit: the run itself will then say what is wrong.
+    """
+    good = SMALLEST
+    if not fits(good):
+        return good
+    while 2 * good <= most and fits(2 * good):
+        good *= 2
+    step = good // 2
+    while step >= 8:
+        if good + step <= most and fits(good + step):
+            good += step
+        step //= 2
+    return good
+
+
+def step_fits(
+    model: nn.Module, make_optimizer: Callable[[nn.Module], torch.optim.Optimizer], size: int, accelerator: Any
+) -> Callable[[int], bool]:
+    """batch -> whether a step of a copy of `model` on that many random images (3, size, size) runs on its device.
+
+    Forwards, backwards and the optimiser, twice, because the optimiser's state is there from the second on. On a CPU,
+    where a process that asks for too much is killed, only what should fit into SHARE of the free memory is tried.
+    """
+
+    def fits(batch: int) -> bool:
+        if accelerator.device.type == "cpu" and BESIDE * batch * saved_bytes(model, size) > SHARE * free_memory():
+            return False
+        try:
+            trial, _average = copy.deepcopy(model).train(), copy.deepcopy(model)  # the room of the two averages
+            optimizer = make_optimizer(trial)
+            for _ in range(2):
+                x = torch.randn(batch, 3, size, size, device=accelerator.device)
+                with accelerator.autocast():
+                    loss = trial(x.contiguous(memory_format=torch.channels_last)).float().square().mean()
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                loss.item()  # waits for the device
+        except (torch.OutOfMemoryError, MemoryError):
+            return False
+        except RuntimeError as error:  # torch's CPU allocator, and what cuDNN makes of it
+            if not any(sign in str(error) for sign in ("memory", "CUDNN_STATUS_ALLOC_FAILED")):
+                raise
+            return False
+        return True
+
+    return fits
+
+
+def saved_bytes(model: nn.Module, size: int) -> float:
+    """Bytes that autograd keeps for the backward pass of one image (3, size, size), counted over two."""
+    held: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    trial = copy.deepcopy(model).train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        kept = trial(torch.randn(2, 3, size, size, device=next(trial.parameters()).device))
+    own = {tensor.untyped_storage().data_ptr() for tensor in trial.state_dict().values()}
+    del kept
+    return sum(size for pointer, size in held.items() if pointer not in own) / 2
+
+
+def free_memory() -> int:
+    """Bytes that this machine, or the container that the process is in, has left."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

@@ -1,0 +1,86 @@
+"""Learning-rate range test: the loss while the rate rises exponentially, and the rates that it suggests."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from src.data.loader import Batch, to_input
+from src.training.device import seed_torch
+from src.training.optimizer import scaled_rate, set_rate
+
+
+class Suggestion(NamedTuple):
+    """steepest: the rate at which the smoothed loss falls fastest; tenth: a tenth of the one where it is lowest."""
+
+    steepest: float
+    tenth: float
+
+
+def range_test(
+    *,
+    accelerator: Any,
+    model: nn.Module,
+    optimizer: Any,
+    batches: Iterator[Batch],
+    targets: Callable[[Tensor], Tensor],
+    loss_function: Callable[[Tensor, Tensor, Tensor], Tensor],
+    rates: np.ndarray,
+    mean: Tensor,
+    std: Tensor,
+    clip: float | None,
+    seed: int,
+    diverged: float = 4.0,
+) -> np.ndarray:
+    """(n,) float64 losses of one step at each of `rates` (N,), n <= N: it ends once the smoothed loss is more than
+    `diverged` times its lowest, or no number (Smith 1506.01186, with fastai's stop). The model gets its weights back.
+
+    rates are per 256 examples, as optimizer.lr is; the rest is as in `engine.fit`, without mixing and accumulation.
+    """
+    before = copy.deepcopy(model.state_dict())
+    losses: list[float] = []
+    model.train()
+    for step, rate in enumerate(rates.tolist()):
+        batch = next(batches)
+        rows = batch.rows.to(accelerator.device)
+        colour = None if batch.colour is None else batch.colour.to(accelerator.device)
+        seed_torch(hash((seed, step)), accelerator.device)
+        set_rate(optimizer, scaled_rate(rate, len(rows)))
+        x = to_input(batch.images[0].to(accelerator.device), mean, std, colour)
+        loss = loss_function(model(x), targets(rows), x)
+        accelerator.backward(loss)
+        if clip is not None:
+            accelerator.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+        smooth = smoothed(np.array(losses))
+        if not np.isfinite(losses[-1]) or smooth[-1] > diverged * smooth.min():
+            break
+    model.load_state_dict(before)
+    return np.array(losses)
+
+
+def smoothed(losses: np.ndarray, beta: float = 0.9) -> np.ndarray:
+    """(n,) moving average with decay `beta`, corrected for its start (divided by 1 - beta^t)."""
+    average, found = 0.0, np.empty(len(losses))
+    for t, loss in enumerate(losses):
+        average = beta * average + (1 - beta) * loss
+        found[t] = average / (1 - beta ** (t + 1))
+    return found
+
+
+def suggest(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
+    """From the smoothed losses (n,) at rates (n,) that rise exponentially; what comes after the lowest does not count.
+
+    NaN and infinity, where the loss has diverged, are left out.
+    """
+    finite = np.isfinite(losses)
+    smooth, rates = smoothed(losses[finite]), rates[: len(losses)][finite]
+    lowest = int(smooth.argmin())
+    slopes = np.gradient(smooth[: max(2, lowest + 1)], np.log(rates[: max(2, lowest + 1)]))
+    return Suggestion(float(rates[slopes.argmin()]), float(rates[lowest] / 10))

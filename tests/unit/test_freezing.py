@@ -1,0 +1,106 @@
+"""A step moves the part that is trained and nothing else, BatchNorm statistics and weight decay included."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from src.config import build
+from src.errors import UserError
+from src.recipes.rates import rates
+from src.training.freezing import Part, train_only
+from src.training.optimizer import build_optimizer, set_rate
+from src.training.stages import Stage, shorten
+
+NAME = "test_resnet"
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, seed: int) -> set[str]:
+    """The names of the parameters and buffers that one step changes."""
+    before = copy.deepcopy(model.state_dict())
+    torch.manual_seed(seed)
+    set_rate(optimizer, 0.1)
+    train_only(model, optimizer, part)
+    F.cross_entropy(model(torch.randn(4, 3, 32, 32) + 1), torch.arange(4)).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("optimizer_name", ["sgd", "adamw", "lamb"])
+def test_only_the_part_moves(optimizer_name: str) -> None:
+    """Also between steps of the whole network, when momentum and weight decay pull at what is frozen."""
+    torch.manual_seed(0)
+    model = timm.create_model(NAME, num_classes=4, drop_rate=0.2, zero_init_last=False)
+    optimizer = build_optimizer(model, optimizer_name, weight_decay=0.1)
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    last = {f"{norms[-1]}.{of}" for of in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    head = {"fc.weight", "fc.bias"}
+
+    everything = step(model, optimizer, "all", 1)
+    assert everything == set(model.state_dict())
+    assert step(model, optimizer, "head", 2) == head
+    assert step(model, optimizer, "head+norm", 3) == head | last
+    assert step(model, optimizer, "head", 4) == head
+    assert step(model, optimizer, "all", 5) == everything
+
+
+def test_what_is_fixed_stays_fixed() -> None:
+    model = timm.create_model(NAME, num_classes=4)
+    model.conv1.requires_grad_(False)
+    optimizer = build_optimizer(model, "sgd", weight_decay=0.1)
+    for part in ("head", "all"):
+        train_only(model, optimizer, part)
+        assert not any(parameter.requires_grad for parameter in model.conv1.parameters())
+
+
+def test_a_transformers_last_norm() -> None:
+    model = timm.create_model("test_vit", num_classes=4)
+    optimizer = build_optimizer(model, "sgd", weight_decay=0.0)
+    train_only(model, optimizer, "head+norm")
+    moving = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert moving == {"head.weight", "head.bias", "norm.weight", "norm.bias"} or moving == {
+        "head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias",
+    }  # fmt: skip
+
+
+def test_a_network_without_a_classifier() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(UserError, match=r"model\.freeze.*no classifier"):
+        train_only(model, torch.optim.SGD(model.parameters(), lr=0.1), "head")
+
+
+def planned(**section: object) -> tuple[list[Stage], object]:
+    """Two stages of 60 and 40 steps; the second trains the head at a rate of its own."""
+    import numpy as np
+
+    values = {"optimizer": {"lr": 0.2}, "model": {"freeze": "10%"}, **section}
+    config = build(values | {"stages": [{}, {"train": "head+norm", "lr": 0.001}]})
+    stages = [
+        Stage(0, 0, 60, 64, np.arange(80), 8, 1.0, 8),
+        Stage(1, 60, 100, 64, np.arange(80), 8, 0.0, 8, "head+norm", 0.001),
+    ]
+    return stages, config
+
+
+def test_rates_and_parts_of_a_run_that_ends_with_fixres() -> None:
+    stages, config = planned()
+    found = rates(config, stages, 80)
+    assert [found.trains(s) for s in (0, 9, 10, 59, 60, 99)] == ["head"] * 2 + ["all"] * 2 + ["head+norm"] * 2
+    assert found.rate(59) < 0.01, "the schedule ends where the stage of its own rate begins"
+    assert [found.rate(s) * 0.2 for s in range(60, 100)] == pytest.approx([0.001] * 40)
+    assert {found.momentum(s) for s in range(100)} == {None}
+    shorter = shorten(stages, 0, 0.5)
+    assert [rates(config, shorter, 80).trains(s) for s in (4, 5, 29, 30)] == ["head", "all", "all", "head+norm"]
+
+
+def test_momentum_of_one_cycle() -> None:
+    stages, config = planned(schedule={"kind": "one_cycle", "warmup": "50%", "momentum": [0.95, 0.85]})
+    found = rates(config, stages, 80)
+    assert [found.momentum(s) for s in (0, 29, 59, 60, 99)] == pytest.approx([0.95, 0.85, 0.95, 0.95, 0.95])
+    assert found.rate(29) == 1.0
