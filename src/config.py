@@ -73,6 +73,7 @@ class ModelConfig:
     subcentres: int = 1  # of these two: weight vectors per class
     init: Literal["default", "he", "xavier"] = "default"  # of weights from scratch, biases 0; default: the model's own
     sync_bn: bool = False  # BatchNorm over the batches of all GPUs
+    compile: bool = False  # torch.compile, once per size: minutes at the start, for long runs on a GPU
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,8 @@ def train_fold(
     swa = make_swa(model) if config.average.swa else None
     model, optimizer = accelerator.prepare(model, optimizer)
     network = accelerator.unwrap_model(model)
+    if config.model.compile:  # in place, so that names and copies of the weights stay as they are
+        model.compile(dynamic=False)
     if state is not None:
         restore(state, accelerator, network, optimizer, ema, swa)
         say(f"going on at step {so_far.step + 1} of {stages[-1].stop} from {checkpoints}")

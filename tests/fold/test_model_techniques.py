@@ -72,3 +72,21 @@ def test_a_network_with_exchanged_parts_in_every_verb(command: Command, tmp_path
     assert verb("distill", "teacher=a", "fold=0", "model.acnet=false") == 0
     student = json.loads((runs / "a-student" / "fold0" / "manifest.json").read_text())
     assert np.isfinite(student["score"])
+
+
+def test_a_compiled_network_learns_the_same_and_is_saved_as_if_it_were_not(
+    command: Command, tmp_path: Path, monkeypatch
+) -> None:
+    from torch._dynamo.utils import counters
+
+    # its graphs run by torch itself: C++ for a CPU takes minutes to compile
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net, **options: compiled(net, backend="eager", **options))
+    assert main(command("competition=digits", "fold=0", "run=plain")) == 0
+    assert not counters["frames"]["ok"]
+    assert main(command("competition=digits", "fold=0", "run=compiled", "model.compile=true")) == 0
+    assert counters["frames"]["ok"], "nothing was compiled"
+    weights = [load_file(tmp_path / "runs" / run / "fold0" / "weights.safetensors") for run in ("plain", "compiled")]
+    assert weights[0].keys() == weights[1].keys()
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=1e-3, atol=1e-4)
