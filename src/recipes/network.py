@@ -36,16 +36,8 @@ def build_from(
     if not trained:
         refuse_contradictions(config, source)
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    for key in (
-        "name",
-        "pretrained",
-        "weights",
-        "margin",
-        "sync_bn",
-        "compile",
-        "freeze",
-        *(TRAINING_KEYS if trained else ()),
-    ):
+    elsewhere = ("name", "pretrained", "weights", "margin", "sync_bn", "compile", "freeze")
+    for key in (*elsewhere, *(TRAINING_KEYS if trained else ())):
         values.pop(key, None)
     return build_model(config.name, classes, source, seed=seed, **values)
 
