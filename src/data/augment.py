@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from src.data.resizing import LINEAR_BELOW, resize
 from src.errors import UserError, nearest
 
 # Principal colours of ImageNet, eigenvectors (columns) times eigenvalues, pixels in 0..1 (AlexNet, Krizhevsky 2012).
@@ -22,11 +23,6 @@ PRINCIPAL_COLOURS = np.array(
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 RGB_TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
 YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ).astype(np.float32)
-
-# Training crops that shrink by less are resized linearly. Its two neighbours still cover every pixel, so little can
-# alias, and OpenCV has vector code for it, but none for area averages by broken factors. (measure: resize in
-# benchmarks/profile_loader.py, and the score of a fold)
-LINEAR_BELOW = 2.0
 
 
 class Augment(NamedTuple):
@@ -189,23 +185,6 @@ def warp_matrix(
     centre_in = np.array([(left + right - 1) / 2, (top + bottom - 1) / 2])
     centre_out = np.array([(size - 1) / 2] * 2) + size * shift[::-1]
     return np.column_stack([linear, centre_out - linear @ centre_in])
-
-
-def resize(
-    image: np.ndarray, height: int, width: int, out: np.ndarray | None = None, area_from: float = 1.0
-) -> np.ndarray:
-    """uint8 resize: area averaging when shrinking (no aliasing), linear when enlarging. Into `out` if it is given.
-
-    area_from: linear as well where neither side shrinks by as much as this factor.
-    """
-    if image.shape[:2] == (height, width):
-        if out is None:
-            return image
-        out[:] = image
-        return out
-    shrinks = image.shape[0] > height and image.shape[1] > width
-    shrinks = shrinks and max(image.shape[0] / height, image.shape[1] / width) >= area_from
-    return cv2.resize(image, (width, height), out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def centre_view(image: np.ndarray, size: int, crop: float, position: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from src.data.resizing import LINEAR_BELOW, resize
 from src.errors import UserError
 
 # The longest side that is stored, as a multiple of the short side: keeps panoramas from filling the cache.
@@ -80,8 +81,7 @@ def decode_bytes(
         raise _unreadable(name, f"it is cut off: {_share_there(image):.0%} of it is there")
     height, width = image.shape[:2]
     target_h, target_w = fitted(height, width, short_side)
-    if (target_h, target_w) != (height, width):
-        image = cv2.resize(image, (target_w, target_h), interpolation=cv2.INTER_AREA)
+    image = resize(image, target_h, target_w, area_from=LINEAR_BELOW)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.augment import Augment, albumentations_pipeline, centre_view, geometry, resize, sample
+from src.data.augment import Augment, albumentations_pipeline, centre_view, geometry, sample
 from src.data.cache import ImageStore
+from src.data.resizing import resize
 from src.errors import UserError
 
 _OWNER = os.getpid()

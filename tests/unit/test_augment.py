@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from src.data.augment import (
-    LINEAR_BELOW,
     PRINCIPAL_COLOURS,
     Augment,
     albumentations_pipeline,
@@ -20,7 +19,6 @@ from src.data.augment import (
     colour_matrix,
     crop_box,
     geometry,
-    resize,
     sample,
     warp_matrix,
 )
@@ -36,6 +34,7 @@ from src.data.loader import (
     to_input,
     training_batch,
 )
+from src.data.resizing import LINEAR_BELOW, resize
 from src.errors import UserError
 
 REFERENCE = Augment(
