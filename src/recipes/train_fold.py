@@ -30,6 +30,7 @@ from src.recipes.deadline import FoldTime, time_for_fold
 from src.recipes.fitted import fitted
 from src.recipes.fold_output import save_fold
 from src.recipes.lesson import augmented_inputs, from_labels, from_teacher, with_margin
+from src.recipes.look import look
 from src.recipes.network import build_from, optimizer_from
 from src.recipes.predict import make_predictor, predict_test
 from src.recipes.rates import plan_over_steps, rates
@@ -342,10 +343,28 @@ def train_fold(
     final = scores(metrics, held_out, oof)
     if accelerator.is_main_process:
         classes, names = competition.classes, competition.classes[held_out]
+        predicted = Predictions(competition.ids[fold.val], oof, classes, np.full(len(oof), k), names)
+        if timing is None or time.time() < timing.end:
+            seen = look(
+                folder / "figures" / "grad-cam.png",
+                chosen,
+                train_store,
+                fold.val,
+                predicted,
+                size=last.size,
+                crop=config.eval.crop,
+                normalisation=normalisation,
+                title=f"{run.name}/fold{k}: surest predictions (true → predicted, probability) and what decided them",
+                say=say,
+            )
+            if seen is not None:
+                tracker.image("grad-cam", seen)
+        else:
+            say("time_budget: no time for figures/grad-cam.png")
         writer.wait()
         sync = save_fold(
             folder,
-            oof=Predictions(competition.ids[fold.val], oof, classes, np.full(len(oof), k), names),
+            oof=predicted,
             test=Predictions(competition.test_ids, test, classes, np.full(len(test), k)),
             weights=chosen.state_dict(),
             history=so_far.history,
