@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels are taken out of a trained network, and what is left is built again from shapes."""
+"""Structured pruning: channels are taken out of a trained network, and what is left is built again from its shapes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def prune(model: nn.Module, ratio: float, size: int) -> None:
     import torch_pruning as tp
 
     classifier = model.get_classifier()  # type: ignore[operator]
-    shape, mode = model.state_dict(), model.training
+    mode, shapes = model.training, [tensor.shape for tensor in model.state_dict().values()]
     images = torch.zeros(2, 3, size, size, device=next(model.parameters()).device)
     try:
         with warnings.catch_warnings(), torch.enable_grad():
@@ -47,12 +47,14 @@ def prune(model: nn.Module, ratio: float, size: int) -> None:
             model(images)
     except Exception as error:  # whatever a graph that it does not understand makes of it
         why = " ".join(str(error).split())[:120]
-        raise UserError(f"prune: the channels of this network cannot be pruned ({why}); take a convolutional one") from None
+        raise UserError(
+            f"prune: the channels of this network cannot be pruned ({why}); take a convolutional one"
+        ) from None
     finally:
         model.train(mode)
     for parameter in model.parameters():
         parameter.grad = None
-    if all(tensor.shape == shape[name].shape for name, tensor in model.state_dict().items()):
+    if shapes == [tensor.shape for tensor in model.state_dict().values()]:
         raise UserError(f"prune.ratio={ratio}: takes no channel out of any layer, they are too narrow already")
 
 
@@ -66,7 +68,9 @@ def shrink_to(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name, module in model.named_modules():
         for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             wanted = state.get(f"{name}.{key}" if name else key, tensor).shape
-            shorter = len(wanted) == tensor.ndim and all(new <= old for new, old in zip(wanted, tensor.shape, strict=True))
+            shorter = len(wanted) == tensor.ndim and all(
+                new <= old for new, old in zip(wanted, tensor.shape, strict=True)
+            )
             if wanted == tensor.shape or not shorter:
                 continue
             if key == "weight":

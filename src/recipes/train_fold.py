@@ -23,6 +23,7 @@ from src.errors import UserError
 from src.inference.tta import parse_views
 from src.model.backbone import check_sizes
 from src.model.convolutions import fused
+from src.model.pruning import prune
 from src.model.report import inspect
 from src.model.weights import find_weights
 from src.recipes.batch_size import settled
@@ -33,6 +34,7 @@ from src.recipes.lesson import augmented_inputs, from_labels, from_teacher, with
 from src.recipes.look import look
 from src.recipes.network import build_from, optimizer_from
 from src.recipes.predict import make_predictor, predict_test
+from src.recipes.prune import before_and_after, weights_to_prune
 from src.recipes.rates import plan_over_steps, rates
 from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
@@ -71,8 +73,15 @@ def train_fold(
     say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
     # ---- model ------------------------------------------------------------------------------------------------------
-    source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
+    if config.prune.run is not None:
+        source = weights_to_prune(run.parent, config.prune.run, k, competition.classes, competition.ids[fold.val])
+    else:
+        source = find_weights(
+            config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input)
+        )
     model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
+    if config.prune.run is not None:
+        prune(model, config.prune.ratio, pixels(config.stages[-1].size, config.size))
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
@@ -385,6 +394,9 @@ def train_fold(
                 "model": config.model.name,
                 "classes": classes.tolist(),
                 "source": source.why,
+                "pruned": before_and_after(
+                    run.parent, config.prune, k, chosen, last.size, final[metric.name], accelerator
+                ),
                 "size": last.size,
                 "batch_size": last.batch_size,
                 "crop": config.eval.crop,
