@@ -32,6 +32,7 @@ MEMBER_VERBS = ("ensemble", "stack", "soup")
 RECIPES = {
     "train": ("train", "train"),
     "distill": ("train", "distill"),
+    "prune": ("train", "prune"),
     "predict": ("predict", "predict_run"),
     "features": ("features", "extract_features"),
     "ensemble": ("ensemble", "ensemble"),
@@ -51,11 +52,12 @@ PREFERRED = {
     "prepare": ("preset=scratch",),
 }
 BENCHMARKS = ("loader", "training", "accuracy", "inference", "scale", "profile_loader")
-SEVERAL_PROCESSES = ("train", "distill", "predict")  # one per device; the other verbs are one process
+SEVERAL_PROCESSES = ("train", "distill", "prune", "predict")  # one per device; the other verbs are one process
 VERBS = {
     "train": "train a fold, or all of them with fold=all (the default verb)",
     "predict": "predict the test rows again with a finished run: predict run=NAME",
     "distill": "train a student of a run or an ensemble: distill teacher=NAME fold=all",
+    "prune": "take channels out of a finished run and train on: prune run=NAME prune.ratio=0.5 epochs=5",
     "features": "pooled features of a backbone: features model=resnet50, or of a run's networks: features run=NAME",
     "ensemble": "combine runs: ensemble runs=[a,b,c] method=climb run=NAME",
     "stack": "a second model on runs and features: stack runs=[a,b] features=[F] learner=logistic run=NAME",
@@ -204,12 +206,14 @@ def configuration(verb: str, overrides: Sequence[str]) -> Config | None:
 
     predict, sizes, features of a run: that run's configuration. ensemble, stack: the defaults, with the competition,
     folds and places of the first of `runs`. soup: the configuration of the first of `runs`. distill: that of the
-    teacher, or of its first member down to a trained run. The keys that are given change it; for all but distill, all
-    finished folds count unless `fold` is given.
+    teacher, or of its first member down to a trained run. prune: that of the run, for a third of its epochs. The keys
+    that are given change it; for all but distill, all finished folds count unless `fold` is given.
     """
     from omegaconf import OmegaConf
 
-    given = from_words(OmegaConf, overrides) if verb in (*RUN_VERBS, *MEMBER_VERBS, "distill", "features") else {}
+    given = (
+        from_words(OmegaConf, overrides) if verb in (*RUN_VERBS, *MEMBER_VERBS, "distill", "prune", "features") else {}
+    )
     base: dict[str, Any]
     if verb in RUN_VERBS:
         base = {**config_file(OmegaConf, given, given.get("run"), f"{verb}: run"), "fold": "all"}
@@ -226,6 +230,20 @@ def configuration(verb: str, overrides: Sequence[str]) -> Config | None:
         while base.get("runs"):
             base = config_file(OmegaConf, given, base["runs"][0], "distill: teacher: runs")
         base = {**base, "run": f"{given['teacher']}-student", "fold": 0, "resume": "auto", "time_budget": "auto"}
+        base["prune"] = defaults()["prune"]
+    elif verb == "prune":
+        source = OmegaConf.select(given, "prune.run")
+        if source is None:  # `run` is what is pruned; with prune.run it is what comes of it
+            source = given.pop("run", None)
+        base = config_file(OmegaConf, given, source, "prune: run")
+        base |= {"run": f"{source}-pruned", "fold": "all", "resume": "auto", "time_budget": "auto"}
+        base |= {
+            "runs": [],
+            "method": None,
+            "epochs": base["epochs"] / 3,
+            "prune": {**defaults()["prune"], "run": source},
+        }
+        base["model"] = {**base["model"], "acnet": False}
     else:
         return None
     return build(to_plain(OmegaConf, OmegaConf.merge(OmegaConf.create(base), given)))

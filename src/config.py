@@ -171,6 +171,16 @@ class DistillConfig:
 
 
 @dataclass(frozen=True)
+class PruneConfig:
+    """Fold k starts with what is left of fold k of the run `run`; see src/model/pruning.py."""
+
+    run: str | None = None
+    ratio: float = (
+        0.5  # share of the channels of every layer that is taken out; the rest: about (1 - ratio)² of the work
+    )
+
+
+@dataclass(frozen=True)
 class AverageConfig:
     ema: float = 0.999  # decay of the moving average, warmed up; 0 turns it off
     swa: bool = True  # mean of the weights over the last part of the run, BN statistics recomputed (1803.05407)
@@ -259,6 +269,7 @@ class Config:
     mix: MixConfig = field(default_factory=MixConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    prune: PruneConfig = field(default_factory=PruneConfig)
     average: AverageConfig = field(default_factory=AverageConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -319,6 +330,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": (
         lambda value: value == "auto" or (isinstance(value, int) and value > 0), "must be above 0, or auto"
     ),
+    "prune.ratio": (lambda value: 0 < value < 1, "must be above 0, below 1"),
     "folds.n": (lambda value: value >= 2, "it takes at least 2 folds"),
     "optimizer.layer_decay": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
     "schedule.momentum": (
@@ -351,6 +363,10 @@ CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         lambda c: c.loss.name == "focal" and (c.mix.mixup > 0 or c.mix.cutmix > 0),
         "loss.name=focal: tells easy images from hard ones, which mixed images are not; "
         "set mix.mixup=0 mix.cutmix=0 or take another loss",
+    ),
+    (
+        lambda c: c.prune.run is not None and c.model.acnet,
+        "model.acnet=true: its branches are fused in the run that is pruned; set model.acnet=false",
     ),
     (
         lambda c: c.loss.name == "bce" and c.teacher is not None,

@@ -86,7 +86,7 @@ def build_model(
     if separable:
         use_separable(model, separable_width)
     if source.path is not None:
-        load_weights(model, source.path, tuple(fresh))
+        load_weights(model, source.path, tuple(fresh), widths=source.kind == "run")
     if acnet:
         use_acnet(model, config["input_size"][-1], start=0.0 if source.pretrained else 1.0)
     if init != "default" and not source.pretrained:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from src.errors import UserError, first_few, nearest
+from src.model.pruning import shrink_to
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 TAG = re.compile(r"(\.[a-z0-9_]+|-[0-9a-f]{8})$")  # resnet18.a1_in1k (timm), resnet18-5c106cde (torchvision)
@@ -22,9 +23,10 @@ HUB = ("huggingface.co", 443)
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """kind `scratch` has no file; `file` has a path; `hub` lets timm download its default weights."""
+    """kind `scratch` has no file; `file` has a path; `hub` lets timm download its default weights; `run` has the path
+    of what a run has saved, and the network takes over its widths, which pruning may have changed."""
 
-    kind: Literal["file", "hub", "scratch"]
+    kind: Literal["file", "hub", "scratch", "run"]
     path: Path | None = None
     why: str = ""  # one line for the log
 
@@ -90,13 +92,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(model: nn.Module, path: Path, classifier: tuple[str, ...]) -> str:
+def load_weights(model: nn.Module, path: Path, classifier: tuple[str, ...], widths: bool = False) -> str:
     """Load a file into `model`; a classifier of another class count is left as initialised. Returns a line to log.
 
-    classifier: names of the head's modules. Raises UserError that lists the keys that are missing, unexpected or of
-    another shape.
+    classifier: names of the head's modules. widths: the layers become as narrow as the file's. Raises UserError that
+    lists the keys that are missing, unexpected or of another shape.
     """
-    state, own = read_state(path), model.state_dict()
+    state = read_state(path)
+    if widths:
+        shrink_to(model, state)
+    own = model.state_dict()
     head = tuple(f"{name}." for name in classifier)
     skipped = [k for k in own if k.startswith(head) and (k not in state or state[k].shape != own[k].shape)]
     state = {

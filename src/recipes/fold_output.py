@@ -9,7 +9,7 @@ from typing import Any
 from src import artefacts
 from src.artefacts import Predictions
 from src.competition.metrics import per_class
-from src.reporting.figures import confusion_matrix
+from src.reporting.figures import confusion_matrix, history_picture
 from src.tracking import NoTracker
 
 
@@ -36,8 +36,11 @@ def save_fold(
         artefacts.write_history(folder / "history.csv", history)
     title = f"{manifest['run']}/fold{manifest['fold']}: {manifest['metric']} {manifest['score']:.4f}"
     picture = confusion_matrix(folder / "figures" / "confusion.png", oof.labels(), oof.pred, list(oof.classes), title)
-    table = per_class(oof.labels(), oof.pred, oof.classes)
     tracker.image("confusion", picture)
+    if history:
+        picture = history_picture(folder / "figures" / "history.png", history, manifest["metric"], title)
+        tracker.image("history", picture)
+    table = per_class(oof.labels(), oof.pred, oof.classes)
     tracker.table("per class", [str(name) for name in table.columns], table.values.tolist())
     compared = {f"weights/{name}": value for name, value in manifest["weights"].items()}
     tracker.summary({**manifest["scores"], **compared, "kept": manifest["kept"]})

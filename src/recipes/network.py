@@ -73,6 +73,8 @@ def refuse_contradictions(config: ModelConfig, source: WeightsSource) -> None:
     ):
         if value is not None and option in config.options:
             raise UserError(f"model.{key}={value}: model.options.{option}={config.options[option]} says it as well")
+    if source.kind == "run":  # which has been built with these keys before
+        return
     if config.init != "default" and source.pretrained:
         raise UserError(f"model.init={config.init}: is for training from scratch ({source.why}); or model.init=default")
     if config.separable and source.pretrained and config.weights is None:  # a file may be of a separable network

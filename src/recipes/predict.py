@@ -48,7 +48,7 @@ def load_network(runs: Path, run: str, k: int, classes: int) -> tuple[nn.Module,
     """The kept network of fold k of a finished run, the normalisation that it expects and the size it was chosen at."""
     folder = fold_folder(runs, run, k)
     config, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
-    source = WeightsSource("file", folder / "weights.safetensors")
+    source = WeightsSource("run", folder / "weights.safetensors")
     network, normalisation = build_from(trained_model(config), classes, source, trained=True)
     if "normalisation" in manifest:  # a run with normalise=data has one of its own
         normalisation = Normalisation(*(tuple(manifest["normalisation"][of]) for of in ("mean", "std")))

@@ -173,6 +173,7 @@ def same_network(runs: Path, names: tuple[str, ...], k: int) -> int:
             config["model"]["name"],
             f" with {network}" if (network := architecture(trained_model(config))) else "",
             read_json(folder / "manifest.json")["size"],
+            config.get("prune") or {"run": None},
         )
     means = {name: read_json(fold_folder(runs, name, k) / "manifest.json").get("normalisation") for name in names}
     other = [name for name in names if means[name] and means[names[0]] and means[name] != means[names[0]]]

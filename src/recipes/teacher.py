@@ -34,7 +34,7 @@ def load_teacher(
     folder = fold_folder(runs, run, k)
     if not finished(folder):
         raise UserError(f"teacher={run}: {folder} is not finished; train it first (./run.sh run={run} fold={k})")
-    _check(run, k, folder, classes, held_out)
+    check_unseen(f"teacher={run}", folder, k, classes, held_out)
     if (folder / "weights.safetensors").is_file():
         network, normalisation, size = load_network(runs, run, k, len(classes))
         return Ensemble([network], [size], [normalisation], [1.0], inputs).eval().requires_grad_(False)
@@ -52,13 +52,15 @@ def load_teacher(
     return together.eval().requires_grad_(False)
 
 
-def _check(run: str, k: int, folder: Path, classes: np.ndarray, held_out: np.ndarray) -> None:
+def check_unseen(said: str, folder: Path, k: int, classes: np.ndarray, held_out: np.ndarray) -> None:
+    """UserError, beginning with the key and value `said`, if the finished fold in `folder` knows other classes (C,) or
+    may have seen one of the rows held_out (V,) str ids, which fold k of another run holds out."""
     oof = load_predictions(folder / "oof.npz")
     if not np.array_equal(oof.classes, classes):
-        raise UserError(f"teacher={run}: knows other classes ({first_few(oof.classes.tolist())}) than this competition")
+        raise UserError(f"{said}: knows other classes ({first_few(oof.classes.tolist())}) than this competition")
     seen = np.setdiff1d(held_out, oof.ids)
     if len(seen):
         raise UserError(
-            f"teacher={run}: was trained on {len(seen)} rows that fold {k} holds out ({first_few(seen.tolist())}); "
-            "teacher and student need the same fold file"
+            f"{said}: was trained on {len(seen)} rows that fold {k} holds out ({first_few(seen.tolist())}); "
+            "both runs need the same fold file"
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from src.artefacts import finished
+from src.artefacts import finished, finished_folds
 from src.competition.folds import fold_rows
 from src.config import Config
 from src.data.loader import kept_workers
 from src.errors import UserError
 from src.recipes.cv import summarise_run
 from src.recipes.deadline import deadline
+from src.recipes.prune import comparison
 from src.recipes.task import FoldBusy, claim_fold, claim_run, open_competition, open_folds, run_name
 from src.recipes.train_fold import train_fold
 from src.training import device
@@ -28,7 +30,12 @@ def train(config: Config, began: float) -> None:
         competition = open_competition(config)
         folds = open_folds(config, competition)
     run = run_name(config)
-    wanted = list(range(config.folds.n)) if config.fold == "all" else [int(config.fold)]
+    if config.fold != "all":
+        wanted = [int(config.fold)]
+    elif config.prune.run is not None:
+        wanted = finished_folds(Path(config.paths.runs), config.prune.run)
+    else:
+        wanted = list(range(config.folds.n))
     for k in wanted:
         fold_rows(folds, k)  # a fold that does not exist is refused before anything is written
     with accelerator.main_process_first():
@@ -53,11 +60,25 @@ def train(config: Config, began: float) -> None:
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and any(finished(folder / f"fold{k}") for k in range(config.folds.n)):
         summarise_run(config, competition, run)
+        if config.prune.run is not None:
+            print(f"\n{comparison(Path(config.paths.runs), run)}", flush=True)
 
 
 def open_accelerator(config: Config) -> Any:
     freezing = config.model.freeze is not None or any(stage.train != "all" for stage in config.stages)
     return make_accelerator(config.device, config.precision, config.optimizer.accumulate, freezing)
+
+
+def prune(config: Config, began: float) -> None:
+    """`train` from what is left of fold k of the run `config.prune.run` after its channels are cut."""
+    source = config.prune.run
+    if source is None:
+        raise UserError("prune: which run? Give run=NAME, a finished run")
+    if source == run_name(config):
+        raise UserError(f"run={config.run}: is the run that is to be pruned; choose another run=NAME")
+    if config.fold == "all" and not finished_folds(Path(config.paths.runs), source):
+        raise UserError(f"prune.run={source}: no fold is finished; train it first (./run.sh run={source})")
+    train(config, began)
 
 
 def distill(config: Config, began: float) -> None:

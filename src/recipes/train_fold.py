@@ -23,6 +23,7 @@ from src.errors import UserError
 from src.inference.tta import parse_views
 from src.model.backbone import check_sizes
 from src.model.convolutions import fused
+from src.model.pruning import prune
 from src.model.report import inspect
 from src.model.weights import find_weights
 from src.recipes.batch_size import settled
@@ -30,8 +31,10 @@ from src.recipes.deadline import FoldTime, time_for_fold
 from src.recipes.fitted import fitted
 from src.recipes.fold_output import save_fold
 from src.recipes.lesson import augmented_inputs, from_labels, from_teacher, with_margin
+from src.recipes.look import look
 from src.recipes.network import build_from, optimizer_from
 from src.recipes.predict import make_predictor, predict_test
+from src.recipes.prune import before_and_after, weights_to_prune
 from src.recipes.rates import plan_over_steps, rates
 from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
@@ -70,8 +73,15 @@ def train_fold(
     say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
     # ---- model ------------------------------------------------------------------------------------------------------
-    source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
+    if config.prune.run is not None:
+        source = weights_to_prune(run.parent, config.prune.run, k, competition.classes, competition.ids[fold.val])
+    else:
+        source = find_weights(
+            config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input)
+        )
     model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
+    if config.prune.run is not None:
+        prune(model, config.prune.ratio, pixels(config.stages[-1].size, config.size))
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
@@ -344,10 +354,28 @@ def train_fold(
     final = scores(metrics, held_out, oof)
     if accelerator.is_main_process:
         classes, names = competition.classes, competition.classes[held_out]
+        predicted = Predictions(competition.ids[fold.val], oof, classes, np.full(len(oof), k), names)
+        if timing is None or time.time() < timing.end:
+            seen = look(
+                folder / "figures" / "grad-cam.png",
+                chosen,
+                train_store,
+                fold.val,
+                predicted,
+                size=last.size,
+                crop=config.eval.crop,
+                normalisation=normalisation,
+                title=f"{run.name}/fold{k}: surest predictions (true → predicted, probability) and what decided them",
+                say=say,
+            )
+            if seen is not None:
+                tracker.image("grad-cam", seen)
+        else:
+            say("time_budget: no time for figures/grad-cam.png")
         writer.wait()
         sync = save_fold(
             folder,
-            oof=Predictions(competition.ids[fold.val], oof, classes, np.full(len(oof), k), names),
+            oof=predicted,
             test=Predictions(competition.test_ids, test, classes, np.full(len(test), k)),
             weights=chosen.state_dict(),
             history=so_far.history,
@@ -368,6 +396,9 @@ def train_fold(
                 "model": config.model.name,
                 "classes": classes.tolist(),
                 "source": source.why,
+                "pruned": before_and_after(
+                    run.parent, config.prune, k, chosen, last.size, final[metric.name], accelerator
+                ),
                 "size": last.size,
                 "batch_size": last.batch_size,
                 "crop": config.eval.crop,

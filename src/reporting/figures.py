@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,25 @@ def schedule_picture(
         axes.step(steps, values, where="post")
         axes.set_ylabel(name)
         axes.set_ylim(0, 1.1 * max(max(values), 1e-12))
+    lines[0].set_title(title)
+    lines[-1].set_xlabel("optimiser step")
+    return _save(path, figure)
+
+
+def history_picture(path: Path, history: Sequence[Mapping[str, float]], metric: str, title: str) -> Path:
+    """A PNG of the lines of history.csv over the steps: the training loss, and below it the held-out `metric`.
+
+    The loss is that of training, on augmented and mixed images, and may jump where a stage begins (grey lines).
+    """
+    steps = [row["step"] for row in history]
+    figure, lines = _plot(8.0, 6.0, 2)
+    for axes, (name, label) in zip(lines, (("loss", "training loss"), (metric, f"held-out {metric}")), strict=True):
+        for before, after in pairwise(history):
+            if after["stage"] != before["stage"]:
+                axes.axvline(before["step"], color="lightgrey", linewidth=1)
+        axes.plot(steps, [row[name] for row in history], marker="o", markersize=3)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
     lines[0].set_title(title)
     lines[-1].set_xlabel("optimiser step")
     return _save(path, figure)

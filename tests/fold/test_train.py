@@ -30,7 +30,8 @@ def test_a_run_writes_every_artefact(command: Command, tmp_path: Path, mini_digi
         found = {path.name for path in folder.iterdir()}
         assert found == {"weights.safetensors", "oof.npz", "test.npz", "history.csv", "figures", "manifest.json"}
         assert {path.name for path in (folder / "figures").iterdir()} == {
-            "confusion.png", "schedule.png", "augment-stage1-20px.png", "augment-stage2-28px.png",
+            "confusion.png", "schedule.png", "history.png", "grad-cam.png",
+            "augment-stage1-20px.png", "augment-stage2-28px.png",
         }  # fmt: skip
         manifest = json.loads((folder / "manifest.json").read_text())
         assert set(manifest["weights"]) == {"raw", "ema", "swa"}
