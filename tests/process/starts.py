@@ -125,7 +125,7 @@ def result(place: Path, run: str = "r", folds: int = 2) -> dict[str, Any]:
 
     found: dict[str, Any] = {"submission": (place / "submissions" / f"{run}.csv").read_bytes()}
     cv = read_json(place / "runs" / run / "cv.json")
-    found["cv.json"] = {key: value for key, value in cv.items() if key not in ("seconds", "run")}
+    found["cv.json"] = {key: value for key, value in cv.items() if key not in ("seconds", "memory", "run")}
     for k in range(folds):
         folder = place / "runs" / run / f"fold{k}"
         # by tensor: the order of the metadata in the file's header is random
@@ -137,7 +137,9 @@ def result(place: Path, run: str = "r", folds: int = 2) -> dict[str, Any]:
         history = pd.read_csv(folder / "history.csv").drop(columns=["images_per_second", "seconds"])
         found[f"fold{k}/history"] = history.to_csv()
         manifest = read_json(folder / "manifest.json")
-        found[f"fold{k}/manifest"] = {key: value for key, value in manifest.items() if key not in ("seconds", "run")}
+        found[f"fold{k}/manifest"] = {
+            key: value for key, value in manifest.items() if key not in ("seconds", "memory", "run")
+        }
     return found
 
 
