@@ -19,7 +19,7 @@ from src.competition.metrics import find_metric
 from src.config import Config
 from src.errors import UserError
 from src.recipes.ablate_table import Pair, write_table
-from src.recipes.task import FoldBusy, run_name
+from src.recipes.task import FoldBusy, claim_run, run_name
 from src.recipes.train import train
 from src.search.effects import Effect, promoted
 from src.search.tricks import BASELINE, Pairing, folder_name
@@ -118,8 +118,9 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
 
     Folds that another process trains are left to it; the passes end with one in which there was nothing to do.
     """
-    done = {cell for cell in study.cells() if finished(folder_of(study, cell))}
-    print(f"{study.place}: {len(study.cells())} folds to train, {len(done)} of them finished", flush=True)
+    done: set[Cell] = set()
+    before = sum(finished(folder_of(study, cell)) for cell in study.cells())
+    print(f"{study.place}: {len(study.cells())} folds to train, {before} of them finished", flush=True)
     took: list[float] = []
     trained = True
     while trained:
@@ -132,9 +133,12 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
                 config = planned(study, cell)
                 if config is None:
                     continue
-                if not finished(folder_of(study, cell)):  # by another process, since the last look
-                    train_quietly(study.place, config)
-                    took.append(time.monotonic() - began)
+                claim_run(config, str(config.run))  # what is finished was made with this very configuration
+                if finished(folder_of(study, cell)):
+                    done.add(cell)
+                    continue
+                train_quietly(study.place, config)
+                took.append(time.monotonic() - began)
             except FoldBusy:
                 continue
             except UserError as error:
@@ -146,9 +150,9 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
             trained = True
             done.add(cell)
             wanted = [other for other in study.cells() if other.arm not in refused]
-            left = len(wanted) - len(done.intersection(wanted))
+            left = sum(not finished(folder_of(study, other)) for other in wanted)
             count = f"[{len(wanted) - left:>{len(str(len(wanted)))}}/{len(wanted)}]"
-            pace = sum(took) / max(1, len(took))
+            pace = sum(took) / len(took)
             print(
                 f"{count}  {line_about(study, cell)}  {f'about {clock(left * pace)} left' if left else ''}", flush=True
             )

@@ -53,7 +53,7 @@ def write_table(
     write_csv(place / "ablate.csv", columns, rows)
     print(f"\n{heading(base, pairing, effects)}\n\n{markdown(rows, base.competition.metric)}", flush=True)
     if missing:
-        print(f"\n{missing} folds are missing: another process trains them, or start again to go on", flush=True)
+        print(f"\n{missing} of the folds missing: another process trains them, or start again to go on", flush=True)
     shown = [name for name in ranked if effects[name].pairs]
     if shown:
         picture = effects_picture(
@@ -89,12 +89,13 @@ def heading(base: Config, pairing: Pairing, effects: Mapping[str, Effect]) -> st
     tested = [effect for effect in effects.values() if effect.p is not None]
     kinds = {"studentised bootstrap" if effect.pairs >= BOOTSTRAP_FROM else "Student's t" for effect in tested}
     what = "added to the baseline" if pairing.mode == "add" else "each left out of the baseline with all of them"
+    count = f"{len(tested)} technique{'' if len(tested) == 1 else 's'}"
     lines = [
         f"{base.competition.name}: {base.competition.metric} with the technique less without it, + is better; {what}.",
-        f"A pair is one fold with one seed ({len(pairing.folds)} folds, {pairing.seeds} seeds), at equal {pairing.equal}, "
-        f"on {pairing.share:.0%} of the rows.",
+        f"A pair is one fold with one seed ({len(pairing.folds)} folds, {pairing.seeds} seeds), "
+        f"at equal {pairing.equal}, on {pairing.share:.0%} of the rows.",
         f"Intervals are of each technique by itself ({' and '.join(sorted(kinds)) or 'none: too few pairs'}). "
-        f'"helps" and "harms" stand where this holds after Holm\'s correction over {len(tested)} techniques at 5 %.',
+        f'"helps" and "harms" stand where this holds after Holm\'s correction over {count} at 5 %.',
     ]
     return "\n".join(lines)
 

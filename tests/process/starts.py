@@ -125,7 +125,7 @@ def result(place: Path, run: str = "r", folds: int = 2) -> dict[str, Any]:
 
     found: dict[str, Any] = {"submission": (place / "submissions" / f"{run}.csv").read_bytes()}
     cv = read_json(place / "runs" / run / "cv.json")
-    found["cv.json"] = {key: value for key, value in cv.items() if key not in ("seconds", "memory", "run")}
+    found["cv.json"] = {key: value for key, value in cv.items() if key not in ("seconds", "run")}
     for k in range(folds):
         folder = place / "runs" / run / f"fold{k}"
         # by tensor: the order of the metadata in the file's header is random
