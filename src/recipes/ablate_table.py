@@ -95,7 +95,8 @@ def heading(base: Config, pairing: Pairing, effects: Mapping[str, Effect]) -> st
         f"A pair is one fold with one seed ({len(pairing.folds)} folds, {pairing.seeds} seeds), "
         f"at equal {pairing.equal}, on {pairing.share:.0%} of the rows.",
         f"Intervals are of each technique by itself ({' and '.join(sorted(kinds)) or 'none: too few pairs'}). "
-        f'"helps" and "harms" stand where this holds after Holm\'s correction over {count} at 5 %.',
+        f'"helps" and "harms" stand where this holds after Holm\'s correction over {count} at 5 %;',
+        "more pairs: how many would show the mean that was seen, if it is true, with power 0.8.",
     ]
     return "\n".join(lines)
 

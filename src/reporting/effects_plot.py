@@ -34,7 +34,7 @@ def effects_picture(
         if low is not None and high is not None:
             axes.plot([low, high], [line, line], color=colour, linewidth=2.2 if sure else 1.2, solid_capstyle="butt")
         axes.plot([mean], [line], "o", color=colour, markerfacecolor=colour if sure else "white", markersize=6.5)
-    names = [name if len(name) <= 40 else f"{name[:39]}…" for name, *_ in rows]
+    names = [name if len(name) <= 30 else f"{name[:29]}…" for name, *_ in rows]
     axes.set_yticks(range(len(rows)), names, parse_math=False)
     for label, (name, *_) in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_color(CONTROL if name in controls else "black")
@@ -50,7 +50,7 @@ def effects_picture(
     marks = [
         Line2D([], [], color=OWN, marker="o", label="technique"),
         *([Line2D([], [], color=CONTROL, marker="o", label="planted control")] if controls else []),
-        Line2D([], [], color="grey", marker="o", markerfacecolor="white", linestyle="", label="undecided"),
+        Line2D([], [], color="grey", marker="o", markerfacecolor="white", linestyle="", label="hollow: no verdict"),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
     with replacing(path) as temporary:

@@ -112,13 +112,16 @@ def test_at_equal_time_an_arm_trains_as_long_as_the_factor_says(command: Command
 
 
 def test_a_ladder_sends_the_better_half_to_more_rows(command: Command, tmp_path: Path, capsys) -> None:
-    words = ["tricks=[mixup,planted_harm]", "folds=[0,1]", "seeds=1", "rungs=[0.5,1]", "keep=0.5"]
+    words = ["tricks=[planted_null,planted_harm]", "seed=3", "folds=[0,1]", "seeds=1", "rungs=[0.5,1]", "keep=0.5"]
     assert ablate(command, *words, verb="ladder") == 0
     place = tmp_path / "runs" / "study"
     first, second = (rows(place / f"rung{number}" / "ablate.csv") for number in (1, 2))
-    assert sorted(row["trick"] for row in first) == ["mixup", "planted_harm"]
+    assert sorted(row["trick"] for row in first) == ["planted_harm", "planted_null"]
     assert [row["trick"] for row in second] == [first[0]["trick"]]
-    small, whole = (read_config(place / f"rung{n}" / "runs" / "baseline-s0" / "config.yaml") for n in (1, 2))
+    config = read_config(place / "rung1" / "runs" / "planted_null-s7919" / "config.yaml")
+    assert config["seed"] == 7919, "other seeds than the baseline's"
+    small, whole = (read_config(place / f"rung{n}" / "runs" / "baseline-s3" / "config.yaml") for n in (1, 2))
+    assert small["seed"] == 3
     assert (small["epochs"], small["stages"][0]["rows"]) == (0.5, 0.5)
     assert (whole["epochs"], whole["stages"][0]["rows"]) == (1.0, 1.0)
     capsys.readouterr()

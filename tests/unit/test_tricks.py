@@ -124,13 +124,13 @@ def test_arms_add_or_leave_out_one_trick_each(monkeypatch: pytest.MonkeyPatch) -
 def test_refused_arms_are_named_and_a_model_does_not_bring_its_own_preset(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "resnet34.safetensors").touch()  # weights for the trick's model, none for the baseline's
+    (tmp_path / "resnet34.safetensors").touch()  # the baseline's weights; by itself the trick's model is for scratch
     base, arms = arms_of(
-        "tricks=[model=resnet34,'loss.name=focal mix.mixup=0.2',planted_null]", f"paths.input={tmp_path}",
-        "model.pretrained=never", monkeypatch=monkeypatch,
+        "tricks=['model=test_resnet model.pretrained=never','loss.name=focal mix.mixup=0.2',planted_null]",
+        "model=resnet34", f"paths.input={tmp_path}", monkeypatch=monkeypatch,
     )  # fmt: skip
     assert isinstance(arms["loss.name=focal mix.mixup=0.2"], str)
     assert arms["planted_null"] == dataclasses.replace(base, seed=7919)
-    other = arms["model=resnet34"]
-    assert isinstance(other, Config)
-    assert other == dataclasses.replace(base, model=dataclasses.replace(base.model, name="resnet34"))
+    changed = dataclasses.replace(base.model, name="test_resnet", pretrained="never")
+    assert base.optimizer.lr == 1e-3, "fine-tuning"
+    assert arms["model=test_resnet model.pretrained=never"] == dataclasses.replace(base, model=changed)
