@@ -23,6 +23,7 @@ from src.recipes.task import FoldBusy, claim_run, run_name
 from src.recipes.train import train
 from src.search.effects import Effect, promoted
 from src.search.tricks import BASELINE, Pairing, folder_name
+from src.training.interrupt import Interrupted
 from src.training.progress import clock
 
 
@@ -99,12 +100,22 @@ def compare(
         if isinstance(arm, Config) and name not in refused:
             configs[name] = cut(arm, pairing.share)
     study = Study(place, configs, pairing)
-    train_missing(study, refused)
-    study = dataclasses.replace(study, configs={n: config for n, config in configs.items() if n not in refused})
+    try:
+        train_missing(study, refused)
+    except Interrupted:
+        tabulate(study, refused)  # of what there is
+        raise
+    return tabulate(study, refused)
+
+
+def tabulate(study: Study, refused: Mapping[str, str]) -> tuple[dict[str, Effect], int]:
+    """Print and write the table of what is finished; as `compare`."""
+    study = dataclasses.replace(study, configs={n: c for n, c in study.configs.items() if n not in refused})
     missing = sum(not finished(folder_of(study, cell)) for cell in study.cells())
     pairs = [pair for cell in study.cells() if cell.arm != BASELINE and (pair := pair_of(study, cell)) is not None]
     tricks = [name for name in study.configs if name != BASELINE]
-    return write_table(place, pairs, tricks, refused, base, pairing, missing), missing
+    competition = study.configs[BASELINE].competition
+    return write_table(study.place, pairs, tricks, refused, competition, study.pairing, missing), missing
 
 
 def cut(config: Config, share: float) -> Config:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from src.artefacts import replacing
-from src.config import Config
+from src.config import CompetitionConfig
 from src.reporting.effects_plot import effects_picture
 from src.search.effects import BOOTSTRAP_FROM, Effect, judged
 from src.search.tricks import PLANTED, Pairing
@@ -37,7 +37,7 @@ def write_table(
     pairs: Sequence[Pair],
     tricks: Sequence[str],
     refused: Mapping[str, str],
-    base: Config,
+    competition: CompetitionConfig,
     pairing: Pairing,
     missing: int,
 ) -> dict[str, Effect]:
@@ -51,7 +51,7 @@ def write_table(
     write_csv(place / "pairs.csv", [field.name for field in dataclasses.fields(Pair)], map(dataclasses.asdict, pairs))
     columns = ["trick", "pairs", "mean", "low", "high", "p", "holm", "time_factor", "memory_factor", "verdict"]
     write_csv(place / "ablate.csv", columns, rows)
-    print(f"\n{heading(base, pairing, effects)}\n\n{markdown(rows, base.competition.metric)}", flush=True)
+    print(f"\n{heading(competition, pairing, effects)}\n\n{markdown(rows, competition.metric)}", flush=True)
     if missing:
         print(f"\n{missing} of the folds missing: another process trains them, or start again to go on", flush=True)
     shown = [name for name in ranked if effects[name].pairs]
@@ -63,7 +63,7 @@ def write_table(
                 for name in shown
             ],
             controls=[name for name in shown if name.startswith(PLANTED)],
-            metric=base.competition.metric,
+            metric=competition.metric,
             title=f"{place.name}: what each technique is worth",
         )
         print(f"\nwrote {place / 'ablate.csv'}, {place / 'pairs.csv'} and {picture}", flush=True)
@@ -85,13 +85,13 @@ def factors(pairs: Sequence[Pair], mode: str) -> dict[str, float]:
     }  # fmt: skip
 
 
-def heading(base: Config, pairing: Pairing, effects: Mapping[str, Effect]) -> str:
+def heading(competition: CompetitionConfig, pairing: Pairing, effects: Mapping[str, Effect]) -> str:
     tested = [effect for effect in effects.values() if effect.p is not None]
     kinds = {"studentised bootstrap" if effect.pairs >= BOOTSTRAP_FROM else "Student's t" for effect in tested}
     what = "added to the baseline" if pairing.mode == "add" else "each left out of the baseline with all of them"
     count = f"{len(tested)} technique{'' if len(tested) == 1 else 's'}"
     lines = [
-        f"{base.competition.name}: {base.competition.metric} with the technique less without it, + is better; {what}.",
+        f"{competition.name}: {competition.metric} with the technique less without it, + is better; {what}.",
         f"A pair is one fold with one seed ({len(pairing.folds)} folds, {pairing.seeds} seeds), "
         f"at equal {pairing.equal}, on {pairing.share:.0%} of the rows.",
         f"Intervals are of each technique by itself ({' and '.join(sorted(kinds)) or 'none: too few pairs'}). "
