@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from src.artefacts import read_config
-from src.config import Config, build, defaults, keys, refuse_secrets, unknown_key
+from src.config import Config, build, defaults, keys, plain, refuse_secrets, unknown_key
 from src.errors import UserError, nearest
+from src.search.tricks import merged, named_tricks, pairing_of, words_of
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("competition", "preset", "experiment")
@@ -28,6 +29,8 @@ PLAIN_VERBS = {"score": ("submission", "solution", "metric")}
 RUN_VERBS = ("predict", "sizes")
 # Verbs about finished runs: the competition, folds and places of the first of them, and the keys that are given.
 MEMBER_VERBS = ("ensemble", "stack", "soup")
+# Verbs that compare configurations: words of their own, and a baseline that is composed like any run.
+COMPARING_VERBS = ("ablate", "ladder")
 # Verb: module and function of its recipe, imported (and torch with it) once the command line is known to be right.
 RECIPES = {
     "train": ("train", "train"),
@@ -42,6 +45,8 @@ RECIPES = {
     "lr_find": ("lr_find", "lr_find"),
     "sizes": ("sizes", "score_sizes"),
     "smoke": ("smoke", "smoke"),
+    "ablate": ("ablate", "ablate"),
+    "ladder": ("ablate", "ladder"),
     "runs": ("runs", "list_runs"),
 }
 # What Hydra composes for verbs that train nothing; any key that is given comes after these.
@@ -65,6 +70,8 @@ VERBS = {
     "lr_find": "learning-rate range test on the first stage: a picture and a suggestion",
     "sizes": "score against test size with a finished run: sizes run=NAME sizes=[96,112,128]",
     "soup": "average the weights of runs of one network: soup runs=[a,b,c] method=greedy run=NAME",
+    "ablate": "what is each technique worth: ablate tricks=[mixup,ema,loss.gamma=1] seeds=3 folds=[0,1,2]",
+    "ladder": "ablate on growing shares of the rows, the better half going on: ladder tricks=[…] rungs=[0.25,0.5,1]",
     "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
     "smoke": "the whole path on a few images, under a minute",
     "runs": "a table of all runs",
@@ -88,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run_benchmark(words)
         if verb in PLAIN_VERBS:
             return run_plain(verb, words)
+        if verb in COMPARING_VERBS:
+            return run_comparison(verb, words, began)
         found = configuration(verb, [checked(word) for word in words])
         if found is not None:
             return run(verb, found, began)
@@ -113,17 +122,17 @@ def run(verb: str, config: Config, began: float) -> int:
     return launch(start, (verb, config, began), processes_wanted(config.processes, config.device))
 
 
-def start(verb: str, config: Config, began: float) -> int:
+def start(verb: str, config: Config, began: float, *more: Any) -> int:
     """Run a recipe in this process; its exit code. Also what launched processes call. Raises UserError.
 
-    began: time.time() at the start of the command.
+    began: time.time() at the start of the command. more: what the recipe takes beside the configuration.
     """
     module, function = RECIPES[verb]
     recipe = getattr(importlib.import_module(f"src.recipes.{module}"), function)
     from src.training.interrupt import Interrupted
 
     try:
-        recipe(config, began) if module == "train" else recipe(config)
+        recipe(config, began) if module == "train" else recipe(config, *more)
     except Interrupted as stop:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"\n{stop}; the same command goes on from there", file=sys.stderr, flush=True)
@@ -162,6 +171,48 @@ def run_benchmark(words: Sequence[str]) -> int:
     threads = {key: os.environ.get(key, cores) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     command = [sys.executable, "-m", f"benchmarks.{name}", *words[1:]]
     return subprocess.call(command, cwd=ROOT, env={**os.environ, **threads})
+
+
+def run_comparison(verb: str, words: Sequence[str], began: float) -> int:
+    """`ablate` and `ladder`: the baseline, and a configuration with (mode=remove: without) each trick."""
+    pairing, others = pairing_of(verb, words)
+    named = named_tricks(ROOT / "configs" / "tricks.yaml")
+    tricks = {name: [checked(word) for word in words_of(name, named)] for name in pairing.tricks}
+    base = [checked(word) for word in others]
+    if any(word.startswith("-") for word in base):
+        raise UserError(f"{verb}: takes key=value words only, no flags")
+    if not has_key(base, "wandb.mode"):
+        base.append("wandb.mode=disabled")  # a hundred runs on W&B, only if they are asked for
+
+    def having(names: Sequence[str]) -> list[str]:
+        return [word for name in names for word in tricks[name]]
+
+    whole = merged(base, having(list(tricks)) if pairing.mode == "remove" else [])
+
+    def task(config: Config) -> int:
+        arms: dict[str, Config | str] = {}
+        for name in tricks:
+            with_it = [name] if pairing.mode == "add" else [other for other in tricks if other != name]
+            try:
+                arms[name] = composed_beside(config, merged(base, having(with_it)))
+            except UserError as error:
+                arms[name] = str(error)
+        return start(verb, config, began, arms, pairing)
+
+    return compose(whole, task)
+
+
+def composed_beside(base: Config, words: Sequence[str]) -> Config:
+    """Another configuration in a task of `compose`. preset=auto is what it is for `base`, so that a trick that brings
+    another model does not bring another preset as well."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    preset = HydraConfig.get().runtime.choices["preset"]
+    if preset == "auto":
+        preset = choose_preset(plain(base))
+    return build(to_plain(OmegaConf, hydra.compose("config", merged([f"preset={preset}"], words))))
 
 
 def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:

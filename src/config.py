@@ -154,6 +154,8 @@ class LossConfig:
     class_weights: Literal["none", "balanced"] = "none"  # balanced: N / (K · rows of the class)
     smoothing: float = 0.0  # epsilon of label smoothing
     smoothing_kind: Literal["others", "all"] = "others"  # eps/(K-1) on the others (Bag of Tricks 5.2), or eps/K on all
+    # share of the fold's training labels replaced by another class: a known harm, to see whether ablate finds it
+    flip_labels: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -315,7 +317,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
             "mix.probability", "mix.stop", "average.swa_start", "schedule.final", "schedule.start", "augment.erase",
-            "loss.smoothing", "distill.confidence", "balance",
+            "loss.smoothing", "loss.flip_labels", "distill.confidence", "balance",
         ),
         SHARE,
     ),

@@ -41,20 +41,33 @@ class Lesson:
 
 
 def from_labels(
-    competition: Competition, fold: Fold, store: ImageStore, config: LossConfig, device: torch.device
+    competition: Competition, fold: Fold, store: ImageStore, config: LossConfig, device: torch.device, seed: int = 0
 ) -> Lesson:
-    """The fold's training rows with their own labels."""
-    labels = torch.from_numpy(competition.labels).to(device)
+    """The fold's training rows with their own labels, of which `config.flip_labels` are made wrong by `seed`."""
+    classes = len(competition.classes)
+    labels = torch.from_numpy(flipped(competition.labels, fold.train, classes, config.flip_labels, seed)).to(device)
 
     def targets(rows: Tensor) -> Tensor:
-        return soft_targets(labels[rows], len(competition.classes), config.smoothing, config.smoothing_kind)
+        return soft_targets(labels[rows], classes, config.smoothing, config.smoothing_kind)
 
     weights = None
     if config.class_weights == "balanced":
-        each = balanced_weights(competition.labels[fold.train], len(competition.classes))
+        each = balanced_weights(competition.labels[fold.train], classes)
         weights = torch.from_numpy(each).to(device)
     loss = make_loss(config.name, config.gamma, weights)
     return Lesson(store, fold.train, competition.labels, targets, lambda logits, y, x: loss(logits, y))
+
+
+def flipped(labels: np.ndarray, rows: np.ndarray, classes: int, share: float, seed: int) -> np.ndarray:
+    """labels (N,) int64 as a copy in which `share` of those of `rows`, drawn by `seed`, are another class; all classes
+    but the row's own are equally likely. What the plan knows of classes stays as it was, so the batches hold the same
+    rows as without."""
+    wrong = labels.copy()
+    if share and classes > 1:
+        rng = np.random.default_rng((seed, 7))
+        chosen = rng.permutation(rows)[: round(share * len(rows))]
+        wrong[chosen] = (labels[chosen] + rng.integers(1, classes, len(chosen))) % classes
+    return wrong
 
 
 def with_margin(lesson: Lesson, config: ModelConfig) -> Lesson:

@@ -60,7 +60,9 @@ def lr_find(config: Config) -> None:
     model = model.to(accelerator.device, memory_format=torch.channels_last)
     optimizer = optimizer_from(config.optimizer, model)
     model, optimizer = accelerator.prepare(model, optimizer)
-    lesson = with_margin(from_labels(competition, fold, store, config.loss, accelerator.device), config.model)
+    lesson = with_margin(
+        from_labels(competition, fold, store, config.loss, accelerator.device, config.seed), config.model
+    )
     print(f"{config.model.name}: {source.why}\n{first.describe()}; {STEPS} of them for the range test", flush=True)
 
     rates = np.geomspace(LOWEST, HIGHEST, STEPS)

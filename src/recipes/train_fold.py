@@ -70,6 +70,7 @@ def train_fold(
     """
     began = time.monotonic()
     folder, say = run / f"fold{k}", partial(device.say, accelerator)
+    peak_memory = device.count_memory(accelerator.device)
     say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
     # ---- model ------------------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ def train_fold(
     normalisation, augment = fitted(config, train_store, fold.train, normalisation)
     mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
     probabilities = make_predictor(config, accelerator, normalisation)
-    lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device)
+    lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device, config.seed)
     lesson = with_margin(lesson, config.model)
     if config.teacher is not None:
         teacher = load_teacher(
@@ -411,6 +412,7 @@ def train_fold(
                 "processes": accelerator.num_processes,
                 "precision": precision_of(accelerator),
                 "seconds": {"training": so_far.spent, "total": earlier + time.monotonic() - began},
+                "memory": peak_memory(),
                 "torch": torch.__version__,
             },
         )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +100,33 @@ def seed_torch(seed: int, device: torch.device) -> None:
         import torch_xla.core.xla_model as xm
 
         xm.set_rng_state(seed % 2**31, device)
+
+
+def count_memory(device: torch.device) -> Callable[[], int]:
+    """Begin to watch this process' memory; what is returned says the peak in bytes since then.
+
+    On CUDA the memory of tensors on the device, elsewhere the resident memory of the process, interpreter and libraries
+    included. Where the kernel cannot forget an earlier peak (Linux can), the peak is that of the whole process.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return lambda: torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):  # 5 in clear_refs resets VmHWM; man 5 proc
+        Path("/proc/self/clear_refs").write_text("5")
+    return resident_peak
+
+
+def resident_peak() -> int:
+    """Bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        if "VmHWM" in lines:
+            return 1024 * int(lines["VmHWM"].split()[0])
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def sync_batchnorm(model: nn.Module, accelerator: Any) -> nn.Module:

@@ -137,7 +137,9 @@ def result(place: Path, run: str = "r", folds: int = 2) -> dict[str, Any]:
         history = pd.read_csv(folder / "history.csv").drop(columns=["images_per_second", "seconds"])
         found[f"fold{k}/history"] = history.to_csv()
         manifest = read_json(folder / "manifest.json")
-        found[f"fold{k}/manifest"] = {key: value for key, value in manifest.items() if key not in ("seconds", "run")}
+        found[f"fold{k}/manifest"] = {
+            key: value for key, value in manifest.items() if key not in ("seconds", "memory", "run")
+        }
     return found
 
 

@@ -159,3 +159,24 @@ def test_the_margin_is_for_the_labels_and_not_for_the_teacher(targets: str) -> N
     )  # fmt: skip
     found = both.loss(logits, both.targets(torch.arange(5)), x)
     torch.testing.assert_close(found, expected + 0.7 * distillation(logits, teacher, 3.0))
+
+
+def test_flipped_labels_are_a_share_of_the_training_rows_and_no_others() -> None:
+    task, fold = competition(), Fold(np.arange(0, ROWS, 2), np.arange(1, ROWS, 2))
+    before = task.labels.copy()
+    store = ImageStore(Path("."), task.paths, 32)
+
+    def taught(share: float, seed: int) -> np.ndarray:
+        lesson = from_labels(task, fold, store, LossConfig(flip_labels=share), CPU, seed)
+        assert (lesson.labels == before).all(), "the plan's rows stay"
+        return lesson.targets(torch.arange(ROWS)).numpy().argmax(1)
+
+    wrong = taught(0.1, 3) != before
+    assert wrong[fold.train].sum() == 30 and not wrong[fold.val].any()
+    assert (task.labels == before).all(), "what scores are counted with"
+    assert (taught(0.1, 3) == taught(0.1, 3)).all() and (taught(0.1, 3) != taught(0.1, 4)).any()
+    everything = taught(1.0, 0)[fold.train]
+    assert (everything != before[fold.train]).all()
+    turns = np.bincount((everything - before[fold.train]) % CLASSES, minlength=CLASSES)
+    assert turns[0] == 0 and turns[1:].min() > 70, "each other class alike"
+    assert (taught(0.0, 3) == before).all()
