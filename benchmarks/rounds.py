@@ -40,10 +40,14 @@ def arguments(words: Sequence[str], **defaults: Any) -> dict[str, Any]:
 
 
 def pin(cores: int) -> None:
-    """This process on its first `cores` cores, and as many threads in torch and OpenCV."""
+    """This process on its first `cores` cores, and as many threads in torch and OpenCV; freed memory is kept, for the
+    peers as for us."""
     import cv2
     import torch
 
+    from src.training.memory import keep_freed_memory
+
+    keep_freed_memory()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     torch.set_num_threads(cores)

@@ -47,6 +47,7 @@ from src.training.checkpoint import CheckpointWriter, load_checkpoint, remove_ch
 from src.training.device import loader_workers
 from src.training.engine import Trained, fit, restore
 from src.training.interrupt import stop_on_signals
+from src.training.memory import count_memory
 from src.training.mixing import Mix, draw_mix
 from src.training.progress import Progress, clock
 from src.training.schedule import duration
@@ -70,7 +71,7 @@ def train_fold(
     """
     began = time.monotonic()
     folder, say = run / f"fold{k}", partial(device.say, accelerator)
-    peak_memory = device.count_memory(accelerator.device)
+    peak_memory = count_memory(accelerator.device)
     say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
     # ---- model ------------------------------------------------------------------------------------------------------

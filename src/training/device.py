@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import torch
 from torch import nn
 
 from src.errors import UserError
+from src.training.memory import keep_freed_memory
 
 
 def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: int = 1, freezing: bool = False) -> Any:
@@ -36,6 +34,8 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         device = next(name for name in ("tpu", "cuda", "mps", "cpu") if available[name])
     if precision == "auto":
         precision = natural_precision(device)
+    if device == "cpu":
+        keep_freed_memory()
 
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
@@ -100,33 +100,6 @@ def seed_torch(seed: int, device: torch.device) -> None:
         import torch_xla.core.xla_model as xm
 
         xm.set_rng_state(seed % 2**31, device)
-
-
-def count_memory(device: torch.device) -> Callable[[], int]:
-    """Begin to watch this process' memory; what is returned says the peak in bytes since then.
-
-    On CUDA the memory of tensors on the device, elsewhere the resident memory of the process, interpreter and libraries
-    included. Where the kernel cannot forget an earlier peak (Linux can), the peak is that of the whole process.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return lambda: torch.cuda.max_memory_allocated(device)
-    with suppress(OSError):  # 5 in clear_refs resets VmHWM; man 5 proc
-        Path("/proc/self/clear_refs").write_text("5")
-    return resident_peak
-
-
-def resident_peak() -> int:
-    """Bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        if "VmHWM" in lines:
-            return 1024 * int(lines["VmHWM"].split()[0])
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def sync_batchnorm(model: nn.Module, accelerator: Any) -> nn.Module:
