@@ -10,10 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from src.data.cache import ImageStore
-from src.data.decode import decode, fitted
+from src.data.decode import _jpeg_size, decode, fitted
 from src.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -119,6 +121,26 @@ def test_fitted_over_many_sizes() -> None:
         assert max(h, w) <= 2 * side and h * w <= 2 * side * side  # what a slot of the store holds
         if min(height, width) >= side and max(height, width) <= 2 * min(height, width):
             assert min(h, w) == side
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"\xff\xc0" * 30}, {"quality": 5}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_declares_what_pil_says(tmp_path: Path, options: dict[str, object], mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "\xff\xc0 in a description"
+    image = Image.fromarray(picture(37, 1203)).convert(mode)
+    data = saved(tmp_path / "a.jpg", image, exif=exif, icc_profile=b"\xff\xc2" * 40_000, **options).read_bytes()
+    assert _jpeg_size(data) == (37, 1203)
+    assert _jpeg_size(data[:2] + b"\xff\xff\xff" + data[2:]) == (37, 1203), "fill bytes before a marker"
+    for end in range(0, len(data), 997):
+        assert _jpeg_size(data[:end]) in (None, (37, 1203))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_end_the_search_for_a_size(data: bytes) -> None:
+    found = _jpeg_size(b"\xff\xd8" + data)
+    assert found is None or min(found) > 0
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8, 11])
