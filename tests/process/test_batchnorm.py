@@ -40,7 +40,8 @@ def images() -> Tensor:
 
 
 def add_cpu_kernels() -> torch.library.Library:
-    """torch synchronises with three kernels that it has for GPUs only; here they are by their formulas."""
+    """torch synchronises with three kernels that it has for GPUs only; here they are by their formulas. Its list of
+    devices that have them is patched where they are used."""
 
     def stats(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         return x.mean((0, 2, 3)), (x.var((0, 2, 3), unbiased=False) + eps).rsqrt()
@@ -77,7 +78,7 @@ def work(rank: int, port: int, folder: Path) -> None:
     refresh_batchnorm(precise, mine.split(3), accelerator.reduce)
     kept = add_cpu_kernels()
     synced = sync_batchnorm(network(), Gpus())
-    with torch.no_grad(), mock.patch("torch._C._get_privateuse1_backend_name", lambda: "cpu"):  # may synchronise, then
+    with torch.no_grad(), mock.patch("torch._C._get_privateuse1_backend_name", return_value="cpu"):
         output = synced(mine)
     del kept
     found = {"output": output, "synced": synced.state_dict(), "precise": precise.state_dict()}
