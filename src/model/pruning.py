@@ -52,8 +52,6 @@ def prune(model: nn.Module, ratio: float, size: int) -> None:
         ) from None
     finally:
         model.train(mode)
-    for parameter in model.parameters():
-        parameter.grad = None
     if shapes == [tensor.shape for tensor in model.state_dict().values()]:
         raise UserError(f"prune.ratio={ratio}: takes no channel out of any layer, they are too narrow already")
 

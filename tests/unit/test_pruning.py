@@ -78,6 +78,13 @@ def test_what_counts_nothing_is_what_goes() -> None:
             assert module.out_channels % WIDTHS == 0
 
 
+def test_the_classifier_keeps_its_classes() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=32)
+    prune(model, 0.5, 64)
+    assert model.get_classifier().out_features == 32 and model.eval()(images()).shape == (4, 32)
+
+
 def test_the_same_weights_are_pruned_alike_and_nothing_stays_behind() -> None:
     first, second = trained("test_resnet").train(), trained("test_resnet").eval()
     for model in (first, second):
