@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from src.errors import UserError
-from src.model.convolutions import move_stride_first, use_acnet, use_separable
-from src.model.layers import initialise, swap_activation, use_cosine_head, use_gem
+from src.model.conversions import convert
+from src.model.convolutions import use_acnet
+from src.model.layers import initialise
 from src.model.weights import WeightsSource, check_model_name, load_weights
 
 
@@ -31,26 +32,20 @@ def build_model(
     drop_path_rate: float = 0.0,
     options: dict[str, Any] | None = None,
     output_stride: int | None = None,
-    stride_first: bool = False,
-    separable: bool = False,
-    separable_width: int = 1,
-    acnet: bool = False,
-    activation: str | None = None,
     pool: Literal["default", "avg", "max", "avgmax", "catavgmax", "gem"] = "default",
-    head: Literal["linear", "cosface", "arcface"] = "linear",
-    scale: float = 30.0,
-    subcentres: int = 1,
+    acnet: bool = False,
     init: Literal["default", "he", "xavier"] = "default",
     seed: int = 0,
+    **conversions: Any,
 ) -> tuple[nn.Module, Normalisation]:
     """A timm model with a fresh `classes`-way head, and the normalisation that its weights expect.
 
     Weights are initialised from `seed` (He initialisation, and zero-gamma on the last norm of each residual block by
-    timm's default, Bag of Tricks 3.1.3) and then replaced as `source` says. What is exchanged in the network (see
-    `layers` and `convolutions`) is exchanged before a file is read, so a file of the network without it fits as far as
-    it has the same layers; only acnet comes after, because files hold what it is fused into. `init` is for training
-    from scratch: weights that come from somewhere stay. Raises UserError for an unknown model, options or keys that the
-    model does not take, or weights that do not fit.
+    timm's default, Bag of Tricks 3.1.3) and then replaced as `source` says. What is exchanged in the network
+    (`conversions`: keywords of `convert`) is exchanged before a file is read, so a file of the network without it fits
+    as far as it has the same layers; only acnet comes after, because files hold what it is fused into. `init` is for
+    training from scratch: weights that come from somewhere stay. Raises UserError for an unknown model, options or keys
+    that the model does not take, or weights that do not fit.
     """
     check_model_name(name)
     torch.manual_seed(seed)
@@ -75,16 +70,7 @@ def build_model(
     config = timm.data.resolve_model_data_config(model)
     fresh = model.pretrained_cfg.get("classifier") or ()  # what a file of first weights need not have
     fresh = [fresh] if isinstance(fresh, str) else [*fresh]
-    if stride_first:
-        move_stride_first(model)
-    if activation is not None:
-        fresh += swap_activation(model, activation)
-    if pool == "gem":
-        fresh += use_gem(model)
-    if head != "linear":
-        use_cosine_head(model, classes, scale, subcentres)
-    if separable:
-        use_separable(model, separable_width)
+    fresh += convert(model, classes, pool=pool, **conversions)
     if source.path is not None:
         load_weights(model, source.path, tuple(fresh), widths=source.kind == "run")
     if acnet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,9 @@ from src.inference.tta import parse_views
 from src.model.backbone import Normalisation
 from src.training.losses import add_margin, balanced_weights, distillation, make_loss, soft_targets
 from src.training.stages import Stage, training_orders
+
+# Keys of the section `loss` that decide what is learnt; all others are arguments of `make_loss`.
+TARGET_KEYS = ("class_weights", "smoothing", "smoothing_kind", "flip_labels")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def from_labels(
     if config.class_weights == "balanced":
         each = balanced_weights(competition.labels[fold.train], classes)
         weights = torch.from_numpy(each).to(device)
-    loss = make_loss(config.name, config.gamma, weights)
+    values = {key: value for key, value in asdict(config).items() if key not in TARGET_KEYS}
+    loss = make_loss(**values, weights=weights)
     return Lesson(store, fold.train, competition.labels, targets, lambda logits, y, x: loss(logits, y))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from src.config import Config
 from src.training.freezing import Part
@@ -32,18 +32,14 @@ def rates(config: Config, stages: Sequence[Stage], rows: int) -> Rates:
     schedule, epoch = config.schedule, rows / stages[-1].total_batch
     warmup = duration(schedule.warmup, total=scheduled, epoch=epoch, key="schedule.warmup")
     frozen = duration(config.model.freeze or "0", total=total, epoch=epoch, key="model.freeze")
+    values = {key: value for key, value in asdict(schedule).items() if key not in ("warmup", "every", "momentum")}
     planned = multiplier(
-        schedule.kind,
-        scheduled,
-        warmup,
-        final=schedule.final,
-        drops=schedule.drops,
-        factor=schedule.factor,
-        decay=schedule.decay,
+        total=scheduled,
+        warmup=warmup,
         every=max(1, duration(schedule.every, total=scheduled, epoch=epoch, key="schedule.every")),
-        start=schedule.start,
         swa_start=round(total * config.average.swa_start),
         swa_lr=config.average.swa_lr if config.average.swa else None,
+        **values,
     )
 
     def rate(step: int) -> float:

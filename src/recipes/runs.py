@@ -19,7 +19,7 @@ def list_runs(config: Config) -> None:
         print(f"no finished run in {config.paths.runs} yet")
         return
     rows.sort(key=lambda row: (row[0]["competition"], -row[0]["oof"] if row[0]["greater_is_better"] else row[0]["oof"]))
-    width = max(len(cv["run"]) for cv, _ in rows)
+    width = max(len("run"), *(len(cv["run"]) for cv, _ in rows))
     print(f"{'run':<{width}}  {'metric':<12} {'oof':>7} {'mean':>7} {'std':>6} {'test':>7} folds {'time':>7}  settings")
     for cv, settings in rows:
         test = f"{cv['test']:7.4f}" if "test" in cv else "      -"

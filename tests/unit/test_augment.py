@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.config import AugmentConfig
 from src.data.augment import (
     PRINCIPAL_COLOURS,
     Augment,
@@ -36,6 +37,7 @@ from src.data.loader import (
 )
 from src.data.resizing import LINEAR_BELOW, resize
 from src.errors import UserError
+from src.recipes.fitted import ranges
 
 REFERENCE = Augment(
     crop_area=(0.08, 1.0),
@@ -122,6 +124,21 @@ def test_colour_factor_ranges(field: str) -> None:
         factor = colour[:, 0, :3].sum(1)  # grey is scaled by the factor
     assert factor.min() >= 0.6 - 1e-3 and factor.max() <= 1.4 + 1e-3
     np.testing.assert_allclose(np.quantile(factor, [0.01, 0.5, 0.99]), [0.608, 1.0, 1.392], atol=0.03)
+
+
+def test_hue_range() -> None:
+    """The turn, read back from the matrix: how far it takes pure I in the plane of I and Q; 0.6 to 1.4 half turns."""
+    colour = sample(Augment(hue=0.4), 5000, np.random.default_rng(2)).colour[:, :, :3].astype(np.float64)
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    turned = colour @ np.linalg.solve(to_yiq, [0, 1, 0]) @ to_yiq.T
+    factor = 1 + np.arctan2(turned[:, 2], turned[:, 1]) / np.pi
+    assert factor.min() >= 0.6 - 1e-3 and factor.max() <= 1.4 + 1e-3
+    np.testing.assert_allclose(np.quantile(factor, [0.01, 0.5, 0.99]), [0.608, 1.0, 1.392], atol=0.03)
+
+
+def test_the_defaults_are_the_reference() -> None:
+    """Bag of Tricks 2.1, as the configuration has it; all else is off."""
+    assert ranges(AugmentConfig()) == REFERENCE._replace(crop_ratio=(0.75, 1.3333))
 
 
 def test_pca_noise_is_normal() -> None:

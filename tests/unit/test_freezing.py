@@ -104,3 +104,19 @@ def test_momentum_of_one_cycle() -> None:
     found = rates(config, stages, 80)
     assert [found.momentum(s) for s in (0, 29, 59, 60, 99)] == pytest.approx([0.95, 0.85, 0.95, 0.95, 0.95])
     assert found.rate(29) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"kind": "cosine", "final": 0.2}, {0: 1.0, 15: 0.2 + 0.4 * (1 + 0.5**0.5), 30: 0.6}),
+        ({"kind": "linear", "final": 0.5}, {0: 1.0, 30: 0.75, 45: 0.625}),
+        ({"kind": "steps", "drops": [0.25, 0.5], "factor": 0.3}, {14: 1.0, 15: 0.3, 29: 0.3, 30: 0.09}),
+        ({"kind": "exponential", "decay": 0.5, "every": "20 steps"}, {19: 1.0, 20: 0.5, 40: 0.25}),
+        ({"kind": "one_cycle", "warmup": "10 steps", "start": 0.1}, {0: 0.1, 9: 1.0, 59: 0.0}),
+    ],
+)
+def test_every_key_of_the_schedule_reaches_it(keys: dict, expected: dict[int, float]) -> None:
+    stages, config = planned(schedule={"warmup": "0", **keys})
+    found = rates(config, stages[:1], 80)
+    assert {step: found.rate(step) for step in expected} == pytest.approx(expected, abs=1e-9)

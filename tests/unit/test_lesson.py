@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,8 @@ from src.competition.submission import Sample
 from src.competition.tables import Competition
 from src.config import DistillConfig, LossConfig, ModelConfig
 from src.data.cache import ImageStore
-from src.recipes.lesson import Lesson, from_labels, from_teacher, with_margin
-from src.training.losses import cross_entropy, distillation
+from src.recipes.lesson import TARGET_KEYS, Lesson, from_labels, from_teacher, with_margin
+from src.training.losses import cross_entropy, distillation, make_loss
 
 CPU = torch.device("cpu")
 ROWS, TEST, CLASSES, FOLDS = 600, 200, 4, 3
@@ -180,3 +182,19 @@ def test_flipped_labels_are_a_share_of_the_training_rows_and_no_others() -> None
     turns = np.bincount((everything - before[fold.train]) % CLASSES, minlength=CLASSES)
     assert turns[0] == 0 and turns[1:].min() > 70, "each other class alike"
     assert (taught(0.0, 3) == before).all()
+
+
+def test_every_key_of_the_loss_reaches_it() -> None:
+    """A key that is added to the section is an argument of `make_loss`, or named as one of the targets."""
+    fields = {field.name for field in dataclasses.fields(LossConfig)}
+    assert fields == (set(inspect.signature(make_loss).parameters) - {"weights"}) | set(TARGET_KEYS)
+    task, fold = competition(), Fold(np.arange(400), np.arange(400, ROWS))
+    config = LossConfig(name="focal", gamma=0.7, class_weights="balanced")
+    lesson = from_labels(task, fold, ImageStore(Path("."), task.paths, 32), config, CPU)
+    logits, rows = torch.randn(9, CLASSES, generator=torch.Generator().manual_seed(0)), torch.arange(9)
+    counts = np.bincount(LABELS[:400], minlength=CLASSES)
+    expected = 0.0
+    for row, z in zip(rows.tolist(), logits, strict=True):
+        p = z.softmax(0)[LABELS[row]]
+        expected += 400 / (CLASSES * counts[LABELS[row]]) * -((1 - p) ** 0.7) * p.log() / 9
+    torch.testing.assert_close(lesson.loss(logits, lesson.targets(rows), None), expected)

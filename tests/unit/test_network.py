@@ -11,6 +11,7 @@ import torch
 from src.config import ModelConfig, build
 from src.errors import UserError
 from src.model.backbone import build_model
+from src.model.conversions import convert
 from src.model.convolutions import AsymmetricConv, fused
 from src.model.weights import WeightsSource
 from src.recipes.network import TRAINING_KEYS, architecture, build_from, trained_model
@@ -61,7 +62,8 @@ def test_values_that_make_no_sense(values: dict, says: str) -> None:
 
 def test_every_key_is_known() -> None:
     """A key that is added to the section reaches the network, or is named as one of training."""
-    builds = set(inspect.signature(build_model).parameters) - {"classes", "source", "seed"}
+    builds = {name for function in (build_model, convert) for name in inspect.signature(function).parameters}
+    builds -= {"classes", "source", "seed", "model", "conversions"}
     assert {field.name for field in dataclasses.fields(ModelConfig)} == builds | set(TRAINING_KEYS)
 
 

@@ -36,6 +36,34 @@ def test_the_greedy_soup_takes_what_does_not_harm() -> None:
     assert greedy([1], lambda chosen: 0.0) == (1,)
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_the_greedy_soup_of_weights_is_the_naive_loop_and_no_worse_than_its_best_member(seed: int) -> None:
+    """Linear classifiers around a good one, some far from it; the soup's weights are the mean of what it takes in."""
+    random = np.random.default_rng(seed)
+    x, truth = random.normal(size=(400, 6)), random.normal(size=(6, 3))
+    labels = (x @ truth).argmax(1)
+    noise = random.normal(size=(8, 6, 3)) * random.uniform(0.2, 3, (8, 1, 1))
+    members = [{"w": torch.from_numpy(truth + each)} for each in noise]
+
+    def accuracy(weights: np.ndarray) -> float:
+        return float(((x @ weights).argmax(1) == labels).mean())
+
+    alone = [accuracy(truth + each) for each in noise]
+    order = sorted(range(8), key=lambda i: -alone[i])
+    kept = [order[0]]
+    for i in order[1:]:
+        with_it = truth + sum(noise[j] for j in [*kept, i]) / (len(kept) + 1)
+        if accuracy(with_it) >= accuracy(truth + sum(noise[j] for j in kept) / len(kept)):
+            kept.append(i)
+
+    def quality(chosen: tuple[int, ...]) -> float:
+        return accuracy(mean_state([members[i] for i in chosen])["w"].numpy())
+
+    found = greedy(order, quality)
+    assert found == tuple(sorted(kept)) and 1 < len(found) < 8
+    assert quality(found) > max(alone)
+
+
 def accuracy_of_soups(random: np.random.Generator, nest: bool) -> float:
     """Ten members that know nothing of 300 random labels; a soup predicts the mean of its members."""
     labels, folds = random.integers(0, 4, 300), np.arange(300) % 3

@@ -1,0 +1,95 @@
+"""The README's table of techniques: every key can be typed, every function and every test in it is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from src.cli import GROUPS, VERBS
+from src.config import keys
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COLUMNS = ["#", "technique", "key", "source", "file", "test"]
+
+
+class Row(NamedTuple):
+    number: str
+    technique: str
+    key: str
+    source: str
+    file: str
+    test: str
+
+
+def table() -> list[Row]:
+    section = (ROOT / "README.md").read_text().split("\n## Every technique\n")[1].split("\n## ")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    assert lines[0] == COLUMNS and set("".join(lines[1])) == {"-"}
+    return [Row(*line) for line in lines[2:]]
+
+
+ROWS = table()
+each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.number)
+
+
+def quoted(cell: str) -> list[str]:
+    """What a cell has in backquotes; nothing but commas may stand between."""
+    assert not re.sub(r"`[^`]+`", "", cell).strip(" ,"), cell
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@cache
+def definitions(file: str) -> dict[str, ast.FunctionDef | ast.ClassDef]:
+    """Functions and classes at the top level of a file of the repository."""
+    nodes = ast.parse((ROOT / file).read_text()).body
+    return {node.name: node for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+
+def test_there_are_48_rows_in_order() -> None:
+    assert [row.number for row in ROWS] == [str(number) for number in range(1, 49)]
+    assert len({row.technique for row in ROWS}) == 48
+
+
+@each_row
+def test_it_is_named_and_has_a_source(row: Row) -> None:
+    assert row.technique
+    assert re.fullmatch(r"(practice|\d{4}\.\d{4,5})(, (practice|\d{4}\.\d{4,5}))*", row.source), row.source
+
+
+@each_row
+def test_its_keys_can_be_typed(row: Row) -> None:
+    found = quoted(row.key)
+    assert found
+    for text in found:
+        verb, _, rest = text.removeprefix("./run.sh ").partition(" ")
+        if text.startswith("./run.sh "):
+            assert verb in VERBS, text
+        for word in rest.split() if text.startswith("./run.sh ") else [text]:
+            key, _, value = word.partition("=")
+            if key in GROUPS:
+                assert (ROOT / "configs" / key / f"{value}.yaml").is_file(), word
+            else:
+                assert key in keys() or key.startswith("model.options."), word
+
+
+@each_row
+def test_its_functions_are_there_and_documented(row: Row) -> None:
+    found = quoted(row.file)
+    assert found and len(found) % 2 == 0
+    for file, name in zip(found[::2], found[1::2], strict=True):
+        assert file.startswith("src/") and name in definitions(file), f"{file} {name}"
+        assert ast.get_docstring(definitions(file)[name]), f"{file} {name}: without a docstring"
+
+
+@each_row
+def test_its_tests_are_there(row: Row) -> None:
+    found = quoted(row.test)
+    assert found
+    for test in found:
+        file, _, name = test.partition("::")
+        assert file.startswith("tests/") and name.startswith("test_") and name in definitions(file), test
