@@ -1,7 +1,7 @@
 """Large tables: seconds and peak memory up to the first step, and whether memory grows from epoch to epoch.
 
 A synthetic competition whose rows repeat the images of root; each size in a process of its own.
-`python -m benchmarks.scale root=DIR [rows=10000,100000,1000000 classes=1000 workers=2 epochs=30]`
+`python -m benchmarks.scale root=DIR [rows=10000,100000,1000000 classes=1000 workers=2 epochs=30 memory_rows=3000]`
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from src.competition.folds import fold_rows, load_folds
 from src.competition.tables import load_competition
 from src.config import StageConfig
 from src.data.cache import ImageStore
-from src.data.loader import batches, kept_workers, to_input
+from src.data.loader import batches, to_input
 from src.training.stages import plan, training_orders
 
 KEEP = ("tables", "folds", "first_step", "peak_mb")
@@ -35,7 +35,15 @@ KEEP = ("tables", "folds", "first_step", "peak_mb")
 
 def main(words: Sequence[str]) -> Path:
     values = arguments(
-        words, root="", rows="10000,100000,1000000", classes=1000, rounds=1, workers=2, epochs=30, results=str(RESULTS)
+        words,
+        root="",
+        rows="10000,100000,1000000",
+        classes=1000,
+        rounds=1,
+        workers=2,
+        epochs=30,
+        memory_rows=3000,
+        results=str(RESULTS),
     )
     found: dict[str, list[float]] = {}
     for rows in map(int, values["rows"].split(",")):
@@ -47,8 +55,8 @@ def main(words: Sequence[str]) -> Path:
                     found.setdefault(f"{name}_{rows}", []).append(once[name])
                 print(f"  {rows} rows, round {number + 1}: {once}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        write_competition(Path(folder), Path(values["root"]), 1000, 10)
-        memory = in_a_process("epochs", folder, str(values["workers"]), str(values["epochs"]))
+        write_competition(Path(folder), Path(values["root"]), values["memory_rows"], 10)
+        memory = resident_in_training(Path(folder), values["workers"], values["epochs"])
     found["resident_mb_after_epoch_3"] = [memory["early"]]
     found[f"resident_mb_after_epoch_{values['epochs']}"] = [memory["late"]]
     growth = memory["late"] / memory["early"]
@@ -113,27 +121,35 @@ def first_step(folder: Path) -> dict[str, float]:
     return {**seconds, "first_step": time.perf_counter() - began, "peak_mb": peak}
 
 
-def epochs(folder: Path, workers: str, count: str) -> dict[str, float]:
-    """Resident memory (MB, shared pages counted once) of this process and its workers after epochs 3 and `count`."""
+def resident_in_training(folder: Path, workers: int, epochs: int) -> dict[str, float]:
+    """Resident memory (MB, shared pages counted once) of a fold that trains with `workers` loader processes, itself and
+    these, after epochs 3 and `epochs`: read when the command line prints the epoch."""
     import psutil
 
-    _, store, rows, labels = prepared(folder)
-    sizes = []
-    with kept_workers():
-        for epoch in range(int(count)):
-            stages = plan([StageConfig()], rows=rows, labels=labels[rows], epochs=1, size=64, batch_size=64)
-            for batch in batches(store, training_orders(stages, AUGMENT, epoch), int(workers)):
-                to_input(batch.images[0], torch.tensor(MEAN), torch.tensor(STD), batch.colour)
-            me = psutil.Process()
-            family = [me, *me.children(recursive=True)]
-            sizes.append(sum(getattr(p.memory_full_info(), "pss", p.memory_info().rss) for p in family) / 2**20)
+    words = [f"paths.{name}={folder / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
+    words += ["competition=folder", "competition.name=scale", f"competition.root={folder}", "preset=scratch", "fold=0"]
+    template = "'images/{image}'"  # in quotes of Hydra's grammar
+    words += [f"competition.train_images={template}", f"competition.test_images={template}", "tta=none"]
+    words += ["model=test_resnet", "size=64", "stages=[{}]", f"epochs={epochs}", f"workers={workers}", "device=cpu"]
+    words += ["wandb.mode=disabled", "time_budget=null"]
+    command = [sys.executable, "-m", "src.cli", *words]
+    sizes: list[float] = []
+    with subprocess.Popen(
+        command, cwd=Path(__file__).resolve().parent.parent, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        me = psutil.Process(run.pid)
+        for line in run.stdout:
+            if line.startswith("stage") and "loss" in line:
+                family = [me, *me.children(recursive=True)]
+                sizes.append(sum(getattr(p.memory_full_info(), "pss", p.memory_info().rss) for p in family) / 2**20)
+    if run.returncode or len(sizes) != epochs:
+        raise RuntimeError(f"{' '.join(command)}: exit code {run.returncode}, {len(sizes)} of {epochs} epochs seen")
     return {"early": sizes[min(2, len(sizes) - 1)], "late": sizes[-1]}
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--first_step"]:
         print(json.dumps(first_step(Path(sys.argv[2]))))
-    elif sys.argv[1:2] == ["--epochs"]:
-        print(json.dumps(epochs(Path(sys.argv[2]), *sys.argv[3:])))
     else:
         run(main)

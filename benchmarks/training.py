@@ -1,6 +1,6 @@
 """What the pipeline costs around the network: its own fold (EMA, metrics, checkpoints, loader) against a bare loop.
 
-resnet18, 64 px, batch 64, SGD, in turn. `python -m benchmarks.training root=DIR [epochs=3 rounds=3 cores=2]`
+resnet18, 64 px, batch 64, SGD, in turn. `python -m benchmarks.training root=DIR [epochs=5 rounds=5 cores=2]`
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.rounds import RESULTS, arguments, in_turn, pin, ratio, report, r
 
 def main(words: Sequence[str]) -> Path:
     values = arguments(
-        words, root="", model="resnet18", size=64, batch=64, epochs=3, steps=40, rounds=3, cores=2, results=str(RESULTS)
+        words, root="", model="resnet18", size=64, batch=64, epochs=5, steps=40, rounds=5, cores=2, results=str(RESULTS)
     )
     pin(values["cores"])
     model, size, batch = values["model"], values["size"], values["batch"]
@@ -60,16 +60,17 @@ def bare(model: str, size: int, batch: int, steps: int) -> float:
 
 
 def fold(values: dict[str, object], place: Path, number: int, epochs: int) -> float:
-    """Images per second, median over the epochs in history.csv, of fold 0 trained by the command line."""
+    """Images per second, mean over the epochs in history.csv, of fold 0 trained by the command line, with the
+    checkpoint that falls due after a minute."""
     name = f"r{number}"
     words = [f"paths.{folder}={place / folder}" for folder in ("runs", "cache", "folds", "submissions", "input")]
     words += ["competition=folder", f"competition.root={values['root']}", "preset=scratch", "competition.name=bench"]
     words += [f"model={values['model']}", f"size={values['size']}", f"batch_size={values['batch']}", "stages=[{}]"]
     words += [f"epochs={epochs}", "optimizer.name=sgd", "optimizer.lr=0.02", f"run={name}", "wandb.mode=disabled"]
-    words += ["time_budget=null", "tta=none", "workers=0", "device=cpu", "precision=fp32", "checkpoint.every=10"]
+    words += ["time_budget=null", "tta=none", "workers=0", "device=cpu", "precision=fp32"]
     run_command(words, int(str(values["cores"])))
     with open(place / "runs" / name / "fold0" / "history.csv", newline="") as file:
-        return statistics.median(float(row["images_per_second"]) for row in csv.DictReader(file))
+        return statistics.harmonic_mean([float(row["images_per_second"]) for row in csv.DictReader(file)])
 
 
 def run_command(words: Sequence[str], cores: int) -> float:

@@ -185,6 +185,7 @@ class PruneConfig:
 @dataclass(frozen=True)
 class AverageConfig:
     ema: float = 0.999  # decay of the moving average, warmed up; 0 turns it off
+    ema_every: int = 4  # steps between two updates, which count for all of them
     swa: bool = True  # mean of the weights over the last part of the run, BN statistics recomputed (1803.05407)
     swa_start: float = 0.75  # share of the run
     swa_every: str = "1 epochs"  # distance of the weights that are averaged
@@ -309,8 +310,8 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(
         (
-            "average.bn_batches", "checkpoint.keep", "eval.every", "eval.batch_size", "optimizer.accumulate",
-            "ensemble.rounds", "ensemble.bags", "model.separable_width", "model.subcentres",
+            "average.bn_batches", "average.ema_every", "checkpoint.keep", "eval.every", "eval.batch_size",
+            "optimizer.accumulate", "ensemble.rounds", "ensemble.bags", "model.separable_width", "model.subcentres",
         ),
         AT_LEAST_1,
     ),

@@ -197,7 +197,8 @@ def train_fold(
         model = device.sync_batchnorm(model, accelerator)
     optimizer = optimizer_from(config.optimizer, model)
     place = (accelerator.process_index, accelerator.num_processes)
-    ema = Ema(model, config.average.ema) if config.average.ema else None  # copies: made before `prepare`
+    average = config.average
+    ema = Ema(model, average.ema, average.ema_every) if average.ema else None  # copies: made before `prepare`
     swa = make_swa(model) if config.average.swa else None
     model, optimizer = accelerator.prepare(model, optimizer)
     network = accelerator.unwrap_model(model)

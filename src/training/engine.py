@@ -101,7 +101,7 @@ def fit(
             running, counted = running + loss.detach(), counted + 1
 
         if ema is not None:
-            ema.update(network, step + 1)
+            ema.update(network, step + 1, step == last)
         if swa is not None and swa_at(step):
             swa.update_parameters(network)
         progress.step(stage, step)

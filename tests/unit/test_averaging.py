@@ -63,6 +63,23 @@ def test_ema_closed_form_with_warmup(decay: float) -> None:
     assert capped == (50 if decay == 0.5 else 0)
 
 
+def test_ema_of_every_fourth_step_is_that_of_weights_that_stood_still() -> None:
+    """The weights change at steps 1, 5, 9 … only, so an average of each step is the same at steps 4, 8, 12 …"""
+    model = network()
+    each, fourth = Ema(model, 0.9), Ema(model, 0.9, every=4)
+    for step in range(1, 43):
+        if step % 4 == 1:
+            set_to(model, float(step % 7))
+        each.update(model, step)
+        before = fourth.module.state_dict()["0.weight"].clone()
+        fourth.update(model, step, last=step == 42)
+        moved = not torch.equal(before, fourth.module.state_dict()["0.weight"])
+        assert moved == (step % 4 == 0 or step == 42), step
+        if moved:
+            for mine, other in zip(fourth.module.parameters(), each.module.parameters(), strict=True):
+                torch.testing.assert_close(mine, other)
+
+
 def test_ema_equals_that_of_timm() -> None:
     from timm.utils import ModelEmaV3
 
