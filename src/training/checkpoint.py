@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from src.artefacts import replacing
 from src.errors import UserError
 
@@ -23,6 +21,8 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], keep: int
 
     Written to a temporary name, flushed to disk, then renamed: a kill at any moment leaves the previous one whole.
     """
+    import torch  # here, because recipes that only tidy up do without
+
     path = folder / f"step{step:08d}.ckpt"
     try:
         with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -85,6 +85,8 @@ def load_checkpoint(folder: Path, needed: Sequence[str] = (), say: Any = print) 
 
     weights_only: a checkpoint file from a stranger cannot run code.
     """
+    import torch
+
     there = checkpoints(folder)
     for path in there:
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError
 from src.training.memory import keep_freed_memory
+
+if TYPE_CHECKING:  # loading torch takes a second, and some recipes may only ask how many workers there should be
+    import torch
+    from torch import nn
 
 
 def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: int = 1, freezing: bool = False) -> Any:
@@ -20,6 +21,8 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
     of the network, which several processes have to be told, because they wait for every gradient.
     Raises UserError if the device is not there.
     """
+    import torch
+
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
@@ -85,6 +88,8 @@ def natural_precision(device: str) -> str:
     if device == "tpu":
         return "bf16"
     if device == "cuda":
+        import torch
+
         # is_bf16_supported() also counts emulation, so ask for the architecture: Ampere (8.0) is the first with bf16
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     if device == "cpu":
@@ -95,6 +100,8 @@ def natural_precision(device: str) -> str:
 
 def seed_torch(seed: int, device: torch.device) -> None:
     """Seed every generator that torch draws from on this device; XLA keeps one of its own."""
+    import torch
+
     torch.manual_seed(seed)
     if device.type == "xla":
         import torch_xla.core.xla_model as xm

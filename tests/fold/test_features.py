@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,3 +41,8 @@ def test_features_are_timms_pooled_ones(command: Callable[..., list[str]], mini_
             expected = model.forward_head(model.forward_features(x), pre_logits=True)[0]
         np.testing.assert_allclose(found.x[row], expected.numpy(), rtol=1e-3, atol=1e-3)
     assert found.x.std(0).max() > 0.01, "features that tell images apart"
+
+
+def test_using_features_again_does_not_wait_for_torch() -> None:
+    code = "import sys, src.cli, src.recipes.features; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2]).returncode == 0
