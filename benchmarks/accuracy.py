@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rounds import RESULTS, arguments, pin, report, run, spread
+from benchmarks.rounds import RESULTS, arguments, pin, report, run, spread, words_of_a_run
 from benchmarks.training import run_command
 from src.competition.tables import Competition, load_competition
 
@@ -38,9 +38,7 @@ def main(words: Sequence[str]) -> Path:
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        command = [f"paths.{name}={place / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
-        command += ["competition=folder", "competition.name=bench", f"competition.root={root}", "preset=scratch"]
-        command += ["wandb.mode=disabled", "device=cpu", *values["extra"].split()]
+        command = [*words_of_a_run(place, root), *values["extra"].split()]
         there = importlib.util.find_spec("fastai") is not None
         if not there:
             print("fastai is not installed (pip install fastai): accuracy_points_over_fastai is skipped")

@@ -18,7 +18,8 @@ from src.artefacts import write_json
 from src.competition.images import EXTENSIONS
 from src.errors import UserError, nearest
 
-RESULTS = Path(__file__).resolve().parent / "results"
+ROOT = Path(__file__).resolve().parent.parent  # where `python -m src.cli` and `python -m benchmarks.…` are started
+RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "albumentations", "pillow", "fastai")
 
 
@@ -52,6 +53,13 @@ def pin(cores: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     torch.set_num_threads(cores)
     cv2.setNumThreads(0 if cores == 1 else cores)
+
+
+def words_of_a_run(place: Path, root: Path | str) -> list[str]:
+    """What every run of a benchmark says to the command line: all that it writes goes below `place`."""
+    words = [f"paths.{name}={place / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
+    words += ["competition=folder", "competition.name=bench", f"competition.root={root}", "preset=scratch"]
+    return [*words, "wandb.mode=disabled", "device=cpu"]
 
 
 def images_below(root: Path, count: int) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.loader import AUGMENT, MEAN, STD
-from benchmarks.rounds import RESULTS, arguments, images_below, report, run
+from benchmarks.rounds import RESULTS, ROOT, arguments, images_below, report, run, words_of_a_run
 from src.competition.folds import fold_rows, load_folds
 from src.competition.tables import load_competition
 from src.config import StageConfig
@@ -50,7 +50,7 @@ def main(words: Sequence[str]) -> Path:
         with tempfile.TemporaryDirectory() as folder:
             write_competition(Path(folder), Path(values["root"]), rows, min(values["classes"], rows // 5))
             for number in range(values["rounds"]):
-                once = in_a_process("first_step", folder)
+                once = first_step_alone(folder)
                 for name in KEEP:
                     found.setdefault(f"{name}_{rows}", []).append(once[name])
                 print(f"  {rows} rows, round {number + 1}: {once}", flush=True)
@@ -82,11 +82,11 @@ def write_competition(folder: Path, images: Path, rows: int, classes: int) -> No
             csv.writer(file).writerows([header, *([f"t{i}", last] for i in range(10))])
 
 
-def in_a_process(what: str, *words: str) -> dict[str, Any]:
-    """The numbers that this file prints when called so: a process of its own has a peak of its own."""
+def first_step_alone(folder: str) -> dict[str, Any]:
+    """`first_step` in a process of its own, which has a peak of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.scale", f"--{what}", *words],
-        cwd=Path(__file__).resolve().parent.parent,
+        [sys.executable, "-m", "benchmarks.scale", "--first_step", folder],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -126,17 +126,13 @@ def resident_in_training(folder: Path, workers: int, epochs: int) -> dict[str, f
     these, after epochs 3 and `epochs`: read when the command line prints the epoch."""
     import psutil
 
-    words = [f"paths.{name}={folder / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
-    words += ["competition=folder", "competition.name=scale", f"competition.root={folder}", "preset=scratch", "fold=0"]
     template = "'images/{image}'"  # in quotes of Hydra's grammar
+    words = [*words_of_a_run(folder, folder), "fold=0", "time_budget=null"]
     words += [f"competition.train_images={template}", f"competition.test_images={template}", "tta=none"]
-    words += ["model=test_resnet", "size=64", "stages=[{}]", f"epochs={epochs}", f"workers={workers}", "device=cpu"]
-    words += ["wandb.mode=disabled", "time_budget=null"]
+    words += ["model=test_resnet", "size=64", "stages=[{}]", f"epochs={epochs}", f"workers={workers}"]
     command = [sys.executable, "-m", "src.cli", *words]
     sizes: list[float] = []
-    with subprocess.Popen(
-        command, cwd=Path(__file__).resolve().parent.parent, stdout=subprocess.PIPE, text=True
-    ) as run:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         me = psutil.Process(run.pid)
         for line in run.stdout:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.rounds import RESULTS, arguments, in_turn, pin, ratio, report, run
+from benchmarks.rounds import RESULTS, ROOT, arguments, in_turn, pin, ratio, report, run, words_of_a_run
 
 
 def main(words: Sequence[str]) -> Path:
@@ -63,11 +63,10 @@ def fold(values: dict[str, object], place: Path, number: int, epochs: int) -> fl
     """Images per second, mean over the epochs in history.csv, of fold 0 trained by the command line, with the
     checkpoint that falls due after a minute."""
     name = f"r{number}"
-    words = [f"paths.{folder}={place / folder}" for folder in ("runs", "cache", "folds", "submissions", "input")]
-    words += ["competition=folder", f"competition.root={values['root']}", "preset=scratch", "competition.name=bench"]
+    words = words_of_a_run(place, str(values["root"]))
     words += [f"model={values['model']}", f"size={values['size']}", f"batch_size={values['batch']}", "stages=[{}]"]
-    words += [f"epochs={epochs}", "optimizer.name=sgd", "optimizer.lr=0.02", f"run={name}", "wandb.mode=disabled"]
-    words += ["time_budget=null", "tta=none", "workers=0", "device=cpu", "precision=fp32"]
+    words += [f"epochs={epochs}", "optimizer.name=sgd", "optimizer.lr=0.02", f"run={name}"]
+    words += ["time_budget=null", "tta=none", "workers=0", "precision=fp32"]
     run_command(words, int(str(values["cores"])))
     with open(place / "runs" / name / "fold0" / "history.csv", newline="") as file:
         return statistics.harmonic_mean([float(row["images_per_second"]) for row in csv.DictReader(file)])
@@ -79,7 +78,7 @@ def run_command(words: Sequence[str], cores: int) -> float:
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "src.cli", *words],
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -199,7 +199,7 @@ def train_fold(
     place = (accelerator.process_index, accelerator.num_processes)
     average = config.average
     ema = Ema(model, average.ema, average.ema_every) if average.ema else None  # copies: made before `prepare`
-    swa = make_swa(model) if config.average.swa else None
+    swa = make_swa(model) if average.swa else None
     model, optimizer = accelerator.prepare(model, optimizer)
     network = accelerator.unwrap_model(model)
     if config.model.compile:  # in place, so that names and copies of the weights stay as they are
