@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> Path:
             seconds, labels = fastai_labels(competition, values["epochs"], seed)
             keep("fastai_seconds", seconds)
             keep("fastai_accuracy", graded(dict(zip(competition.test_ids.tolist(), labels, strict=True)), truth))
-            run_command([*command, f"seed={seed}", f"run=s{seed}", f"time_budget={seconds:.0f}s"], cores)
+            run_command([*command, f"seed={seed}", f"run=s{seed}", f"time_budget={max(1.0, seconds):.1f}s"], cores)
             keep("ours_accuracy", graded(solution(place / "submissions" / f"s{seed}.csv"), truth))
         if there:
             points = [100 * (a - b) for a, b in zip(found["ours_accuracy"], found["fastai_accuracy"], strict=True)]
