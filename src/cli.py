@@ -268,6 +268,8 @@ def configuration(verb: str, overrides: Sequence[str]) -> Config | None:
     base: dict[str, Any]
     if verb in RUN_VERBS:
         base = {**config_file(OmegaConf, given, given.get("run"), f"{verb}: run"), "fold": "all"}
+        if verb == "sizes":  # what a soup was made of is not what it is compared with
+            base["runs"] = []
     elif verb == "features" and (folder_of_runs(OmegaConf, given) / str(given.get("run")) / "config.yaml").is_file():
         base = {**config_file(OmegaConf, given, given["run"], f"{verb}: run"), "tta": "none"}
     elif verb in MEMBER_VERBS and "runs" in given:
@@ -373,7 +375,7 @@ def checked(word: str) -> str:
 def usage() -> str:
     lines = ["./run.sh [verb] key=value …", ""]
     lines += [f"  {verb:<9} {text}" for verb, text in VERBS.items()]
-    lines += ["", "keys (explained in src/config.py):"]
+    lines += ["", "keys (explained in src/config/schema.py):"]
     lines += [f"  {key}" for key in keys() if not any(other.startswith(f"{key}.") for other in keys())]
     for group in GROUPS:
         lines.append(f"{group}: " + ", ".join(sorted(p.stem for p in (ROOT / "configs" / group).glob("*.yaml"))))

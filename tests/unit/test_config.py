@@ -200,7 +200,7 @@ def test_every_choice_is_taken_and_no_other() -> None:
         ({"optimizer": {"momentun": 3}}, "^optimizer.momentun: .*did you mean 'optimizer.momentum'"),
         ({"stages": [{}, {"lenght": "3 epochs"}]}, r"^stages\[1\].lenght: .*did you mean 'stages\[1\].length'"),
         ({"optimiser": {}}, "did you mean 'optimizer'"),
-        ({"zzzzzz": 1}, r"no such key \(src/config.py lists them all\)"),
+        ({"zzzzzz": 1}, r"no such key \(src/config/schema.py lists them all\)"),
     ],
 )
 def test_unknown_keys(values: dict, words: str) -> None:

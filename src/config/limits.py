@@ -1,0 +1,103 @@
+"""What the values of the keys may be beyond their types, and which of them cannot both be meant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+
+def _range(low: float, high: float, text: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda pair: low < pair[0] <= pair[1] <= high, text
+
+
+POSITIVE = (lambda value: 0 < value < math.inf, "must be above 0")
+NOT_NEGATIVE = (lambda value: 0 <= value < math.inf, "must not be negative")
+AT_LEAST_1 = (lambda value: value >= 1, "must be at least 1")
+SHARE = (lambda value: 0 <= value <= 1, "must be from 0 to 1")
+BELOW_1 = (lambda value: 0 <= value < 1, "must be from 0, below 1")
+# What a value may be beyond its type; None is always let through where the type has it.
+LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        (
+            "epochs", "size", "optimizer.clip", "checkpoint.every", "distill.temperature",
+            "competition.max_megapixels", "model.scale",
+        ),
+        POSITIVE,
+    ),
+    **dict.fromkeys(
+        (
+            "seed", "distill.weight", "loss.gamma", "optimizer.lr", "optimizer.weight_decay", "mix.mixup", "mix.cutmix",
+            "augment.rotate", "augment.shear", "augment.shift", "augment.brightness", "augment.contrast",
+            "augment.saturation", "augment.hue", "augment.pca",
+        ),
+        NOT_NEGATIVE,
+    ),
+    **dict.fromkeys(
+        (
+            "average.bn_batches", "average.ema_every", "checkpoint.keep", "eval.every", "eval.batch_size",
+            "optimizer.accumulate", "ensemble.rounds", "ensemble.bags", "model.separable_width", "model.subcentres",
+        ),
+        AT_LEAST_1,
+    ),
+    **dict.fromkeys(
+        (
+            "mix.probability", "mix.stop", "average.swa_start", "schedule.final", "schedule.start", "augment.erase",
+            "loss.smoothing", "loss.flip_labels", "distill.confidence", "balance",
+        ),
+        SHARE,
+    ),
+    **dict.fromkeys(
+        (
+            "optimizer.momentum", "model.drop_rate", "model.drop_path_rate", "model.margin", "average.ema",
+            "augment.zoom",
+        ),
+        BELOW_1,
+    ),
+    "model.output_stride": (lambda value: value in (8, 16, 32), "choose 8, 16 or 32"),
+    "batch_size": (
+        lambda value: value == "auto" or (isinstance(value, int) and value > 0), "must be above 0, or auto"
+    ),
+    "prune.ratio": (lambda value: 0 < value < 1, "must be above 0, below 1"),
+    "folds.n": (lambda value: value >= 2, "it takes at least 2 folds"),
+    "optimizer.layer_decay": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
+    "schedule.momentum": (
+        lambda pair: all(0 <= value < 1 for value in pair), "expected [at both ends, at the peak rate], from 0, below 1"
+    ),
+    "eval.crop": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
+    "augment.crop_area": _range(0, 1, "expected [smallest, largest] share of the image, above 0, up to 1"),
+    "augment.crop_ratio": _range(0, math.inf, "expected [smallest, largest] width / height, above 0"),
+}  # fmt: skip
+# Combinations that cannot both be meant: whether a configuration has it, and what to do.
+CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (
+        lambda c: c.schedule.kind == "one_cycle" and c.average.swa and c.average.swa_lr is not None,
+        "average.swa_lr: one_cycle ends at its lowest rate, not at a constant one; "
+        "use average.swa_lr=null or schedule.kind=cosine",
+    ),
+    (
+        lambda c: c.schedule.momentum is not None and c.schedule.kind != "one_cycle",
+        "schedule.momentum: only one_cycle changes the momentum; use schedule.kind=one_cycle or schedule.momentum=null",
+    ),
+    (
+        lambda c: c.optimizer.lr == 0 and any(stage.lr is not None for stage in c.stages),
+        "stages.lr: counts as a multiple of optimizer.lr, which is 0; set optimizer.lr",
+    ),
+    (
+        lambda c: c.balance > 0 and c.loss.class_weights == "balanced",
+        "balance: evens out the classes, and so does loss.class_weights=balanced; leave one of them out",
+    ),
+    (
+        lambda c: c.loss.name == "focal" and (c.mix.mixup > 0 or c.mix.cutmix > 0),
+        "loss.name=focal: tells easy images from hard ones, which mixed images are not; "
+        "set mix.mixup=0 mix.cutmix=0 or take another loss",
+    ),
+    (
+        lambda c: c.prune.run is not None and c.model.acnet,
+        "model.acnet=true: its branches are fused in the run that is pruned; set model.acnet=false",
+    ),
+    (
+        lambda c: c.loss.name == "bce" and c.teacher is not None,
+        "loss.name=bce: its logits are not those of a softmax, which a teacher speaks of; use cross_entropy or focal",
+    ),
+)

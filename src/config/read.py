@@ -1,0 +1,169 @@
+"""From plain mappings to a checked `Config` and back, and how two of them differ.
+
+Unknown keys and bad values are refused with the valid choices, so a typo never trains for nine hours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from src.config.limits import CONTRADICTIONS, LIMITS
+from src.config.schema import Config
+from src.errors import UserError, nearest
+
+# Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
+RUNTIME_KEYS = (
+    "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
+    "competition.root", "competition.solution", "model.weights", "checkpoint", "session", "wandb", "paths",
+)  # fmt: skip
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every key as a plain nested mapping, the base that presets and the command line override."""
+    return plain(Config())
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """A configuration as nested mappings and lists, as it is read back from config.yaml."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def build(values: Mapping[str, Any]) -> Config:
+    """A checked `Config` from a nested mapping. Raises `UserError` that names the key and the valid choices."""
+    config: Config = _build(Config, values, "")
+    if not config.competition.name and config.competition.root:
+        named = dataclasses.replace(config.competition, name=Path(config.competition.root).resolve().name)
+        config = dataclasses.replace(config, competition=named)
+    name = config.competition.name
+    if name and (Path(name).name != name or name.startswith(".")):  # it names files in folds/ and cache/
+        raise UserError(f"competition.name={name}: must be a plain name, without slashes")
+    if not config.stages:
+        raise UserError("stages: the list is empty; give at least one stage, e.g. stages=[{}]")
+    for key, (valid, text) in LIMITS.items():
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value is not None and not valid(value):
+            raise UserError(f"{key}={value}: {text}")
+    for contradicts, text in CONTRADICTIONS:
+        if contradicts(config):
+            raise UserError(text)
+    if isinstance(config.fold, str) and config.fold != "all":
+        raise UserError(f"fold={config.fold}: give a fold number or all")
+    return config
+
+
+def refuse_secrets(values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    """UserError if a value holds a key or token of the environment (a configuration from a stranger may ask for one by
+    `${oc.env:…}`): the configuration is written to runs/, to the log and to W&B."""
+    words = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+    secrets = {
+        name: text for name, text in environment.items() if len(text) >= 8 and any(w in name.upper() for w in words)
+    }
+    for key, value in _flat(values).items():
+        for name, text in secrets.items():
+            if text in str(value):
+                raise UserError(
+                    f"{key}: holds the value of ${name}, which would be written to runs/ and W&B; remove it"
+                )
+
+
+def keys(of: Any = None, prefix: str = "") -> list[str]:
+    """Every valid dotted key, sections included: `["fold", …, "model", "model.name", …]`."""
+    found = []
+    for name, hint in typing.get_type_hints(of or Config).items():
+        found.append(prefix + name)
+        if dataclasses.is_dataclass(hint):
+            found += keys(hint, f"{prefix}{name}.")
+    return found
+
+
+def unknown_key(key: str, valid: list[str]) -> UserError:
+    """The one-line complaint about a misspelt key; a bare leaf (`lr`) is answered with its full name."""
+    leaves = [other for other in valid if other.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    hint = f"; did you mean {leaves[0]!r}?" if leaves else nearest(key, valid)
+    return UserError(f"{key}: there is no such key{hint or ' (src/config/schema.py lists them all)'}")
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str, ...] = RUNTIME_KEYS) -> list[str]:
+    """`key: old -> new` for every key whose value differs, without those in `ignore` (whole sections by name).
+
+    A key that one side lacks has its default there: a run made before the key existed is not another run.
+    """
+    base = _flat(defaults())
+    before, after = {**base, **_flat(old)}, {**base, **_flat(new)}
+    changed = []
+    for key in sorted(before.keys() | after.keys()):
+        if any(key == skip or key.startswith(skip + ".") for skip in ignore):
+            continue
+        if before.get(key) != after.get(key):
+            changed.append(f"{key}: {before.get(key)} -> {after.get(key)}")
+    return changed
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _build(cls: Any, values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path.rstrip('.')}={values!r}: expected a section with {', '.join(keys(cls))}")
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise unknown_key(f"{path}{key}", keys(cls, path))
+    return cls(**{key: _convert(values[key], hints[key], f"{path}{key}") for key in values})
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    """`value` as the annotated type, or a `UserError` that says what is valid."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        for option in args:
+            if option is not type(None):
+                try:
+                    return _convert(value, option, key)
+                except UserError as error:
+                    complaint = error
+        raise complaint
+    if origin is Literal:
+        if value not in args:
+            choices = ", ".join(map(str, args))
+            raise UserError(f"{key}={value}: choose one of {choices}{nearest(str(value), map(str, args))}")
+        return value
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, key + ".")
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or (len(args) == 2 and args[1] is not ... and len(value) != len(args)):
+            raise UserError(f"{key}={value!r}: expected a list" + ("" if ... in args else f" of {len(args)} values"))
+        each = [args[0]] * len(value) if ... in args else args
+        return tuple(
+            _convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, each, strict=True))
+        )
+    if hint is Any:
+        return value
+    if origin in (list, dict):
+        if not isinstance(value, origin):
+            raise UserError(f"{key}={value!r}: expected a {'list' if origin is list else 'mapping'}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise UserError(f"{key}={value!r}: expected {'true or false' if hint is bool else hint.__name__}")
+    return value
