@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import secrets
@@ -224,11 +225,14 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """One line per validated epoch, csv."""
-    columns = list(dict.fromkeys(key for row in history for key in row))
-    lines = [",".join(columns)] + [",".join(repr(row[key]) if key in row else "" for key in columns) for row in history]
-    write_text(path, "\n".join(lines) + "\n")
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """One line per row; without `columns`, all that the rows have, in the order of appearance. Floats exactly."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(
+            file, columns or list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def save_weights(path: Path, state: Mapping[str, Any], metadata: Mapping[str, str]) -> None:

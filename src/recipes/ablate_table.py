@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.artefacts import replacing
+from src.artefacts import write_csv
 from src.config import CompetitionConfig
 from src.reporting.effects_plot import effects_picture
-from src.search.effects import BOOTSTRAP_FROM, Effect, judged
+from src.search.effects import BOOTSTRAP_FROM, FEWEST, Effect, judged
 from src.search.tricks import PLANTED, Pairing
 
 
@@ -48,9 +47,11 @@ def write_table(
     rows = [{**row_of(name, effects[name]), **factors(of[name], pairing.mode)} for name in ranked]
     rows += [{"trick": name, "pairs": 0, "verdict": f"refused: {why}"} for name, why in refused.items()]
 
-    write_csv(place / "pairs.csv", [field.name for field in dataclasses.fields(Pair)], map(dataclasses.asdict, pairs))
+    write_csv(
+        place / "pairs.csv", [dataclasses.asdict(pair) for pair in pairs], [f.name for f in dataclasses.fields(Pair)]
+    )
     columns = ["trick", "pairs", "mean", "low", "high", "p", "holm", "time_factor", "memory_factor", "verdict"]
-    write_csv(place / "ablate.csv", columns, rows)
+    write_csv(place / "ablate.csv", rows, columns)
     print(f"\n{heading(competition, pairing, effects)}\n\n{markdown(rows, competition.metric)}", flush=True)
     if missing:
         print(f"\n{missing} of the folds missing: another process trains them, or start again to go on", flush=True)
@@ -87,14 +88,14 @@ def factors(pairs: Sequence[Pair], mode: str) -> dict[str, float]:
 
 def heading(competition: CompetitionConfig, pairing: Pairing, effects: Mapping[str, Effect]) -> str:
     tested = [effect for effect in effects.values() if effect.p is not None]
-    kinds = {"studentised bootstrap" if effect.pairs >= BOOTSTRAP_FROM else "Student's t" for effect in tested}
     what = "added to the baseline" if pairing.mode == "add" else "each left out of the baseline with all of them"
     count = f"{len(tested)} technique{'' if len(tested) == 1 else 's'}"
     lines = [
         f"{competition.name}: {competition.metric} with the technique less without it, + is better; {what}.",
         f"A pair is one fold with one seed ({len(pairing.folds)} folds, {pairing.seeds} seeds), "
         f"at equal {pairing.equal}, on {pairing.share:.0%} of the rows.",
-        f"Intervals are of each technique by itself ({' and '.join(sorted(kinds)) or 'none: too few pairs'}). "
+        f"Intervals are of each technique by itself (studentised bootstrap from {BOOTSTRAP_FROM} pairs on where it "
+        f"is finite, else Student's t; from {FEWEST} pairs on). "
         f'"helps" and "harms" stand where this holds after Holm\'s correction over {count} at 5 %;',
         "more pairs: how many would show the mean that was seen, if it is true, with power 0.8.",
     ]
@@ -122,10 +123,3 @@ def markdown(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Any) -> None:
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -33,7 +33,7 @@ def save_fold(
     if weights is not None:
         metadata = {"model": manifest["model"], "kept": manifest["kept"]}
         artefacts.save_weights(folder / "weights.safetensors", weights, metadata)
-        artefacts.write_history(folder / "history.csv", history)
+        artefacts.write_csv(folder / "history.csv", history)
     title = f"{manifest['run']}/fold{manifest['fold']}: {manifest['metric']} {manifest['score']:.4f}"
     picture = confusion_matrix(folder / "figures" / "confusion.png", oof.labels(), oof.pred, list(oof.classes), title)
     tracker.image("confusion", picture)

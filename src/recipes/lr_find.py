@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.artefacts import write_history
+from src.artefacts import write_csv
 from src.competition.folds import fold_rows
 from src.config import Config
 from src.data.cache import ImageStore
@@ -83,7 +83,7 @@ def lr_find(config: Config) -> None:
     rates, smooth, found = rates[: len(losses)], smoothed(losses), suggest(rates, losses)
     folder = Path(config.paths.runs) / run_name(config) / "lr_find"
     columns = zip(rates.tolist(), losses.tolist(), smooth.tolist(), strict=True)
-    write_history(folder / "loss.csv", [dict(zip(("lr", "loss", "smoothed"), row, strict=True)) for row in columns])
+    write_csv(folder / "loss.csv", [dict(zip(("lr", "loss", "smoothed"), row, strict=True)) for row in columns])
     title = f"{config.model.name}, {config.optimizer.name}, {first.size} px, batch {first.total_batch}"
     picture = range_picture(folder / "loss.png", rates, losses, smooth, found._asdict(), title)
     print(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from src.artefacts import finished_folds, fold_folder, load_predictions, write_history
+from src.artefacts import finished_folds, fold_folder, load_predictions, write_csv
 from src.competition.metrics import find_metric
 from src.config import Config
 from src.data.cache import ImageStore
@@ -24,7 +25,8 @@ def score_sizes(config: Config) -> None:
     """Writes runs/<run>/figures/sizes.csv and sizes.png and prints the table, of `config.sizes` and the run's own size.
 
     The size that is best on all out-of-fold rows is named, with the nested score of choosing: each fold at the size
-    that is best on the other folds' rows.
+    that is best on the other folds' rows. With `config.runs` the picture has the out-of-fold score of this run and of
+    those (before and after FixRes, say), whose sizes.csv must be there.
     """
     run, runs = run_name(config), Path(config.paths.runs)
     folds = [k for k in finished_folds(runs, run) if config.fold == "all" or k == int(config.fold)]
@@ -32,6 +34,7 @@ def score_sizes(config: Config) -> None:
         raise UserError(f"run={run}: has no finished fold with weights; give a trained run")
     if not config.sizes or min(config.sizes) < 8:
         raise UserError(f"sizes={list(config.sizes)}: which pixels? Give some from 8 on, e.g. sizes=[96,112,128]")
+    others = {other: measured_before(runs, other) for other in config.runs}
     competition, metric = open_competition(config), find_metric(config.competition.metric)
     accelerator, views = make_accelerator(config.device, config.precision), parse_views(config.tta)
     row_of = {name: row for row, name in enumerate(competition.ids.tolist())}
@@ -85,6 +88,20 @@ def score_sizes(config: Config) -> None:
     figures = runs / run / "figures"
     columns = {"size": sizes, **table}
     lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    write_history(figures / "sizes.csv", lines)
-    picture = sizes_picture(figures / "sizes.png", sizes, table, metric.name, f"{run}: trained at {trained} px")
+    write_csv(figures / "sizes.csv", lines)
+    if others:
+        others[run] = dict(zip(sizes, table["out-of-fold"], strict=True))
+        picture = sizes_picture(figures / "sizes_of_runs.png", others, metric.name, "out-of-fold score by test size")
+    else:
+        curves = {name: dict(zip(sizes, values, strict=True)) for name, values in table.items()}
+        picture = sizes_picture(figures / "sizes.png", curves, metric.name, f"{run}: trained at {trained} px")
     print(f"wrote {picture}", flush=True)
+
+
+def measured_before(runs: Path, run: str) -> dict[int, float]:
+    """Out-of-fold score by size, of a run whose sizes have been measured. Raises UserError if they have not."""
+    path = runs / run / "figures" / "sizes.csv"
+    if not path.is_file():
+        raise UserError(f"runs: {run} has no {path}; first ./run.sh sizes run={run} sizes=[…]")
+    with open(path, newline="", encoding="utf-8") as file:
+        return {int(row["size"]): float(row["out-of-fold"]) for row in csv.DictReader(file)}

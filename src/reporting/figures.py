@@ -170,15 +170,14 @@ def history_picture(path: Path, history: Sequence[Mapping[str, float]], metric: 
     return _save(path, figure)
 
 
-def sizes_picture(
-    path: Path, sizes: Sequence[int], scores: Mapping[str, Sequence[float]], metric: str, title: str
-) -> Path:
-    """A PNG of scores against the test size: one line for each entry of `scores`, the last one thick."""
+def sizes_picture(path: Path, curves: Mapping[str, Mapping[int, float]], metric: str, title: str) -> Path:
+    """A PNG of scores against the test size: one line per entry of `curves` (score by size), the last one thick."""
     figure, axes = _plot(7.0, 4.5)
-    for name, values in scores.items():
-        axes.plot(sizes, values, marker="o", linewidth=3 if name == list(scores)[-1] else 1, label=name)
+    for name, scores in curves.items():
+        thick = 3 if name == list(curves)[-1] else 1
+        axes.plot(list(scores), list(scores.values()), marker="o", linewidth=thick, label=name)
     axes.set(xlabel="test size (px)", ylabel=metric, title=title)
-    axes.set_xticks(list(sizes))
+    axes.set_xticks(sorted({size for scores in curves.values() for size in scores}))
     axes.legend()
     return _save(path, figure)
 

@@ -67,14 +67,16 @@ def judged(differences: Mapping[str, Sequence[float]], level: float = 0.05) -> d
 def interval(differences: np.ndarray, coverage: float = 0.95) -> Effect:
     """Mean of differences (n,), its interval and the p-value that inverts it; no verdict yet.
 
-    Student's below BOOTSTRAP_FROM pairs, the studentised bootstrap's from there. Without an interval: fewer than
-    FEWEST pairs, or differences that are all alike, which say nothing about their spread.
+    Student's below BOOTSTRAP_FROM pairs, the studentised bootstrap's from there if it is finite. Without an interval:
+    fewer than FEWEST pairs, or differences that are all alike, which say nothing about their spread.
     """
     count = len(differences)
     mean = float(differences.mean()) if count else math.nan
     if count < FEWEST or all_alike(differences):
         return Effect(count, mean)
     low, high, p = (student if count < BOOTSTRAP_FROM else studentised_bootstrap)(differences, coverage)
+    if not math.isfinite(high - low):  # most pairs are alike, and so are all values of many resamples
+        low, high, p = student(differences, coverage)
     return Effect(count, mean, low, high, p)
 
 
@@ -91,7 +93,7 @@ def studentised_bootstrap(differences: np.ndarray, coverage: float, seed: int = 
     """The bootstrap-t interval (Efron, Tibshirani 1993, chapter 12) and its two-sided p-value, at least 1/RESAMPLES.
 
     scipy.stats.bootstrap has the percentile, basic and BCa intervals, which are too narrow for so few pairs. A resample
-    whose values are all alike has t = +-infinity, which only makes the interval wider.
+    whose values are all alike has t = +-infinity, which makes the interval wider, up to infinity.
     """
     count, mean = len(differences), differences.mean()
     error = differences.std(ddof=1) / math.sqrt(count)

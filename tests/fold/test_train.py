@@ -204,7 +204,12 @@ def test_score_against_test_size(command: Command, tmp_path: Path, capsys) -> No
     # two folds of equal size: each is scored at the size that is best on the other one
     nested = (table.loc[table["fold 1"].idxmax(), "fold 0"] + table.loc[table["fold 0"].idxmax(), "fold 1"]) / 2
     assert f"nested {nested:.4f}" in printed
-    for bad, says in ((["sizes=[]"], "which pixels?"), (["sizes=[32]", "fold=4"], "no finished fold")):
+    (tmp_path / "runs" / "before" / "figures").mkdir(parents=True)
+    (tmp_path / "runs" / "before" / "figures" / "sizes.csv").write_text("size,out-of-fold\n24,0.5\n32,0.6\n")
+    assert main([*words, "sizes=[40,20]", "runs=[before]"]) == 0
+    assert (run / "figures" / "sizes_of_runs.png").stat().st_size > 5000
+    unmeasured = ["sizes=[32]", "runs=[other]"], "other has no "
+    for bad, says in ((["sizes=[]"], "which pixels?"), (["sizes=[32]", "fold=4"], "no finished fold"), unmeasured):
         assert main([*words, *bad]) == 2
         assert says in capsys.readouterr().err
 

@@ -36,7 +36,7 @@ from src.artefacts import (
     save_predictions,
     save_weights,
     write_config,
-    write_history,
+    write_csv,
     write_json,
     write_text,
 )
@@ -290,7 +290,7 @@ WRITERS = {
     "text": lambda path: write_text(path, "é\n"),
     "json": lambda path: write_json(path, {"a": np.float32(0.5), "b": np.arange(2), "c": path}),
     "config": lambda path: write_config(path, {"a": (1, 2), "b": {"c": None, "d": 1e-5}}),
-    "history": lambda path: write_history(path, [{"step": 1, "loss": 0.5}]),
+    "history": lambda path: write_csv(path, [{"step": 1, "loss": 0.5}]),
     "predictions": lambda path: save_predictions(path, predictions(["a"])),
     "weights": lambda path: save_weights(path, {"w": torch.ones(2)}, {"model": "m"}),
 }
@@ -354,14 +354,12 @@ def test_config_comes_back(tmp_path: Path) -> None:
 
 
 def test_history(tmp_path: Path) -> None:
-    write_history(
-        tmp_path / "h.csv", [{"step": 100000, "loss": 0.25}, {"step": 200000, "loss": 0.125, "accuracy": 0.5}]
-    )
+    write_csv(tmp_path / "h.csv", [{"step": 100000, "loss": 0.25}, {"step": 200000, "loss": 0.125, "accuracy": 0.5}])
     assert (tmp_path / "h.csv").read_text() == "step,loss,accuracy\n100000,0.25,\n200000,0.125,0.5\n"
 
 
 def test_history_keeps_the_numbers(tmp_path: Path) -> None:
-    write_history(tmp_path / "h.csv", [{"step": 1234567, "loss": 0.123456789}])
+    write_csv(tmp_path / "h.csv", [{"step": 1234567, "loss": 0.123456789}])
     step, loss = (tmp_path / "h.csv").read_text().splitlines()[1].split(",")
     assert int(step) == 1234567 and float(loss) == pytest.approx(0.123456789, rel=1e-6)
 

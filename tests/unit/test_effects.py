@@ -60,10 +60,16 @@ def test_an_interval_moves_and_scales_with_the_differences(count: int) -> None:
 
 
 def test_resamples_without_spread_make_an_interval_wider_and_never_nan() -> None:
-    mostly_tied = np.array([0.0] * 7 + [0.01])
-    found = interval(mostly_tied)
-    assert found.low is not None and found.low < 0 and found.high is not None and found.high > 0.00125
-    assert found.p is not None and found.p > 0.05
+    from scipy import stats
+
+    mostly_tied = np.array([0.0] * 7 + [0.01])  # a third of the resamples are all zeros
+    found, student = interval(mostly_tied), stats.ttest_1samp(mostly_tied, 0.0)
+    assert (found.low, found.high) == pytest.approx(tuple(student.confidence_interval(0.95)))
+    assert found.p == pytest.approx(student.pvalue) and student.pvalue > 0.05
+    some_tied = np.array([0.0] * 4 + [0.01, 0.02, -0.01, 0.03])
+    found, student = interval(some_tied), stats.ttest_1samp(some_tied, 0.0)
+    assert found.low is not None and -0.1 < found.low < 0 < found.high < 0.1  # type: ignore[operator]
+    assert found.high != pytest.approx(student.confidence_interval(0.95).high)
 
 
 def naive_holm(p: list[float], level: float) -> list[bool]:
