@@ -75,8 +75,8 @@ def test_accuracy(root: Path, tmp_path: Path) -> None:
     extra = "extra=model=test_resnet size=32 epochs=1 batch_size=8 folds.n=2"
     found = ratios("accuracy", root, tmp_path, "seeds=1", "epochs=1", "cores=1", extra)
     written = json.loads((tmp_path / "accuracy.json").read_text())["rounds"]
-    assert {"fixed_accuracy", "progressive_accuracy"} <= set(written)
-    assert ("progressive_time" in found) == ("progressive_reached_seconds" in written)
+    assert {"fixed_accuracy", "ours_accuracy"} <= set(written)
+    assert ("progressive_time" in found) == ("ours_reached_seconds" in written)
 
 
 @pytest.mark.fold
