@@ -68,7 +68,7 @@ def test_resamples_without_spread_make_an_interval_wider_and_never_nan() -> None
     assert found.p == pytest.approx(student.pvalue) and student.pvalue > 0.05
     some_tied = np.array([0.0] * 4 + [0.01, 0.02, -0.01, 0.03])
     found, student = interval(some_tied), stats.ttest_1samp(some_tied, 0.0)
-    assert found.low is not None and -0.1 < found.low < 0 < found.high < 0.1  # type: ignore[operator]
+    assert found.low is not None and found.high is not None and -0.1 < found.low < 0 < found.high < 0.1
     assert found.high != pytest.approx(student.confidence_interval(0.95).high)
 
 
