@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.rounds import RESULTS, arguments, pin, report, run, spread, words_of_a_run
 from benchmarks.training import run_command
-from src.artefacts import read_json, write_json
 from src.competition.tables import Competition, load_competition
+from src.files import read_json, write_json
 
 SOLUTION = "solution.csv"
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from src.artefacts import write_json
 from src.competition.images import EXTENSIONS
 from src.errors import UserError, nearest
+from src.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent  # where `python -m src.cli` and `python -m benchmarks.…` are started
 RESULTS = ROOT / "benchmarks" / "results"

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.artefacts import read_config
 from src.config import Config, build, defaults, keys, plain, refuse_secrets, unknown_key
 from src.errors import UserError, nearest
+from src.files import read_config
 from src.search.tricks import merged, named_tricks, pairing_of, words_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +34,8 @@ COMPARING_VERBS = ("ablate", "ladder")
 # Verb: module and function of its recipe, imported (and torch with it) once the command line is known to be right.
 RECIPES = {
     "train": ("train", "train"),
-    "distill": ("train", "distill"),
-    "prune": ("train", "prune"),
+    "distill": ("distill", "distill"),
+    "prune": ("prune", "prune"),
     "predict": ("predict", "predict_run"),
     "features": ("features", "extract_features"),
     "ensemble": ("ensemble", "ensemble"),
@@ -132,7 +132,7 @@ def start(verb: str, config: Config, began: float, *more: Any) -> int:
     from src.training.interrupt import Interrupted
 
     try:
-        recipe(config, began) if module == "train" else recipe(config, *more)
+        recipe(config, began) if verb in ("train", "distill", "prune") else recipe(config, *more)
     except Interrupted as stop:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"\n{stop}; the same command goes on from there", file=sys.stderr, flush=True)

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from src.artefacts import replacing
 from src.errors import UserError, first_few, nearest
+from src.files import replacing
 
 LONGEST = 1000  # characters of an id or label: NumPy gives every row the room of the longest
 MAGIC = {

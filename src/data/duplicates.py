@@ -22,11 +22,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from src.artefacts import DAMAGED, replacing
 from src.data.cache import fingerprint
 from src.data.decode import decode
 from src.data.duplicate_search import DOUBTFUL, candidates, perceptual_bits
 from src.errors import UserError
+from src.files import DAMAGED, replacing
 
 VERSION = 1  # of the method: stored results of another are not used
 SIDE = 64  # pixels of the thumbnails that are compared; at 32 different shirts come out as near as crops (0.06, 0.11)

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from src.artefacts import Features
 from src.competition.metrics import Metric, log_loss
 from src.ensembling.nested import Split, nested, splits
 from src.errors import UserError, first_few
+from src.predictions import Features
 
 # For fold k: features of all N rows that the out-of-fold predictions are about, and of the M test rows.
 FeaturesFor = Callable[[int], tuple[np.ndarray, np.ndarray]]  # (N, D), (M, D) float32

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.artefacts import finished, fold_folder, held, read_json, write_json
 from src.competition.metrics import find_metric
 from src.config import Config
 from src.errors import UserError
-from src.recipes.ablate_table import Pair, write_table
-from src.recipes.task import FoldBusy, claim_run, run_name
-from src.recipes.train import train
+from src.files import held, read_json, write_json
+from src.fold.train_run import train_run
+from src.runs.claims import FoldBusy, claim_run, run_name
+from src.runs.folder import finished, fold_folder
 from src.search.effects import Effect, promoted
+from src.search.table import Pair, write_table
 from src.search.tricks import BASELINE, Pairing, folder_name
 from src.training.interrupt import Interrupted
 from src.training.progress import clock
@@ -222,7 +223,7 @@ def train_quietly(place: Path, config: Config) -> None:
     """`train` one fold; what it prints goes to log.txt."""
     place.mkdir(parents=True, exist_ok=True)
     with open(place / "log.txt", "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        train(config, time.time())
+        train_run(config, time.time())
 
 
 def manifest(folder: Path) -> dict[str, Any]:

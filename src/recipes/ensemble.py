@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from src.artefacts import Predictions, write_json
 from src.competition.metrics import find_metric
 from src.config import Config
 from src.ensembling.blend import METHODS, Blend, blend, error_correlations, mix
-from src.ensembling.members import Members, load_test
 from src.errors import UserError
-from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, save_run
-from src.recipes.task import open_competition
+from src.files import write_json
+from src.predictions import Predictions
 from src.reporting.figures import correlation_matrix
+from src.runs.combined import FoldResult, compared, groups_of, named, open_members, save_run
+from src.runs.members import Members, load_test
+from src.runs.opening import open_competition
 
 
 def ensemble(config: Config) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from src.artefacts import Features, finished_folds, fold_folder, read_json, save_features, write_json
 from src.competition.tables import Competition
 from src.config import Config
 from src.data.cache import ImageStore, fingerprint
 from src.errors import UserError, first_few
-from src.recipes.network import architecture
-from src.recipes.task import image_cache, open_competition, run_name
+from src.files import read_json, write_json
+from src.fold.network import architecture
+from src.predictions import Features, save_features
+from src.runs.claims import run_name
+from src.runs.folder import finished_folds, fold_folder
+from src.runs.opening import image_cache, open_competition
 
 FILE, MADE_FROM = "features.npz", "features.json"
 
@@ -74,11 +77,11 @@ def _extract(
 ) -> None:
     import torch
 
+    from src.fold.network import build_from
+    from src.fold.predictor import load_network, make_predictor
     from src.inference.tta import parse_views
     from src.model.layers import without_classifier
     from src.model.weights import find_weights
-    from src.recipes.network import build_from
-    from src.recipes.predict import load_network, make_predictor
     from src.training.device import make_accelerator, say
 
     accelerator = make_accelerator(config.device, config.precision)

@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.artefacts import write_csv
 from src.competition.folds import fold_rows
 from src.config import Config
 from src.data.cache import ImageStore
 from src.data.loader import batches
+from src.files import write_csv
+from src.fold.batch_size import usual
+from src.fold.lesson import from_labels, with_margin
+from src.fold.measured import fitted
+from src.fold.network import build_from, optimizer_from
 from src.model.weights import find_weights
-from src.recipes.batch_size import usual
-from src.recipes.fitted import fitted
-from src.recipes.lesson import from_labels, with_margin
-from src.recipes.network import build_from, optimizer_from
-from src.recipes.task import image_cache, open_competition, open_folds, run_name
 from src.reporting.figures import range_picture
+from src.runs.claims import run_name
+from src.runs.opening import image_cache, open_competition, open_folds
 from src.training.device import loader_workers, make_accelerator
 from src.training.range_test import range_test, smoothed, suggest
 from src.training.stages import plan, training_orders

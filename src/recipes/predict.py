@@ -2,78 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from src.artefacts import Predictions, finished_folds, fold_folder, fold_mean, read_config, read_json
 from src.competition.submission import submission_table, write_submission
-from src.competition.tables import Competition
 from src.config import Config
 from src.data.cache import ImageStore
-from src.errors import UserError, first_few
-from src.inference.predict import fill_unreadable, predict, softmax
-from src.inference.tta import Pose, parse_views
-from src.model.backbone import Normalisation
-from src.model.weights import WeightsSource
-from src.recipes.batch_size import usual
-from src.recipes.network import build_from, trained_model
-from src.recipes.task import open_competition, run_lock, run_name
-from src.training.device import loader_workers, make_accelerator, say
-
-
-def make_predictor(
-    config: Config, accelerator: Any, normalisation: Normalisation, activation: Callable[[Tensor], Tensor] = softmax
-) -> Callable[..., np.ndarray]:
-    """`inference.predict.predict` with all that the configuration and the network's normalisation decide: what is left
-    to give is (model, store, rows, size=, views=)."""
-    return partial(
-        predict,
-        activation=activation,
-        accelerator=accelerator,
-        crop=config.eval.crop,
-        batch_size=config.eval.batch_size or 2 * usual(config),
-        workers=loader_workers(config.workers),
-        mean=torch.tensor(normalisation.mean, device=accelerator.device),
-        std=torch.tensor(normalisation.std, device=accelerator.device),
-    )
-
-
-def load_network(runs: Path, run: str, k: int, classes: int) -> tuple[nn.Module, Normalisation, int]:
-    """The kept network of fold k of a finished run, the normalisation that it expects and the size it was chosen at."""
-    folder = fold_folder(runs, run, k)
-    config, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
-    source = WeightsSource("run", folder / "weights.safetensors")
-    network, normalisation = build_from(trained_model(config), classes, source, trained=True)
-    if "normalisation" in manifest:  # a run with normalise=data has one of its own
-        normalisation = Normalisation(*(tuple(manifest["normalisation"][of]) for of in ("mean", "std")))
-    return network.eval(), normalisation, int(manifest["size"])
-
-
-def predict_test(
-    probabilities: Callable[..., np.ndarray],
-    network: nn.Module,
-    store: ImageStore,
-    competition: Competition,
-    labels: np.ndarray,
-    *,
-    size: int,
-    views: Sequence[Pose],
-    say: Callable[[str], None],
-) -> tuple[np.ndarray, np.ndarray]:
-    """(M, C) float32 of every test row, and the numbers of those whose image cannot be read: they get the classes'
-    shares among `labels` (n,), which is said. probabilities: from `make_predictor`; store: the test images, "mark"."""
-    pred = probabilities(network, store, np.arange(len(competition.test_ids)), size=size, views=views)
-    pred, unreadable = fill_unreadable(pred, np.bincount(labels, minlength=len(competition.classes)) / len(labels))
-    if len(unreadable):
-        names = first_few(competition.test_ids[unreadable].tolist())
-        say(f"warning: {len(unreadable)} test images cannot be read ({names}); they get the classes' shares")
-    return pred, unreadable
+from src.errors import UserError
+from src.files import read_config, read_json
+from src.fold.predictor import load_network, make_predictor, predict_test
+from src.inference.tta import parse_views
+from src.predictions import Predictions, fold_mean
+from src.runs.claims import run_lock, run_name
+from src.runs.folder import finished_folds, fold_folder
+from src.runs.opening import open_competition
+from src.training.device import make_accelerator, say
 
 
 def predict_run(config: Config) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from src.artefacts import replacing
 from src.competition.tables import Competition
 from src.config import Config
 from src.data.decode import decode
 from src.data.duplicates import Duplicates
 from src.errors import UserError, first_few
-from src.recipes.task import find_copies, open_competition, open_folds
+from src.files import replacing
 from src.reporting.figures import image_pairs
+from src.runs.opening import find_copies, open_competition, open_folds
 
 SHOWN = 30  # pairs in the picture
 

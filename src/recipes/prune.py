@@ -1,86 +1,23 @@
-"""What a pruned run starts from, fold by fold, and what it has become: size, work, pace and score."""
+"""Take channels out of a finished run and train what is left."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from src.artefacts import finished, finished_folds, fold_folder, read_json
-from src.config import PruneConfig
+from src.config import Config
 from src.errors import UserError
-from src.model.report import inspect
-from src.model.weights import WeightsSource
-from src.recipes.predict import load_network
-from src.recipes.teacher import check_unseen
-
-BATCH, REPEATS = 32, 3  # images of a timed forward pass, and how many are timed
+from src.fold.train_run import train_run
+from src.runs.claims import run_name
+from src.runs.folder import finished_folds
 
 
-def weights_to_prune(runs: Path, run: str, k: int, classes: np.ndarray, held_out: np.ndarray) -> WeightsSource:
-    """The weights of fold k of `run`. Raises UserError if that fold is not finished, has no weights of its own, knows
-    other classes (C,) or may have seen one of the rows held_out (V,) str ids."""
-    folder = fold_folder(runs, run, k)
-    if not finished(folder):
-        raise UserError(f"prune.run={run}: {folder} is not finished; train it first (./run.sh run={run} fold={k})")
-    if not (folder / "weights.safetensors").is_file():
-        raise UserError(f"prune.run={run}: has no weights of its own, it combines others; prune one of those")
-    check_unseen(f"prune.run={run}", folder, k, classes, held_out)
-    return WeightsSource("run", folder / "weights.safetensors", f"pruned weights of fold {k} of {run}")
-
-
-def before_and_after(
-    runs: Path, config: PruneConfig, k: int, network: nn.Module, size: int, score: float, accelerator: Any
-) -> dict[str, Any] | None:
-    """For the manifest: what fold k of `config.run` is, at its own size in pixels, and what `network` is now."""
-    if config.run is None:
-        return None
-    manifest = read_json(fold_folder(runs, config.run, k) / "manifest.json")
-    old, _, old_size = load_network(runs, config.run, k, len(manifest["classes"]))
-    old = old.to(accelerator.device, memory_format=torch.channels_last)
-    before = {**_cost(old, old_size, accelerator), "size": old_size, "score": manifest["score"]}
-    after = {**_cost(network, size, accelerator), "size": size, "score": score}
-    return {"run": config.run, "ratio": config.ratio, "before": before, "after": after}
-
-
-@torch.no_grad()
-def _cost(network: nn.Module, size: int, accelerator: Any) -> dict[str, float | None]:
-    """Parameters, multiply-adds of an image (None where they cannot be counted), images per second of a forward pass
-    in this process, the fastest of a few."""
-    report = inspect(network, size)
-    images = torch.zeros(BATCH, 3, size, size, device=accelerator.device).to(memory_format=torch.channels_last)
-    network.eval()
-    seconds = []
-    for _ in range(REPEATS + 1):  # the first warms up
-        began = time.perf_counter()
-        with accelerator.autocast():
-            network(images).sum().item()  # waits for the device
-        seconds.append(time.perf_counter() - began)
-    return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "macs": None if report is None else report.macs,
-        "images_per_second": BATCH / min(seconds[1:]),
-    }
-
-
-def comparison(runs: Path, run: str) -> str:
-    """A table of every finished fold of the pruned run `run`: before → after."""
-    columns = {
-        "M parameters": ("parameters", 1e-6, ".3f"),
-        "G multiply-adds": ("macs", 1e-9, ".4f"),
-        "img/s forward": ("images_per_second", 1.0, ".0f"),
-        "score": ("score", 1.0, ".4f"),
-    }
-    lines = [f"{'before → after':<16}" + "".join(f"{name:>20}" for name in columns)]
-    for k in finished_folds(runs, run):
-        pruned = read_json(fold_folder(runs, run, k) / "manifest.json")["pruned"]
-        cells = []
-        for key, unit, form in columns.values():
-            values = [pruned[at][key] for at in ("before", "after")]
-            cells.append(" → ".join("?" if value is None else format(value * unit, form) for value in values))
-        lines.append(f"  fold {k:<9}" + "".join(f"{cell:>20}" for cell in cells))
-    return "\n".join(lines)
+def prune(config: Config, began: float) -> None:
+    """`train` from what is left of fold k of the run `config.prune.run` after its channels are cut."""
+    source = config.prune.run
+    if source is None:
+        raise UserError("prune: which run? Give run=NAME, a finished run")
+    if source == run_name(config):
+        raise UserError(f"run={config.run}: is the run that is to be pruned; choose another run=NAME")
+    if config.fold == "all" and not finished_folds(Path(config.paths.runs), source):
+        raise UserError(f"prune.run={source}: no fold is finished; train it first (./run.sh run={source})")
+    train_run(config, began)

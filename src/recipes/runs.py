@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from src.artefacts import read_config, read_json
 from src.config import Config, defaults, difference
+from src.files import read_config, read_json
 
 
 def list_runs(config: Config) -> None:

@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.artefacts import finished_folds, fold_folder, load_predictions, write_csv
 from src.competition.metrics import find_metric
 from src.config import Config
 from src.data.cache import ImageStore
 from src.errors import UserError
+from src.files import write_csv
+from src.fold.predictor import load_network, make_predictor
 from src.inference.tta import parse_views
 from src.model.backbone import check_sizes
-from src.recipes.predict import load_network, make_predictor
-from src.recipes.task import image_cache, open_competition, run_name
+from src.predictions import load_predictions
 from src.reporting.figures import sizes_picture
+from src.runs.claims import run_name
+from src.runs.folder import finished_folds, fold_folder
+from src.runs.opening import image_cache, open_competition
 from src.training.device import make_accelerator
 
 

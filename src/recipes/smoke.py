@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from src.artefacts import read_json
 from src.competition.tables import Competition
 from src.config import CompetitionConfig, Config, PathsConfig, StageConfig
+from src.files import read_json
+from src.recipes.distill import distill
 from src.recipes.ensemble import ensemble
 from src.recipes.features import extract_features
 from src.recipes.predict import predict_run
 from src.recipes.soup import soup
 from src.recipes.stack import stack_runs
-from src.recipes.task import open_competition
-from src.recipes.train import distill, train
+from src.recipes.train import train
+from src.runs.opening import open_competition
 
 PER_CLASS, TEST_ROWS, RUN = 12, 20, "smoke"
 

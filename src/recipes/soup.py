@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.artefacts import Predictions, fold_folder, read_config, read_json
 from src.competition.folds import fold_rows
 from src.competition.metrics import find_metric
 from src.config import Config
@@ -19,16 +18,19 @@ from src.data.cache import ImageStore
 from src.ensembling.nested import nested, splits
 from src.ensembling.soup import Chosen, greedy, mean_state
 from src.errors import UserError
+from src.files import read_config, read_json
+from src.fold.batch_size import usual
+from src.fold.lesson import augmented_inputs
+from src.fold.measured import ranges
+from src.fold.network import architecture, trained_model
+from src.fold.predictor import load_network, make_predictor, predict_test
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation
 from src.model.weights import read_state
-from src.recipes.batch_size import usual
-from src.recipes.fitted import ranges
-from src.recipes.lesson import augmented_inputs
-from src.recipes.network import architecture, trained_model
-from src.recipes.predict import load_network, make_predictor, predict_test
-from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, rows_of, save_run
-from src.recipes.task import image_cache, open_competition, open_folds
+from src.predictions import Predictions
+from src.runs.combined import FoldResult, compared, groups_of, named, open_members, rows_of, save_run
+from src.runs.folder import fold_folder
+from src.runs.opening import image_cache, open_competition, open_folds
 from src.training.averaging import refresh_batchnorm
 from src.training.device import make_accelerator, say
 from src.training.stages import plan

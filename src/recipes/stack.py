@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from src.artefacts import Features, Predictions, load_features
 from src.competition.folds import fold_rows
 from src.competition.metrics import find_metric
 from src.config import Config
-from src.ensembling.members import load_test
 from src.ensembling.stack import FeaturesFor, features_of, import_lightgbm, log_odds, stack
 from src.errors import UserError
-from src.recipes.second_level import FoldResult, compared, groups_of, named, open_members, save_run
-from src.recipes.task import open_competition, open_folds
+from src.predictions import Features, Predictions, load_features
+from src.runs.combined import FoldResult, compared, groups_of, named, open_members, save_run
+from src.runs.members import load_test
+from src.runs.opening import open_competition, open_folds
 
 MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of `features`
 

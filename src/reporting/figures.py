@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.artefacts import replacing
 from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.loader import Order, to_input, training_batch
+from src.files import replacing
 
 
 def augmentation_grid(

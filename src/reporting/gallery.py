@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.artefacts import replacing
+from src.files import replacing
 
 COLUMNS = 6
 CELL, GAP, HEADING, MARGIN = 150, 10, 36, 30  # pixels of the picture

@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from src.artefacts import replacing
 from src.errors import UserError
+from src.files import replacing
 
 NAME = re.compile(r"step(\d+)\.ckpt")
 

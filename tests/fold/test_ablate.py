@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from src.artefacts import held, load_predictions, read_config, read_json
 from src.cli import main
+from src.files import held, read_config, read_json
+from src.predictions import load_predictions
 
 pytestmark = pytest.mark.fold
 Command = Callable[..., list[str]]

@@ -14,8 +14,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from src.artefacts import load_features
 from src.cli import main
+from src.predictions import load_features
 
 pytestmark = pytest.mark.fold
 

@@ -12,8 +12,8 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from src.artefacts import load_features, load_predictions
 from src.cli import main
+from src.predictions import load_features, load_predictions
 
 pytestmark = pytest.mark.fold
 Command = Callable[..., list[str]]

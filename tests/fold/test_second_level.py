@@ -13,23 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.artefacts import (
-    Features,
-    Predictions,
-    fold_folder,
-    load_predictions,
-    save_features,
-    save_predictions,
-    write_config,
-    write_json,
-)
 from src.cli import main
 from src.competition.metrics import find_metric, score
 from src.config import build, defaults, plain
 from src.ensembling.blend import climb
 from src.ensembling.pool import make_pool
-from src.recipes.cv import summarise_run
-from src.recipes.task import open_competition, open_folds
+from src.files import write_config, write_json
+from src.predictions import Features, Predictions, load_predictions, save_features, save_predictions
+from src.runs.folder import fold_folder
+from src.runs.opening import open_competition, open_folds
+from src.runs.summary import summarise_run
 
 pytestmark = pytest.mark.fold
 CLASSES = np.array(["cat", "dog", "eel"])

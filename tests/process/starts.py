@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from src.artefacts import read_json
+from src.files import read_json
 
 PRELOADED = [
     "torch",

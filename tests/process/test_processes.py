@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.artefacts import load_predictions
 from src.cli import main
+from src.predictions import load_predictions
 
 pytestmark = pytest.mark.process
 REPO = Path(__file__).resolve().parent.parent.parent

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.artefacts import read_json
+from src.files import read_json
 from tests.process.starts import Moment, Start, require_same, require_tidy, result
 
 pytestmark = pytest.mark.process

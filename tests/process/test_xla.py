@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.artefacts import load_predictions
+from src.predictions import load_predictions
 
 pytestmark = pytest.mark.process
 REPO = Path(__file__).resolve().parent.parent.parent

@@ -37,7 +37,7 @@ from src.data.loader import (
 )
 from src.data.resizing import LINEAR_BELOW, resize
 from src.errors import UserError
-from src.recipes.fitted import ranges
+from src.fold.measured import ranges
 
 REFERENCE = Augment(
     crop_area=(0.08, 1.0),

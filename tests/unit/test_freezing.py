@@ -12,7 +12,7 @@ from torch import nn
 
 from src.config import build
 from src.errors import UserError
-from src.recipes.rates import rates
+from src.fold.rates import rates
 from src.training.freezing import Part, train_only
 from src.training.optimizer import build_optimizer, set_rate
 from src.training.stages import Stage, shorten

@@ -16,7 +16,7 @@ from src.competition.submission import Sample
 from src.competition.tables import Competition
 from src.config import DistillConfig, LossConfig, ModelConfig
 from src.data.cache import ImageStore
-from src.recipes.lesson import TARGET_KEYS, Lesson, from_labels, from_teacher, with_margin
+from src.fold.lesson import TARGET_KEYS, Lesson, from_labels, from_teacher, with_margin
 from src.training.losses import cross_entropy, distillation, make_loss
 
 CPU = torch.device("cpu")

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.artefacts import Predictions, fold_folder, load_predictions, save_predictions, write_config, write_json
-from src.ensembling.members import load_members, load_test
 from src.errors import UserError
+from src.files import write_config, write_json
+from src.predictions import Predictions, load_predictions, save_predictions
+from src.runs.folder import fold_folder
+from src.runs.members import load_members, load_test
 
 CLASSES = np.array(["cat", "dog", "eel"])
 IDS = np.array([f"i{number:02d}" for number in range(30)])

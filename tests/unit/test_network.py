@@ -10,11 +10,11 @@ import torch
 
 from src.config import ModelConfig, build
 from src.errors import UserError
+from src.fold.network import TRAINING_KEYS, architecture, build_from, trained_model
 from src.model.backbone import build_model
 from src.model.conversions import convert
 from src.model.convolutions import AsymmetricConv, fused
 from src.model.weights import WeightsSource
-from src.recipes.network import TRAINING_KEYS, architecture, build_from, trained_model
 
 SCRATCH = WeightsSource("scratch", why="training from scratch")
 HUB = WeightsSource("hub", why="weights of resnet18 from the hub")

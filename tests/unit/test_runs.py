@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from src.artefacts import write_config, write_json
 from src.config import build, plain
+from src.files import write_config, write_json
 from src.recipes.runs import list_runs
 
 

@@ -17,7 +17,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from src.artefacts import Features
 from src.competition.metrics import accuracy, find_metric, log_loss
 from src.ensembling.blend import METHODS, blend
 from src.ensembling.nested import splits
@@ -33,6 +32,7 @@ from src.ensembling.stack import (
     train,
 )
 from src.errors import UserError
+from src.predictions import Features
 
 CLASSES = 3
 ACCURACY, LOG_LOSS = find_metric("accuracy"), find_metric("log_loss")

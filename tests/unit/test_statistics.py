@@ -13,8 +13,8 @@ from src.config import AugmentConfig, build
 from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.statistics import PixelStatistics, pixel_statistics
+from src.fold.measured import fitted, ranges
 from src.model.backbone import Normalisation
-from src.recipes.fitted import fitted, ranges
 
 LUMA = (0.299, 0.587, 0.114)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from src.artefacts import replacing
+from src.files import replacing
 
 OWN, CONTROL = "#1f4e8c", "#b35900"
 

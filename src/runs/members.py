@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.artefacts import Predictions, align, concatenate, finished_folds, fold_folder, load_predictions
 from src.errors import UserError, first_few, nearest
+from src.predictions import Predictions, align, concatenate, load_predictions
+from src.runs.folder import finished_folds, fold_folder
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.artefacts import Predictions, finished_folds
 from src.competition.folds import Fold
 from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
@@ -20,25 +19,27 @@ from src.data.bad_images import unreadable_rows
 from src.data.cache import ImageStore
 from src.data.loader import batches
 from src.errors import UserError
+from src.fold.batch_size import settled
+from src.fold.deadline import FoldTime, time_for_fold
+from src.fold.explain import look
+from src.fold.lesson import augmented_inputs, from_labels, from_teacher, with_margin
+from src.fold.measured import fitted
+from src.fold.network import build_from, optimizer_from
+from src.fold.predictor import make_predictor, predict_test
+from src.fold.pruned import before_and_after, weights_to_prune
+from src.fold.rates import plan_over_steps, rates
+from src.fold.teacher import load_teacher
 from src.inference.tta import parse_views
 from src.model.backbone import check_sizes
 from src.model.convolutions import fused
 from src.model.pruning import prune
 from src.model.report import inspect
 from src.model.weights import find_weights
-from src.recipes.batch_size import settled
-from src.recipes.deadline import FoldTime, time_for_fold
-from src.recipes.fitted import fitted
-from src.recipes.fold_output import save_fold
-from src.recipes.lesson import augmented_inputs, from_labels, from_teacher, with_margin
-from src.recipes.look import look
-from src.recipes.network import build_from, optimizer_from
-from src.recipes.predict import make_predictor, predict_test
-from src.recipes.prune import before_and_after, weights_to_prune
-from src.recipes.rates import plan_over_steps, rates
-from src.recipes.task import image_cache
-from src.recipes.teacher import load_teacher
+from src.predictions import Predictions
 from src.reporting.figures import augmentation_grid, schedule_picture
+from src.runs.folder import finished_folds
+from src.runs.opening import image_cache
+from src.runs.output import save_fold
 from src.tracking import NoTracker, start_tracking
 from src.training import device
 from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm

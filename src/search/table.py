@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.artefacts import write_csv
 from src.config import CompetitionConfig
-from src.reporting.effects_plot import effects_picture
+from src.files import write_csv
 from src.search.effects import BOOTSTRAP_FROM, FEWEST, Effect, judged
+from src.search.effects_plot import effects_picture
 from src.search.tricks import PLANTED, Pairing
 
 

@@ -18,29 +18,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import artefacts
-from src.artefacts import (
+from src import files
+from src.errors import UserError
+from src.files import read_config, read_json, save_weights, write_config, write_csv, write_json, write_text
+from src.predictions import (
     Features,
     Predictions,
     align,
     concatenate,
-    finished,
-    finished_folds,
-    fold_folder,
     fold_mean,
     load_features,
     load_predictions,
-    read_config,
-    read_json,
     save_features,
     save_predictions,
-    save_weights,
-    write_config,
-    write_csv,
-    write_json,
-    write_text,
 )
-from src.errors import UserError
+from src.runs.folder import finished, finished_folds, fold_folder
 
 REPO = Path(__file__).resolve().parent.parent.parent
 
@@ -308,7 +300,7 @@ def test_writing_is_by_rename(tmp_path: Path, kind: str, monkeypatch: pytest.Mon
         seen.append((Path(target).read_text(), Path(source).stat().st_size > 0, Path(source).parent))
         replace(source, target)
 
-    monkeypatch.setattr(artefacts.os, "replace", watched)
+    monkeypatch.setattr(files.os, "replace", watched)
     WRITERS[kind](path)
     assert seen == [("old", True, path.parent)]
     assert os.listdir(path.parent) == ["file"] and path.read_bytes() != b"old"
@@ -322,7 +314,7 @@ def test_a_failing_rename_leaves_the_old_file(tmp_path: Path, kind: str, monkeyp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artefacts.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space"):
         WRITERS[kind](path)
     assert path.read_text() == "old"
@@ -333,7 +325,7 @@ def test_a_failing_write_leaves_no_temporary_file(tmp_path: Path, kind: str, mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artefacts.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space"):
         WRITERS[kind](tmp_path / "file")
     assert os.listdir(tmp_path) == []
@@ -425,23 +417,23 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Pa
     stay = [".a.csv.tmp.bak", ".lock", "a.csv", "a.csv.12.ab.tmp", ".b.csv.12.ab.tmp", ".aa.csv.12.ab.tmp"]
     for name in [*stay, ".a.csv.12.ab.tmp", ".a.csv.7.cd.tmp"]:
         (tmp_path / name).touch()
-    artefacts.remove_leftovers(tmp_path, "a.csv")
+    files.remove_leftovers(tmp_path, "a.csv")
     assert sorted(os.listdir(tmp_path)) == sorted(stay)
-    artefacts.remove_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted(name for name in stay if name[0] != "." or "12" not in name)
-    artefacts.remove_leftovers(tmp_path / "none")
+    files.remove_leftovers(tmp_path / "none")
 
 
 def test_what_a_killed_write_leaves_is_what_is_removed(tmp_path: Path) -> None:
     """`replacing` and `remove_leftovers` mean the same names."""
     pid = os.fork()
     if pid == 0:
-        with artefacts.replacing(tmp_path / "deep" / "a.csv") as temporary:
+        with files.replacing(tmp_path / "deep" / "a.csv") as temporary:
             temporary.write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     assert len(os.listdir(tmp_path / "deep")) == 1
-    artefacts.remove_leftovers(tmp_path / "deep", "a.csv")
+    files.remove_leftovers(tmp_path / "deep", "a.csv")
     assert os.listdir(tmp_path / "deep") == []
 
 
@@ -451,7 +443,7 @@ def test_what_a_killed_write_leaves_is_what_is_removed(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from src.artefacts import held
+from src.files import held
 with held(Path(sys.argv[1]), 0, "busy"):
     print("held", flush=True)
     sys.stdin.read()
@@ -473,14 +465,14 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_lock_is_held_by_one_process(tmp_path: Path) -> None:
     path = tmp_path / "deep" / ".lock"
     with holder(path) as process:
-        with pytest.raises(UserError, match=r"^somebody has it$"), artefacts.held(path, 0, "somebody has it"):
+        with pytest.raises(UserError, match=r"^somebody has it$"), files.held(path, 0, "somebody has it"):
             pytest.fail("held twice")
         process.communicate("")
-    with artefacts.held(path, 0, "somebody has it"):
+    with files.held(path, 0, "somebody has it"):
         pass
-    with pytest.raises(KeyError), artefacts.held(path, 0, "somebody has it"):
+    with pytest.raises(KeyError), files.held(path, 0, "somebody has it"):
         raise KeyError  # an error inside gives it back, too
-    with artefacts.held(path, 0, "somebody has it"):
+    with files.held(path, 0, "somebody has it"):
         assert path.exists()
 
 
@@ -489,7 +481,7 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     with holder(path) as process:
         assert process.stdin is not None
         threading.Timer(0.3, process.stdin.close).start()
-        with artefacts.held(path, 20, "somebody has it"):
+        with files.held(path, 20, "somebody has it"):
             assert process.wait(20) == 0
 
 
@@ -497,13 +489,13 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     with holder(tmp_path / ".lock") as process:
         process.kill()
     assert (tmp_path / ".lock").exists()
-    with artefacts.held(tmp_path / ".lock", 0, "somebody has it"):
+    with files.held(tmp_path / ".lock", 0, "somebody has it"):
         pass
 
 
 def test_a_lock_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"\.lock: cannot be locked"), artefacts.held(tmp_path / "file/.lock", 0, "no"):
+    with pytest.raises(UserError, match=r"\.lock: cannot be locked"), files.held(tmp_path / "file/.lock", 0, "no"):
         pytest.fail("held")
 
 
@@ -511,12 +503,12 @@ def test_is_held_sees_another_process(tmp_path: Path) -> None:
     lock, (ready, asked) = tmp_path / ".fold0.lock", (os.pipe(), os.pipe())
     pid = os.fork()
     if pid == 0:
-        with artefacts.held(lock, 0, "busy"):
+        with files.held(lock, 0, "busy"):
             os.write(ready[1], b"x")
             os.read(asked[0], 1)
         os._exit(0)
     os.read(ready[0], 1)
-    assert artefacts.is_held(lock)
+    assert files.is_held(lock)
     os.write(asked[1], b"x")
     os.waitpid(pid, 0)
-    assert not artefacts.is_held(lock)
+    assert not files.is_held(lock)

@@ -8,11 +8,13 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-from src.artefacts import finished, fold_folder, load_predictions, read_config, read_json
 from src.errors import UserError, first_few
+from src.files import read_config, read_json
+from src.fold.predictor import load_network
 from src.model.backbone import Normalisation
 from src.model.ensemble import Ensemble
-from src.recipes.predict import load_network
+from src.predictions import load_predictions
+from src.runs.folder import finished, fold_folder
 
 # How an ensemble's members are combined, where a network can do it: a rank or a vote says nothing about one image.
 KINDS: dict[str, Literal["mean", "geometric"]] = {

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from src.artefacts import Predictions, finished_folds, fold_folder
 from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config
-from src.ensembling.members import Members, load_members
 from src.errors import UserError, first_few
-from src.recipes.cv import summarise_run
-from src.recipes.fold_output import save_fold
-from src.recipes.task import claim_run, run_name
+from src.predictions import Predictions
+from src.runs.claims import claim_run, run_name
+from src.runs.folder import finished_folds, fold_folder
+from src.runs.members import Members, load_members
+from src.runs.output import save_fold
+from src.runs.summary import summarise_run
 from src.tracking import NoTracker
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.artefacts import read_json, write_json
 from src.config import Config
-from src.recipes.network import optimizer_from
-from src.recipes.task import run_lock
+from src.files import read_json, write_json
+from src.fold.network import optimizer_from
+from src.runs.claims import run_lock
 from src.training.batch_finder import LARGEST, SMALLEST, largest_batch, step_fits
 from src.training.device import from_main
 from src.training.stages import pixels

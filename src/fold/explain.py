@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.artefacts import Predictions
 from src.data.cache import ImageStore
 from src.data.loader import Order, evaluation_batch, to_input
 from src.model.backbone import Normalisation
 from src.model.grad_cam import grad_cam
+from src.predictions import Predictions
 from src.reporting.gallery import Exhibit, gallery, surest
 
 

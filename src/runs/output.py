@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src import artefacts
-from src.artefacts import Predictions
+from src import files, predictions
 from src.competition.metrics import per_class
+from src.predictions import Predictions
 from src.reporting.figures import confusion_matrix, history_picture
 from src.tracking import NoTracker
 
@@ -28,12 +28,12 @@ def save_fold(
     A fold of an ensemble has no `weights` (None) and no history: it lies in its members.
     Returns the command that uploads an offline W&B run, or None.
     """
-    artefacts.save_predictions(folder / "oof.npz", oof)
-    artefacts.save_predictions(folder / "test.npz", test)
+    predictions.save_predictions(folder / "oof.npz", oof)
+    predictions.save_predictions(folder / "test.npz", test)
     if weights is not None:
         metadata = {"model": manifest["model"], "kept": manifest["kept"]}
-        artefacts.save_weights(folder / "weights.safetensors", weights, metadata)
-        artefacts.write_csv(folder / "history.csv", history)
+        files.save_weights(folder / "weights.safetensors", weights, metadata)
+        files.write_csv(folder / "history.csv", history)
     title = f"{manifest['run']}/fold{manifest['fold']}: {manifest['metric']} {manifest['score']:.4f}"
     picture = confusion_matrix(folder / "figures" / "confusion.png", oof.labels(), oof.pred, list(oof.classes), title)
     tracker.image("confusion", picture)
@@ -45,5 +45,5 @@ def save_fold(
     compared = {f"weights/{name}": value for name, value in manifest["weights"].items()}
     tracker.summary({**manifest["scores"], **compared, "kept": manifest["kept"]})
     sync = tracker.finish()
-    artefacts.write_json(folder / "manifest.json", {**manifest, "wandb": tracker.id})
+    files.write_json(folder / "manifest.json", {**manifest, "wandb": tracker.id})
     return sync

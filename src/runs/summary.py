@@ -7,22 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from src.artefacts import (
-    concatenate,
-    finished_folds,
-    fold_folder,
-    fold_mean,
-    load_predictions,
-    read_json,
-    remove_leftovers,
-    write_json,
-)
 from src.competition.grading import grade
 from src.competition.metrics import find_metric, scores
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import Competition
 from src.config import Config
-from src.recipes.task import run_lock, solution_path
+from src.files import read_json, remove_leftovers, write_json
+from src.predictions import concatenate, fold_mean, load_predictions
+from src.runs.claims import run_lock
+from src.runs.folder import finished_folds, fold_folder
+from src.runs.opening import solution_path
 
 
 def summarise_run(config: Config, competition: Competition, run: str) -> None:

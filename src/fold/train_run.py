@@ -1,0 +1,69 @@
+"""Train a fold of a run, or all of them: which folds, in what time, and what comes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from src.competition.folds import fold_rows
+from src.config import Config
+from src.data.loader import kept_workers
+from src.fold.deadline import deadline
+from src.fold.pruned import comparison
+from src.fold.train_fold import train_fold
+from src.runs.claims import FoldBusy, claim_fold, claim_run, run_name
+from src.runs.folder import finished, finished_folds
+from src.runs.opening import open_competition, open_folds
+from src.runs.summary import summarise_run
+from src.training import device
+from src.training.device import make_accelerator
+
+
+def train_run(config: Config, began: float) -> None:
+    """Fold `config.fold`, or every unfinished fold; then the CV table and the submission of what is finished.
+
+    began: time.time() when the command was started; a time budget counts from there.
+    """
+    end = deadline(config, began)
+    accelerator = open_accelerator(config)
+    with accelerator.main_process_first():  # the first process makes the digits and the fold file
+        competition = open_competition(config)
+        folds = open_folds(config, competition)
+    run = run_name(config)
+    if config.fold != "all":
+        wanted = [int(config.fold)]
+    elif config.prune.run is not None:
+        wanted = finished_folds(Path(config.paths.runs), config.prune.run)
+    else:
+        wanted = list(range(config.folds.n))
+    for k in wanted:
+        fold_rows(folds, k)  # a fold that does not exist is refused before anything is written
+    with accelerator.main_process_first():
+        folder = claim_run(config, run)
+
+    for number, k in enumerate(wanted):
+        left = len(wanted) - number
+        try:
+            with claim_fold(accelerator, folder, k) as mine, kept_workers():
+                if not mine:
+                    device.say(accelerator, f"{folder}/fold{k} is finished already: skipped")
+                    continue
+                if not train_fold(config, competition, fold_rows(folds, k), k, folder, accelerator, end, left):
+                    break
+        except FoldBusy as busy:
+            if len(wanted) == 1:
+                raise
+            device.say(accelerator, f"{busy}: left to it")
+            continue
+        accelerator.free_memory()  # it keeps the models it has prepared; the next fold starts with a new loss scale
+        accelerator = open_accelerator(config)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and any(finished(folder / f"fold{k}") for k in range(config.folds.n)):
+        summarise_run(config, competition, run)
+        if config.prune.run is not None:
+            print(f"\n{comparison(Path(config.paths.runs), run)}", flush=True)
+
+
+def open_accelerator(config: Config) -> Any:
+    freezing = config.model.freeze is not None or any(stage.train != "all" for stage in config.stages)
+    return make_accelerator(config.device, config.precision, config.optimizer.accumulate, freezing)

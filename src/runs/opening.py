@@ -1,0 +1,76 @@
+"""What every recipe starts from: the competition, its folds and its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from src.competition.digits import make_digits
+from src.competition.folds import load_folds
+from src.competition.metrics import find_metric
+from src.competition.tables import Competition, load_competition
+from src.config import Config
+from src.data.cache import has_room
+from src.data.duplicates import Duplicates, open_duplicates
+from src.errors import UserError
+from src.training.device import loader_workers
+
+DIGITS = "digits"
+
+
+def open_competition(config: Config) -> Competition:
+    """The checked tables of `config.competition`; the embedded digits are made at their default place if need be."""
+    task = config.competition
+    for metric in (task.metric, *task.metrics):
+        find_metric(metric)
+    if not task.root:
+        raise UserError(f"competition.root: where is {task.name}? Give its folder, competition.root=DIR")
+    if task.name == DIGITS and not (Path(task.root) / task.train_csv).exists():
+        make_digits(Path(task.root))
+    return load_competition(
+        name=task.name,
+        root=task.root,
+        train_csv=task.train_csv,
+        test_csv=task.test_csv,
+        sample_csv=task.sample_csv,
+        train_images=task.train_images,
+        test_images=task.test_images,
+        id_column=task.id_column,
+        target_column=task.target_column,
+        group_column=task.group_column,
+        submission=task.submission,
+        merge_labels=task.merge_labels,
+    )
+
+
+def open_folds(config: Config, competition: Competition) -> np.ndarray:
+    """(N,) int64 fold of each training row, from the fold file or written to it."""
+    path = Path(config.folds.file or Path(config.paths.folds) / f"{competition.name}.csv")
+    duplicates = find_copies(config, competition).groups if config.folds.group_duplicates else None
+    return load_folds(path, competition, config.folds.n, config.folds.seed, config.folds.kind, duplicates)
+
+
+def find_copies(config: Config, competition: Competition) -> Duplicates:
+    """Duplicates among the training and test images, searched once per state of the files and kept in the cache."""
+    folder, workers = Path(config.paths.cache) / competition.name, loader_workers(config.workers)
+    return open_duplicates(competition.root, competition.paths, competition.test_paths, folder, workers, say=print)
+
+
+def solution_path(config: Config) -> Path | None:
+    """The hidden labels, if they are configured and there; a relative path counts from the competition's root."""
+    if config.competition.solution is None:
+        return None
+    path = Path(config.competition.root) / config.competition.solution
+    return path if path.is_file() else None
+
+
+def image_cache(config: Config, competition: Competition, short_side: int) -> Path | None:
+    """The folder for decoded images, or None if they are not to be kept or the disk has no room for them."""
+    folder = Path(config.paths.cache) / competition.name
+    if not config.cache:
+        return None
+    if has_room(folder, len(competition.ids) + len(competition.test_ids), short_side):
+        return folder
+    print(f"{folder}: the disk is too full for decoded images; decoding anew each time", flush=True)
+    return None
