@@ -12,6 +12,7 @@ import numpy as np
 
 from src.errors import UserError, first_few
 from src.files import DAMAGED, replacing
+from src.ids import differ, find_rows
 
 
 @dataclass(frozen=True)
@@ -161,15 +162,9 @@ def align(predictions: Predictions, ids: np.ndarray) -> Predictions:
     """Rows re-ordered to `ids`. Raises UserError that counts ids on one side only."""
     if np.array_equal(predictions.ids, ids):
         return predictions
-    order = np.argsort(predictions.ids)
-    place = np.searchsorted(predictions.ids[order], ids).clip(max=len(order) - 1)
-    if len(ids) != len(order) or not np.array_equal(predictions.ids[order][place], ids):
-        missing = np.setdiff1d(ids, predictions.ids).tolist()
-        extra = np.setdiff1d(predictions.ids, ids).tolist()
-        raise UserError(
-            f"predictions do not match the ids: {len(missing)} missing ({first_few(missing)}), "
-            f"{len(extra)} unknown ({first_few(extra)})"
-        )
-    rows = order[place]
+    if text := differ(ids, predictions.ids):
+        raise UserError(f"predictions do not match the ids: {text}")
+    rows = find_rows(predictions.ids, ids)
+    assert len(rows) == len(predictions.ids), "an id is asked for twice"
     target = None if predictions.target is None else predictions.target[rows]
     return Predictions(ids, predictions.pred[rows], predictions.classes, predictions.fold[rows], target)

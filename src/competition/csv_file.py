@@ -97,12 +97,6 @@ def refuse_repeats(ids: np.ndarray, path: Path | str) -> None:
     raise UserError(f"{path}: {len(repeated)} {noun} more than once ({first_few(repeated)}); keep one row of each")
 
 
-def difference(ids: np.ndarray, others: np.ndarray) -> list[str]:
-    """The elements of `ids` (N,) str that are not in `others` (M,) str, in the order of `ids`."""
-    known = set(others.tolist())
-    return [item for item in ids.tolist() if item not in known]
-
-
 def replace_file(path: Path, write: Callable[[TextIO], Any]) -> None:
     """Let `write` fill a new file, then put it in the place of `path` in one step: a reader never sees half of it.
 

@@ -10,9 +10,10 @@ from typing import TextIO
 
 import numpy as np
 
-from src.competition.csv_file import difference, read_columns, refuse_repeats, replace_file
+from src.competition.csv_file import read_columns, refuse_repeats, replace_file
 from src.competition.tables import Competition
 from src.errors import UserError, first_few, nearest
+from src.ids import find_rows, only_in
 
 KINDS = ("auto", "stratified", "group", "stratified_group")
 
@@ -173,15 +174,14 @@ def _write(file: TextIO, competition: Competition, folds: np.ndarray) -> None:
 
 def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition) -> np.ndarray:
     """For each training row its row in the file, (N,) int64; UserError saying what changed."""
-    new, gone = difference(competition.ids, columns["id"]), difference(columns["id"], competition.ids)
+    new, gone = only_in(competition.ids, columns["id"]), only_in(columns["id"], competition.ids)
     changes = []
     if new:
         changes.append(f"{len(new)} {'id is' if len(new) == 1 else 'ids are'} new ({first_few(new)})")
     if gone:
         changes.append(f"{len(gone)} {'is' if len(gone) == 1 else 'are'} gone ({first_few(gone)})")
     if not changes:
-        row = {item: number for number, item in enumerate(columns["id"].tolist())}
-        rows = np.array([row[item] for item in competition.ids.tolist()], dtype=np.int64)
+        rows = find_rows(columns["id"], competition.ids)
         before, now = columns["target"][rows], competition.classes[competition.labels]
         moved = np.flatnonzero(before != now).tolist()
         if not moved:

@@ -5,9 +5,9 @@ Each takes target (N,) int and pred (N, C) probabilities and agrees with scikit-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Choice = TypeVar("Choice")
+
+
 @dataclass(frozen=True)
 class Metric:
     name: str
@@ -24,6 +27,15 @@ class Metric:
     function: Callable[[np.ndarray, np.ndarray], float]  # target (N,) int, pred (N, C) probabilities
     # The same from (C, C) counts of `confusion`, for metrics that only look at the most probable class.
     of_counts: Callable[[np.ndarray], float] | None = None
+
+    @property
+    def sign(self) -> int:
+        """What a score is multiplied with to make greater better."""
+        return 1 if self.greater_is_better else -1
+
+    def best(self, scores: Mapping[Choice, float]) -> Choice:
+        """The key with the best score; of equals, the first."""
+        return max(scores, key=lambda key: self.sign * scores[key])
 
 
 def confusion(target: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.competition.csv_file import difference, read_columns, read_header, refuse_repeats, replace_file
+from src.competition.csv_file import read_columns, read_header, refuse_repeats, replace_file
 from src.errors import UserError, first_few, nearest
+from src.ids import differ, find_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,15 +127,9 @@ def align(wanted: np.ndarray, ids: np.ndarray, wanted_name: str, ids_name: str) 
     """Row numbers (M,) int64 with ids[rows] == wanted, both (M,) str. UserError unless each id is once in both."""
     refuse_repeats(ids, ids_name)
     refuse_repeats(wanted, wanted_name)
-    missing, unknown = difference(wanted, ids), difference(ids, wanted)
-    if missing or unknown:
-        raise UserError(
-            f"{wanted_name} and {ids_name} have different ids: {len(missing)} only in {wanted_name} "
-            f"({first_few(missing) or 'none'}), {len(unknown)} only in {ids_name} ({first_few(unknown) or 'none'}); "
-            "use files of the same competition"
-        )
-    row = {item: number for number, item in enumerate(ids.tolist())}
-    return np.array([row[item] for item in wanted.tolist()], dtype=np.int64)
+    if text := differ(wanted, ids, f"only in {wanted_name}", f"only in {ids_name}"):
+        raise UserError(f"{wanted_name} and {ids_name} have different ids: {text}; use files of the same competition")
+    return find_rows(ids, wanted)
 
 
 def require_two(classes: Sequence[str] | np.ndarray) -> None:

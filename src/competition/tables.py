@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from src.competition.csv_file import column_position, difference, read_columns, read_header, refuse_repeats
+from src.competition.csv_file import column_position, read_columns, read_header, refuse_repeats
 from src.competition.images import find_images, template_fields
 from src.competition.submission import Sample, match_classes, read_sample, require_two
 from src.errors import UserError, first_few
+from src.ids import differ
 
 
 @dataclass(frozen=True)
@@ -210,10 +211,5 @@ def _test_columns(path: Path, sample: Sample, id_column: str, template: str) -> 
 
 
 def _compare(sample_ids: np.ndarray, test_ids: np.ndarray, sample_path: Path, test_path: Path) -> None:
-    missing, unknown = difference(sample_ids, test_ids), difference(test_ids, sample_ids)
-    if missing or unknown:
-        raise UserError(
-            f"{sample_path} and {test_path} have different ids: {len(missing)} only in the sample "
-            f"({first_few(missing) or 'none'}), {len(unknown)} only in the test rows ({first_few(unknown) or 'none'}); "
-            "use files of the same competition"
-        )
+    if text := differ(sample_ids, test_ids, "only in the sample", "only in the test rows"):
+        raise UserError(f"{sample_path} and {test_path} have different ids: {text}; use files of the same competition")

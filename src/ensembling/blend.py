@@ -16,6 +16,7 @@ import numpy as np
 from src.competition.metrics import Metric
 from src.ensembling.nested import Split, nested, splits
 from src.ensembling.pool import Mixture, Pool, add, make_pool, members_of, mixture, quality, take
+from src.seeds import Stream, generator
 
 METHODS = ("vote", "soft", "geometric", "rank", "climb", "convex")
 FITTED = ("climb", "convex")  # weights are fitted; the others take the members as equals
@@ -145,7 +146,7 @@ def climb(
     members = members_of(pool, allowed)
     if bags == 1:
         return _climb(pool, rounds, members)
-    random = np.random.default_rng((seed, 11))
+    random = generator(seed, Stream.BAGS)
     weights = np.zeros(len(pool.own))
     for _ in range(bags):
         half = np.sort(random.permutation(members)[: (len(members) + 1) // 2]).tolist()

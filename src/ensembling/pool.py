@@ -114,7 +114,7 @@ def quality(pool: Pool, base: Mixture, member: int = 0, a: float = 1.0, b: float
     else:
         assert base.full is not None and pool.full is not None
         value = pool.metric.function(pool.labels, np.float32(a) * base.full + np.float32(b) * pool.full[member])
-    return (value if pool.metric.greater_is_better else -value), likelihood
+    return pool.metric.sign * value, likelihood
 
 
 def _guesses(pool: Pool, base: Mixture, member: int, a: float, b: float) -> np.ndarray:

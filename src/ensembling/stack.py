@@ -22,6 +22,7 @@ import numpy as np
 from src.competition.metrics import Metric, log_loss
 from src.ensembling.nested import Split, nested, splits
 from src.errors import UserError, first_few
+from src.ids import find_rows
 from src.predictions import Features
 
 # For fold k: features of all N rows that the out-of-fold predictions are about, and of the M test rows.
@@ -122,8 +123,7 @@ def choose(
     def best(weights: np.ndarray) -> Options:
         def quality(options: Options) -> tuple[float, float]:
             pred = predicted(options, weights)
-            value = metric.function(truth, pred)
-            return (value if metric.greater_is_better else -value), -log_loss(truth, pred)
+            return metric.sign * metric.function(truth, pred), -log_loss(truth, pred)
 
         return max(GRID[learner], key=quality)
 
@@ -249,17 +249,16 @@ def features_of(files: Sequence[Features], ids: np.ndarray, test_ids: np.ndarray
         file = by_fold.get(k, by_fold.get(-1))
         if file is None:
             raise UserError(f"features: {name!r} has no file of fold {k}, only of {sorted(by_fold)}; make that one too")
-        order = np.argsort(file.ids)
         both = []
         for wanted, what in ((ids, "training"), (test_ids, "test")):
-            place = np.searchsorted(file.ids[order], wanted).clip(max=len(order) - 1)
-            missing = wanted[file.ids[order][place] != wanted].tolist()
+            place = find_rows(file.ids, wanted)
+            missing = wanted[place < 0].tolist()
             if missing:
                 raise UserError(
                     f"features: {name!r} lacks {len(missing)} of {len(wanted)} {what} ids ({first_few(missing)}); "
                     "make the features again from the present rows"
                 )
-            both.append(file.x[order[place]])
+            both.append(file.x[place])
         return both[0], both[1]
 
     return features_for

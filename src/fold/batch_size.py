@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 from src.config import Config
 from src.files import read_json, write_json
 from src.fold.network import optimizer_from
+from src.log import say
 from src.runs.claims import run_lock
 from src.training.batch_finder import LARGEST, SMALLEST, largest_batch, step_fits
 from src.training.device import from_main
@@ -23,9 +23,7 @@ from src.training.stages import pixels
 STEPS_PER_EPOCH = 20
 
 
-def settled(
-    config: Config, model: nn.Module, run: Path, rows: int, accelerator: Any, say: Callable[[str], None]
-) -> Config:
+def settled(config: Config, model: nn.Module, run: Path, rows: int, accelerator: Any) -> Config:
     """`config` with a number as batch_size. With auto: what the run in the folder `run` has found before, or else the
     largest batch per process that runs forwards, backwards and through the optimiser at the largest stage's size.
 

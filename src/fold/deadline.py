@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from src.config import Config
+from src.log import say
 from src.training import device
 from src.training.budget import Cost, Watch, folds_in_time, measure, remaining
 from src.training.progress import clock
@@ -66,7 +67,6 @@ def time_for_fold(
     end: float,
     waiting: int,
     may_wait: bool,
-    say: Callable[[str], None],
 ) -> FoldTime | None:
     """This fold's share of the time until `end`, which it divides with as many of the `waiting` folds as fit; None if
     not even this one does and it `may_wait` for another session.

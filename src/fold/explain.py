@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import nn
 
 from src.data.cache import ImageStore
 from src.data.loader import Order, evaluation_batch, to_input
+from src.log import say
 from src.model.backbone import Normalisation
 from src.model.grad_cam import grad_cam
 from src.predictions import Predictions
@@ -28,7 +28,6 @@ def look(
     crop: float,
     normalisation: Normalisation,
     title: str,
-    say: Callable[[str], None],
 ) -> Path | None:
     """A PNG of at most 12 of the held-out `rows` (N,) of `store`, whose predictions are `oof`, in the same order.
 

@@ -20,7 +20,9 @@ from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.loader import batches, to_input
 from src.inference.tta import parse_views
+from src.log import say
 from src.model.backbone import Normalisation
+from src.seeds import Stream, generator
 from src.training.losses import add_margin, balanced_weights, distillation, make_loss, soft_targets
 from src.training.stages import Stage, training_orders
 
@@ -68,7 +70,7 @@ def flipped(labels: np.ndarray, rows: np.ndarray, classes: int, share: float, se
     rows as without."""
     wrong = labels.copy()
     if share and classes > 1:
-        rng = np.random.default_rng((seed, 7))
+        rng = generator(seed, Stream.FLIP_LABELS)
         chosen = rng.permutation(rows)[: round(share * len(rows))]
         wrong[chosen] = (labels[chosen] + rng.integers(1, classes, len(chosen))) % classes
     return wrong
@@ -93,7 +95,6 @@ def from_teacher(
     predict: Callable[..., np.ndarray],
     size: int,
     device: torch.device,
-    say: Callable[[str], None],
 ) -> Lesson:
     """The lesson with a teacher's word on every image, and with the test images that it is sure of, if they may join.
 

@@ -20,6 +20,7 @@ from src.fold.batch_size import usual
 from src.fold.network import build_from, trained_model
 from src.inference.predict import fill_unreadable, predict, softmax
 from src.inference.tta import Pose
+from src.log import say
 from src.model.backbone import Normalisation
 from src.model.weights import WeightsSource
 from src.runs.folder import fold_folder
@@ -63,10 +64,9 @@ def predict_test(
     *,
     size: int,
     views: Sequence[Pose],
-    say: Callable[[str], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """(M, C) float32 of every test row, and the numbers of those whose image cannot be read: they get the classes'
-    shares among `labels` (n,), which is said. probabilities: from `make_predictor`; store: the test images, "mark"."""
+    shares among `labels` (n,), with a warning. probabilities: from `make_predictor`; store: the test images, "mark"."""
     pred = probabilities(network, store, np.arange(len(competition.test_ids)), size=size, views=views)
     pred, unreadable = fill_unreadable(pred, np.bincount(labels, minlength=len(competition.classes)) / len(labels))
     if len(unreadable):

@@ -11,6 +11,7 @@ from torch import nn
 from src.errors import UserError, first_few
 from src.files import read_config, read_json
 from src.fold.predictor import load_network
+from src.ids import only_in
 from src.model.backbone import Normalisation
 from src.model.ensemble import Ensemble
 from src.predictions import load_predictions
@@ -60,9 +61,9 @@ def check_unseen(said: str, folder: Path, k: int, classes: np.ndarray, held_out:
     oof = load_predictions(folder / "oof.npz")
     if not np.array_equal(oof.classes, classes):
         raise UserError(f"{said}: knows other classes ({first_few(oof.classes.tolist())}) than this competition")
-    seen = np.setdiff1d(held_out, oof.ids)
+    seen = only_in(held_out, oof.ids)
     if len(seen):
         raise UserError(
-            f"{said}: was trained on {len(seen)} rows that fold {k} holds out ({first_few(seen.tolist())}); "
+            f"{said}: was trained on {len(seen)} rows that fold {k} holds out ({first_few(seen)}); "
             "both runs need the same fold file"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from src.fold.pruned import before_and_after, weights_to_prune
 from src.fold.rates import plan_over_steps, rates
 from src.fold.teacher import load_teacher
 from src.inference.tta import parse_views
+from src.log import say
 from src.model.backbone import check_sizes
 from src.model.convolutions import fused
 from src.model.pruning import prune
@@ -40,6 +40,7 @@ from src.reporting.figures import augmentation_grid, schedule_picture
 from src.runs.folder import finished_folds
 from src.runs.opening import image_cache
 from src.runs.output import save_fold
+from src.seeds import Stream, generator
 from src.tracking import NoTracker, start_tracking
 from src.training import device
 from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
@@ -71,7 +72,7 @@ def train_fold(
     False, with nothing written, if there is not enough time to begin this one.
     """
     began = time.monotonic()
-    folder, say = run / f"fold{k}", partial(device.say, accelerator)
+    folder = run / f"fold{k}"
     peak_memory = count_memory(accelerator.device)
     say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
@@ -88,7 +89,7 @@ def train_fold(
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
-    config = settled(config, model, run, len(fold.train), accelerator, say)
+    config = settled(config, model, run, len(fold.train), accelerator)
 
     # ---- what to learn from -----------------------------------------------------------------------------------------
     short_side = round(max(pixels(stage.size, config.size) for stage in config.stages) / config.eval.crop)
@@ -129,7 +130,6 @@ def train_fold(
             predict=probabilities,
             size=pixels(config.stages[-1].size, config.size),
             device=accelerator.device,
-            say=say,
         )
         say(f"taught by fold {k} of {config.teacher}")
 
@@ -151,7 +151,7 @@ def train_fold(
     if config.resume == "never" and accelerator.is_main_process:
         remove_checkpoints(checkpoints)
     accelerator.wait_for_everyone()
-    state = load_checkpoint(checkpoints, (*Trained._fields, "cuts", "batches", "processes", "wandb"), say)
+    state = load_checkpoint(checkpoints, (*Trained._fields, "cuts", "batches", "processes", "wandb"))
     if state is not None and state["batches"] != [stage.total_batch for stage in whole]:
         raise UserError(
             f"processes={accelerator.num_processes}: {checkpoints} belong to another total batch; "
@@ -177,7 +177,6 @@ def train_fold(
             end=end,
             waiting=waiting,
             may_wait=bool(finished_folds(run.parent, run.name)),
-            say=say,
         )
         if timing is None:
             return False
@@ -247,7 +246,7 @@ def train_fold(
         return scores(metrics, held_out, pred)
 
     # ---- train ------------------------------------------------------------------------------------------------------
-    writer = CheckpointWriter(checkpoints, config.checkpoint.keep, say)
+    writer = CheckpointWriter(checkpoints, config.checkpoint.keep)
     while so_far.step < stages[-1].stop:  # once, unless the time budget asks for a shorter plan on the way
         total, last = stages[-1].stop, stages[-1]
         swa_start = round(total * config.average.swa_start)
@@ -262,7 +261,7 @@ def train_fold(
         def mix_at(step: int, count: int, size: int, total: int = total) -> Mix | None:
             if step >= config.mix.stop * total:
                 return None
-            rng = np.random.default_rng((config.seed, 5, step, accelerator.process_index))
+            rng = generator(config.seed, Stream.MIX, step, accelerator.process_index)
             return draw_mix(rng, count, size, config.mix.mixup, config.mix.cutmix, config.mix.probability)
 
         watch = timing.watch(stages, so_far.step) if timing is not None else None
@@ -331,7 +330,7 @@ def train_fold(
         candidates = dict([list(candidates.items())[-1]])
     candidates = {name: fused(net) for name, net in candidates.items()}  # plain convolutions, where ACNet trained
     compared = {name: validate(net, last.size)[metric.name] for name, net in candidates.items()}
-    best = (max if metric.greater_is_better else min)(compared, key=compared.__getitem__)
+    best = metric.best(compared)
     chosen = candidates[best]
     say(f"{metric.name} of the weights: " + ", ".join(f"{n} {s:.4f}" for n, s in compared.items()) + f"; {best} kept")
 
@@ -353,7 +352,6 @@ def train_fold(
         competition.labels[fold.train],
         size=last.size,
         views=views,
-        say=say,
     )
     final = scores(metrics, held_out, oof)
     if accelerator.is_main_process:
@@ -370,7 +368,6 @@ def train_fold(
                 crop=config.eval.crop,
                 normalisation=normalisation,
                 title=f"{run.name}/fold{k}: surest predictions (true → predicted, probability) and what decided them",
-                say=say,
             )
             if seen is not None:
                 tracker.image("grad-cam", seen)

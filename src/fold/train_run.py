@@ -11,11 +11,11 @@ from src.data.loader import kept_workers
 from src.fold.deadline import deadline
 from src.fold.pruned import comparison
 from src.fold.train_fold import train_fold
+from src.log import say
 from src.runs.claims import FoldBusy, claim_fold, claim_run, run_name
 from src.runs.folder import finished, finished_folds
 from src.runs.opening import open_competition, open_folds
 from src.runs.summary import summarise_run
-from src.training import device
 from src.training.device import make_accelerator
 
 
@@ -46,14 +46,14 @@ def train_run(config: Config, began: float) -> None:
         try:
             with claim_fold(accelerator, folder, k) as mine, kept_workers():
                 if not mine:
-                    device.say(accelerator, f"{folder}/fold{k} is finished already: skipped")
+                    say(f"{folder}/fold{k} is finished already: skipped")
                     continue
                 if not train_fold(config, competition, fold_rows(folds, k), k, folder, accelerator, end, left):
                     break
         except FoldBusy as busy:
             if len(wanted) == 1:
                 raise
-            device.say(accelerator, f"{busy}: left to it")
+            say(f"{busy}: left to it")
             continue
         accelerator.free_memory()  # it keeps the models it has prepared; the next fold starts with a new loss scale
         accelerator = open_accelerator(config)

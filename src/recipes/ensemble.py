@@ -72,7 +72,6 @@ def report(folder: Path, members: Members, found: Blend, metric_name: str) -> No
     metric = find_metric(metric_name)
     score = {name: metric.function(members.labels, pred) for name, pred in zip(members.names, members.oof, strict=True)}
     nested, plain = (metric.function(members.labels, pred) for pred in (found.pred, found.plain_pred))
-    sign = 1 if metric.greater_is_better else -1
     table = error_correlations(members.oof, members.labels)
     weights = np.mean(list(found.weights.values()), axis=0)
     others = len(members.names) - 1
@@ -82,7 +81,9 @@ def report(folder: Path, members: Members, found: Blend, metric_name: str) -> No
             "score": score[name],
             "weight": float(weights[r]),
             "correlation": float((table[r].sum() - 1) / others) if others else None,
-            "loss_without": sign * (nested - metric.function(members.labels, found.without[r])) if others else None,
+            "loss_without": metric.sign * (nested - metric.function(members.labels, found.without[r]))
+            if others
+            else None,
         }
         for r, name in enumerate(members.names)
     ]

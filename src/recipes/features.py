@@ -14,6 +14,7 @@ from src.data.cache import ImageStore, fingerprint
 from src.errors import UserError, first_few
 from src.files import read_json, write_json
 from src.fold.network import architecture
+from src.log import say
 from src.predictions import Features, save_features
 from src.runs.claims import run_name
 from src.runs.folder import finished_folds, fold_folder
@@ -82,7 +83,7 @@ def _extract(
     from src.inference.tta import parse_views
     from src.model.layers import without_classifier
     from src.model.weights import find_weights
-    from src.training.device import make_accelerator, say
+    from src.training.device import make_accelerator
 
     accelerator = make_accelerator(config.device, config.precision)
     runs, views = Path(config.paths.runs), parse_views(config.tta)
@@ -112,4 +113,4 @@ def _extract(
             save_features(places[k] / FILE, Features(ids, np.concatenate(both), k))
             write_json(places[k] / MADE_FROM, wanted)
         pace = count / (time.monotonic() - began)
-        say(accelerator, f"{places[k] / FILE}: {count} x {both[0].shape[1]}, {source}, {pace:.0f} img/s")
+        say(f"{places[k] / FILE}: {count} x {both[0].shape[1]}, {source}, {pace:.0f} img/s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,12 @@ from src.errors import UserError
 from src.files import read_config, read_json
 from src.fold.predictor import load_network, make_predictor, predict_test
 from src.inference.tta import parse_views
+from src.log import say
 from src.predictions import Predictions, fold_mean
 from src.runs.claims import run_lock, run_name
 from src.runs.folder import finished_folds, fold_folder
 from src.runs.opening import open_competition
-from src.training.device import make_accelerator, say
+from src.training.device import make_accelerator
 
 
 def predict_run(config: Config) -> None:
@@ -56,10 +56,9 @@ def predict_run(config: Config) -> None:
             competition.labels,
             size=size,
             views=views,
-            say=partial(say, accelerator),
         )
         parts.append(Predictions(competition.test_ids, pred, competition.classes, np.full(len(pred), k)))
-        say(accelerator, f"fold {k}: {len(pred)} test rows predicted")
+        say(f"fold {k}: {len(pred)} test rows predicted")
     if accelerator.is_main_process:
         mean = fold_mean(parts)
         path = Path(config.paths.submissions) / f"{run}.csv"

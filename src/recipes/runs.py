@@ -18,7 +18,7 @@ def list_runs(config: Config) -> None:
     if not rows:
         print(f"no finished run in {config.paths.runs} yet")
         return
-    rows.sort(key=lambda row: (row[0]["competition"], -row[0]["oof"] if row[0]["greater_is_better"] else row[0]["oof"]))
+    rows.sort(key=lambda row: (row[0]["competition"], row[0]["oof"] * (-1 if row[0]["greater_is_better"] else 1)))
     width = max(len("run"), *(len(cv["run"]) for cv, _ in rows))
     print(f"{'run':<{width}}  {'metric':<12} {'oof':>7} {'mean':>7} {'std':>6} {'test':>7} folds {'time':>7}  settings")
     for cv, settings in rows:

@@ -19,6 +19,7 @@ from src.model.backbone import check_sizes
 from src.predictions import load_predictions
 from src.reporting.figures import sizes_picture
 from src.runs.claims import run_name
+from src.runs.combined import rows_of
 from src.runs.folder import finished_folds, fold_folder
 from src.runs.opening import image_cache, open_competition
 from src.training.device import make_accelerator
@@ -40,11 +41,7 @@ def score_sizes(config: Config) -> None:
     others = {other: measured_before(runs, other) for other in config.runs}
     competition, metric = open_competition(config), find_metric(config.competition.metric)
     accelerator, views = make_accelerator(config.device, config.precision), parse_views(config.tta)
-    row_of = {name: row for row, name in enumerate(competition.ids.tolist())}
     parts = {k: load_predictions(fold_folder(runs, run, k) / "oof.npz") for k in folds}
-    gone = [name for part in parts.values() for name in part.ids.tolist() if name not in row_of]
-    if gone:
-        raise UserError(f"run={run}: its row {gone[0]!r} is not in {competition.root}; set competition.root=")
     labels = {k: part.labels() for k, part in parts.items()}
     pred: dict[tuple[int, int], np.ndarray] = {}
     trained = 0
@@ -63,7 +60,7 @@ def score_sizes(config: Config) -> None:
             config.competition.max_megapixels,
         )
         probabilities = make_predictor(config, accelerator, normalisation)
-        rows = np.array([row_of[name] for name in part.ids.tolist()])
+        rows = rows_of(competition, part.ids)
         for size in sizes:
             pred[k, size] = probabilities(network, store, rows, size=size, views=views)
 
@@ -71,10 +68,8 @@ def score_sizes(config: Config) -> None:
         together = [np.concatenate(column) for column in zip(*((labels[k], pred[k, size]) for k in among), strict=True)]
         return metric.function(*together)
 
-    choose = max if metric.greater_is_better else min
-
     def best(among: list[int]) -> int:
-        return choose(sizes, key=lambda size: score(size, among))
+        return metric.best({size: score(size, among) for size in sizes})
 
     table = {f"fold {k}": [score(size, [k]) for size in sizes] for k in folds}
     table["out-of-fold"] = [score(size, folds) for size in sizes]

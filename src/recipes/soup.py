@@ -32,7 +32,7 @@ from src.runs.combined import FoldResult, compared, groups_of, named, open_membe
 from src.runs.folder import fold_folder
 from src.runs.opening import image_cache, open_competition, open_folds
 from src.training.averaging import refresh_batchnorm
-from src.training.device import make_accelerator, say
+from src.training.device import make_accelerator
 from src.training.stages import plan
 
 
@@ -112,8 +112,7 @@ def soup(config: Config) -> None:
 
     def choose(rows: np.ndarray) -> Chosen:
         def quality(chosen: Chosen) -> float:
-            value = metric.function(members.labels[rows], predictions(chosen)[rows])
-            return value if metric.greater_is_better else -value
+            return metric.sign * metric.function(members.labels[rows], predictions(chosen)[rows])
 
         everyone = range(len(members.names))
         if kind == "uniform":
@@ -141,7 +140,6 @@ def soup(config: Config) -> None:
             competition.labels,
             size=sizes[k],
             views=views,
-            say=partial(say, accelerator),
         )
         names = [members.names[r] for r in chosen]
         notes = {"model": config.model.name, "size": sizes[k], "normalisation": dataclasses.asdict(normalisation)}

@@ -14,6 +14,7 @@ from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.loader import Order, to_input, training_batch
 from src.files import replacing
+from src.seeds import Stream
 
 
 def augmentation_grid(
@@ -25,7 +26,7 @@ def augmentation_grid(
     from src.data.loader import evaluation_batch
 
     zero, one = torch.zeros(3), torch.ones(3)
-    order = Order(np.repeat(rows, copies), size, augment, (seed, 4))
+    order = Order(np.repeat(rows, copies), size, augment, (seed, Stream.EXAMPLES))
     batch = training_batch(store, order)
     pixels = to_input(batch.images[0], zero, one, batch.colour).clamp(0, 1).mul(255).byte().permute(0, 2, 3, 1).numpy()
     whole = evaluation_batch(store, Order(rows, size)).images[0].numpy()
@@ -44,17 +45,12 @@ def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: 
 
     target (N,) int64, pred (N, C) probabilities.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     count = len(classes)
     table = np.zeros((count, count), np.int64)
     np.add.at(table, (target, pred.argmax(1)), 1)
     share = table / np.maximum(1, table.sum(1, keepdims=True))
     side = min(24.0, 3.5 + 0.55 * count)
-    figure = Figure(figsize=(side + 1, side), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, axes = _plot(side + 1, side)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if count <= 40:
         axes.set_xticks(range(count), classes, rotation=45, ha="right")
@@ -64,20 +60,13 @@ def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: 
             axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=9)
     axes.set(xlabel="predicted", ylabel="true (rows)", title=title)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-    return path
+    return _save(path, figure)
 
 
 def correlation_matrix(path: Path, table: np.ndarray, names: Sequence[str], title: str) -> Path:
     """A PNG of correlations (R, R) between R named members, with the numbers in the cells."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     side = min(24.0, 3.0 + 0.7 * len(names))
-    figure = Figure(figsize=(side + 1, side), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, axes = _plot(side + 1, side)
     image = axes.imshow(table, cmap="RdBu_r", vmin=-1, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
@@ -86,9 +75,7 @@ def correlation_matrix(path: Path, table: np.ndarray, names: Sequence[str], titl
         axes.text(column, row, f"{table[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=9)
     axes.set(title=title)
     figure.colorbar(image, ax=axes, label="correlation of the errors", shrink=0.8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return _save(path, figure)
 
 
 def image_pairs(
@@ -114,9 +101,7 @@ def image_pairs(
             axes.set_xticks([])
             axes.set_yticks([])
     figure.suptitle(title, fontsize=12)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return _save(path, figure)
 
 
 def range_picture(
@@ -183,6 +168,7 @@ def sizes_picture(path: Path, curves: Mapping[str, Mapping[int, float]], metric:
 
 
 def _plot(width: float, height: float, lines: int = 1) -> tuple[Any, Any]:
+    """An empty figure of so many inches and its axes, without pyplot, which would keep every figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -192,6 +178,7 @@ def _plot(width: float, height: float, lines: int = 1) -> tuple[Any, Any]:
 
 
 def _save(path: Path, figure: Any) -> Path:
+    """The one way a picture gets to the disk: whole, or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
     return path

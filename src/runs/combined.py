@@ -14,6 +14,7 @@ from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config
 from src.errors import UserError, first_few
+from src.ids import differ, find_rows
 from src.predictions import Predictions
 from src.runs.claims import claim_run, run_name
 from src.runs.folder import finished_folds, fold_folder
@@ -43,10 +44,9 @@ def open_members(config: Config, competition: Competition) -> Members:
         ("test rows", np.sort(competition.test_ids), np.sort(members.test_ids)),
     ):
         if not np.array_equal(mine, theirs):
-            missing, unknown = np.setdiff1d(mine, theirs).tolist(), np.setdiff1d(theirs, mine).tolist()
             raise UserError(
-                f"runs: {members.names[0]!r} has other {what} than {competition.root}: {len(missing)} missing "
-                f"({first_few(missing) or 'none'}), {len(unknown)} unknown ({first_few(unknown) or 'none'}); "
+                f"runs: {members.names[0]!r} has other {what} than {competition.root}: "
+                f"{differ(mine, theirs) or 'in another order'}; "
                 "set competition.root= to the data that it was trained on"
             )
     return members
@@ -54,14 +54,14 @@ def open_members(config: Config, competition: Competition) -> Members:
 
 def rows_of(competition: Competition, ids: np.ndarray) -> np.ndarray:
     """The training rows (N,) int64 of `ids` (N,). UserError for ids that the competition lacks."""
-    place = {name: row for row, name in enumerate(competition.ids.tolist())}
-    unknown = [name for name in ids.tolist() if name not in place]
+    rows = find_rows(competition.ids, ids)
+    unknown = ids[rows < 0].tolist()
     if unknown:
         raise UserError(
             f"runs: {len(unknown)} of their rows are not in {competition.root} ({first_few(unknown)}); "
             "set competition.root= to the data that they were trained on"
         )
-    return np.array([place[name] for name in ids.tolist()], np.int64)
+    return rows
 
 
 def groups_of(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
@@ -142,6 +142,6 @@ def compared(metric_name: str, member_scores: Mapping[str, float], nested: float
     metric = find_metric(metric_name)
     text = f"{metric.name} nested {nested:.4f}   plain {plain:.4f} (on the rows that it was fitted on)"
     if member_scores:
-        best = (max if metric.greater_is_better else min)(member_scores, key=member_scores.__getitem__)
+        best = metric.best(member_scores)
         text += f"   best single member {best} {member_scores[best]:.4f}"
     return text

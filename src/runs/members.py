@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError, first_few, nearest
+from src.ids import differ
 from src.predictions import Predictions, align, concatenate, load_predictions
 from src.runs.folder import finished_folds, fold_folder
 
@@ -55,8 +56,7 @@ def load_test(runs: Path, members: Members, k: int) -> np.ndarray:
     for r, name in enumerate(members.names):
         part = load_predictions(fold_folder(runs, name, k) / "test.npz")
         _same_classes(members.names[0], members.classes, name, part.classes)
-        text = _ids_differ(members.test_ids, part.ids)
-        if text:
+        if text := differ(members.test_ids, part.ids, "ids missing"):
             raise UserError(
                 f"runs: {name!r} fold {k} has other test rows than {members.names[0]!r}: {text}; "
                 f"train it again on the present test rows"
@@ -112,8 +112,7 @@ def _load(runs: Path, name: str, folds: Sequence[int]) -> Predictions:
 def _compare(first: str, one: Predictions, name: str, other: Predictions) -> None:
     """UserError if `other` is not about the rows, folds, classes and targets of `one`."""
     _same_classes(first, one.classes, name, other.classes)
-    text = _ids_differ(one.ids, other.ids)
-    if text:
+    if text := differ(one.ids, other.ids, "ids missing"):
         raise UserError(f"runs: {name!r} has other rows than {first!r}: {text}; combine runs of the same folds file")
     aligned = align(other, one.ids)
     assert one.target is not None and aligned.target is not None
@@ -129,20 +128,5 @@ def _compare(first: str, one: Predictions, name: str, other: Predictions) -> Non
 
 def _same_classes(first: str, one: np.ndarray, name: str, other: np.ndarray) -> None:
     if not np.array_equal(one, other):
-        mine, its = np.setdiff1d(one, other).tolist(), np.setdiff1d(other, one).tolist()
-        text = (
-            f"{len(mine)} missing ({first_few(mine) or 'none'}), {len(its)} unknown ({first_few(its) or 'none'})"
-            if mine or its
-            else "in another order"
-        )
+        text = differ(one, other) or "in another order"
         raise UserError(f"runs: {name!r} has other classes than {first!r}: {text}; combine runs of one competition")
-
-
-def _ids_differ(one: np.ndarray, other: np.ndarray) -> str:
-    missing, unknown = np.setdiff1d(one, other).tolist(), np.setdiff1d(other, one).tolist()
-    if not missing and not unknown:
-        return ""
-    return (
-        f"{len(missing)} ids missing ({first_few(missing) or 'none'}), "
-        f"{len(unknown)} unknown ({first_few(unknown) or 'none'})"
-    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
 from src.files import replacing
+from src.log import say
 
 NAME = re.compile(r"step(\d+)\.ckpt")
 
@@ -46,8 +47,8 @@ class CheckpointWriter:
     for a full disk. Reported once, until one can be written again. `keep`: see `save_checkpoint`.
     """
 
-    def __init__(self, folder: Path, keep: int, say: Callable[[str], Any]) -> None:
-        self.folder, self.keep, self.say = folder, keep, say
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
         self._failing = False
@@ -69,7 +70,7 @@ class CheckpointWriter:
             if strict:
                 raise
             if not self._failing:
-                self.say(f"warning: {error}; training goes on")
+                say(f"warning: {error}; training goes on")
             self._failing = True
 
 
@@ -79,7 +80,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.name, reverse=True)
 
 
-def load_checkpoint(folder: Path, needed: Sequence[str] = (), say: Any = print) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, needed: Sequence[str] = ()) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None. Damaged ones are reported and passed over, and so
     are those that lack an entry of `needed` (of another version, or a stranger's).
 

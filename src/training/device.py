@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError
+from src.log import speak
 from src.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:  # loading torch takes a second, and some recipes may only ask how many workers there should be
@@ -55,13 +56,8 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         # Accelerate trains fp32 without a word here, although torch has both autocast and a loss scaler for fp16 on
         # CPU. They make the T4's path testable, so they are switched on.
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
+    speak(accelerator.is_main_process)
     return accelerator
-
-
-def say(accelerator: Any, line: str) -> None:
-    """Print from the first process. Accelerate's own print asks for the local rank, which is never 0 on a TPU."""
-    if accelerator.is_main_process:
-        print(line, flush=True)
 
 
 def from_main(accelerator: Any, value: Any) -> Any:

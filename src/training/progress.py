@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from src.log import say
 from src.training.stages import Stage
 
 
@@ -59,16 +60,14 @@ class Progress:
             f"stage {stage.number + 1}/{len(self.stages)}  {stage.size} px  step {row['step']}/{self.stages[-1].stop}"
         )
         pace = f"{row['images_per_second']:.0f} img/s  {clock(self.seconds_left())} left"
-        self.say(f"{place}  loss {row['loss']:.4f}  {score}  {pace}")
+        self.print_line(f"{place}  loss {row['loss']:.4f}  {score}  {pace}")
         self.images, self.epoch_began = 0, time.monotonic()
 
-    def say(self, line: str) -> None:
-        if not self.visible:
-            return
+    def print_line(self, line: str) -> None:
         if self.bar is not None:
             self.bar.write(line, file=sys.stdout)
         else:
-            print(line, flush=True)
+            say(line)
 
     def close(self) -> None:
         if self.bar is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -16,8 +15,9 @@ from src.config import StageConfig
 from src.data.augment import Augment
 from src.data.loader import Order
 from src.errors import UserError
+from src.seeds import Stream, generator
 from src.training.freezing import Part
-from src.training.sampling import Balance, balance_classes, balanced_rows
+from src.training.sampling import Balance, balance_classes, balanced_rows, shuffled
 from src.training.schedule import duration
 
 
@@ -131,7 +131,7 @@ def subset(labels: np.ndarray, share: float, classes: int | None = None, seed: i
     Each class is shuffled once by `seed` and the first part of it is taken, so the same seed gives the same rows and a
     smaller share is contained in a larger one; so are fewer classes in more.
     """
-    order = np.random.default_rng((seed, 1)).permutation(len(labels))
+    order = generator(seed, Stream.SUBSET).permutation(len(labels))
     counts = np.bincount(labels)
     kept = np.argsort(-counts, kind="stable")[: classes or len(counts)]
     rank = np.empty(len(labels), np.int64)  # of each row within its class, in shuffled order
@@ -148,18 +148,13 @@ def step_rows(stage: Stage, step: int, seed: int) -> np.ndarray:
     first = (step - stage.start) * stage.total_batch
     positions = np.arange(first, first + stage.total_batch)
     if stage.balance is not None:
-        return balanced_rows(stage.balance, positions, (seed, 2, stage.number))
+        return balanced_rows(stage.balance, positions, (seed, Stream.ORDER, stage.number))
     passes, within = np.divmod(positions, len(stage.rows))
     found = np.empty(stage.total_batch, np.int64)
     for number in np.unique(passes):
-        shuffled = _shuffled(len(stage.rows), (seed, 2, stage.number, int(number)))
-        found[passes == number] = shuffled[within[passes == number]]
+        order = shuffled(len(stage.rows), (seed, Stream.ORDER, stage.number, int(number)))
+        found[passes == number] = order[within[passes == number]]
     return stage.rows[found]
-
-
-@lru_cache(maxsize=4)
-def _shuffled(count: int, seed: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(count)
 
 
 def training_orders(
@@ -171,7 +166,10 @@ def training_orders(
             rows = step_rows(stage, step, seed).reshape(-1, world, stage.batch_size)
             for micro in range(len(rows)):
                 yield Order(
-                    rows[micro, rank], stage.size, augment.at_strength(stage.augment), (seed, 3, step, micro, rank)
+                    rows[micro, rank],
+                    stage.size,
+                    augment.at_strength(stage.augment),
+                    (seed, Stream.AUGMENT, step, micro, rank),
                 )
 
 

@@ -82,7 +82,7 @@ def by_the_loop(folder: Path, accumulate: int) -> tuple[nn.Module, Trained, list
         wish=StopWish(),
         late=lambda step: False,
         progress=Progress(stages, 0, "accuracy", False, lambda row: None),
-        checkpoints=CheckpointWriter(folder, 1, print),
+        checkpoints=CheckpointWriter(folder, 1),
         checkpoint_every=1e9,
         seed=0,
         notes={},

@@ -150,10 +150,10 @@ def test_align_permutations(ids: list[str], random) -> None:
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        (["a", "b"], r"0 missing \(\), 1 unknown \(c\)"),
+        (["a", "b"], r"0 missing \(none\), 1 unknown \(c\)"),
         (["a", "b", "c", "d"], r"1 missing \(d\), 0 unknown"),
         (["a", "b", "x"], r"1 missing \(x\), 1 unknown \(c\)"),
-        ([], r"0 missing \(\), 3 unknown \(a, b, c\)"),
+        ([], r"0 missing \(none\), 3 unknown \(c, a, b\)"),
         (["A", "b", "c"], r"1 missing \(A\), 1 unknown \(a\)"),
     ],
 )

@@ -81,7 +81,6 @@ def lesson_of(k: int, teacher: str, **changes: object) -> Lesson:
         predict=predict,
         size=32,
         device=CPU,
-        say=lambda line: None,
     )
 
 
@@ -129,7 +128,7 @@ def test_the_patient_teacher_looks_at_what_the_student_sees() -> None:
     config = DistillConfig(temperature=3.0, weight=0.7)
     lesson = from_teacher(
         plain, Teacher(), config, task, test_store=plain.store, cache=None, predict=lambda: None,  # type: ignore
-        size=32, device=CPU, say=print,
+        size=32, device=CPU,
     )  # fmt: skip
     x, logits = torch.randn(5, 3, 8, 8), torch.randn(5, CLASSES)
     y = lesson.targets(torch.arange(5))
@@ -156,7 +155,7 @@ def test_the_margin_is_for_the_labels_and_not_for_the_teacher(targets: str) -> N
 
     config = DistillConfig(temperature=3.0, weight=0.7, targets=targets)  # type: ignore[arg-type]
     both = from_teacher(
-        harder, Teacher(), config, task, test_store=plain.store, cache=None, size=32, device=CPU, say=print,
+        harder, Teacher(), config, task, test_store=plain.store, cache=None, size=32, device=CPU,
         predict=lambda *_, **__: np.tile(teacher.exp().numpy(), (80, 1)),
     )  # fmt: skip
     found = both.loss(logits, both.targets(torch.arange(5)), x)

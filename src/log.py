@@ -1,0 +1,18 @@
+"""Printing once, whatever the number of processes."""
+
+from __future__ import annotations
+
+_speaks = True
+
+
+def speak(first: bool) -> None:
+    """Whether this process is the one that prints. Told once, where the processes learn which they are: the
+    environment does not say it on a TPU."""
+    global _speaks
+    _speaks = first
+
+
+def say(line: str) -> None:
+    """Print from the first process, at once: a notebook shows what is flushed."""
+    if _speaks:
+        print(line, flush=True)
