@@ -37,6 +37,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         (
             "average.bn_batches", "average.ema_every", "checkpoint.keep", "eval.every", "eval.batch_size",
             "optimizer.accumulate", "ensemble.rounds", "ensemble.bags", "model.separable_width", "model.subcentres",
+            "competition.channels",
         ),
         AT_LEAST_1,
     ),

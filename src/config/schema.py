@@ -26,6 +26,8 @@ class CompetitionConfig:
     group_column: str | None = None  # rows of one group (patient, scene) never straddle folds
     merge_labels: bool = False  # labels that differ only in case or spaces become one, spelt as most rows do
     on_bad_image: Literal["error", "skip", "blank"] = "error"  # training images that cannot be read: row out, or grey
+    channels: int = 3  # of every image; 1: its luma; others: .npy arrays
+    samples: Literal["uint8", "uint16"] = "uint8"  # what they are kept as; uint16: where files have 16 bits
     max_megapixels: float = 100.0  # an image that declares more counts as unreadable and is never decoded
     submission: Literal["auto", "labels", "probabilities", "positive"] = "auto"
     metric: str = "accuracy"  # the one that decides

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from src.data.resizing import LINEAR_BELOW, resize
+from src.data.resizing import LINEAR_BELOW, by_fours, resize
 from src.errors import UserError, nearest
 
 # Principal colours of ImageNet, eigenvectors (columns) times eigenvalues, pixels in 0..1 (AlexNet, Krizhevsky 2012).
@@ -74,13 +74,14 @@ class Draws:
     shear: np.ndarray  # degrees
     zoom: np.ndarray  # factor on the content
     shift: np.ndarray  # (B, 2) share of the side, y and x
-    colour: np.ndarray  # (B, 3, 4) float32: rgb in 0..1 -> rgb, before normalisation
+    colour: np.ndarray  # (B, C, C + 1) float32: samples in 0..1 -> the same, before normalisation
     erase: np.ndarray  # (B, 4) top, left, bottom, right in shares of the side; all 0 where nothing is erased
     warped: bool  # whether any of angle, shear, zoom, shift is used at all
 
 
-def sample(augment: Augment, count: int, rng: np.random.Generator) -> Draws:
-    """All random numbers for `count` images, vectorised: one image costs microseconds."""
+def sample(augment: Augment, count: int, rng: np.random.Generator, channels: int = 3) -> Draws:
+    """All random numbers for `count` images, vectorised: one image costs microseconds. They are the same for any number
+    of channels; what is about colour is left out where there are not three."""
 
     def spread(amount: float, *shape: int) -> np.ndarray:
         return rng.uniform(-amount, amount, (count, *shape))
@@ -102,6 +103,7 @@ def sample(augment: Augment, count: int, rng: np.random.Generator) -> Draws:
             saturation=1 + spread(augment.saturation),
             hue=spread(augment.hue) * np.pi,
             pca=rng.normal(0, 1, (count, 3)) * augment.pca,
+            channels=channels,
         ),
         erase=_erase_boxes(augment.erase, count, rng),
         warped=any((augment.rotate, augment.shear, augment.zoom, augment.shift)),
@@ -109,15 +111,25 @@ def sample(augment: Augment, count: int, rng: np.random.Generator) -> Draws:
 
 
 def colour_matrix(
-    brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray, hue: np.ndarray, pca: np.ndarray
+    brightness: np.ndarray,
+    contrast: np.ndarray,
+    saturation: np.ndarray,
+    hue: np.ndarray,
+    pca: np.ndarray,
+    channels: int = 3,
 ) -> np.ndarray:
-    """Colour jitter of B images as one affine map each, (B, 3, 4) float32: rgb' = M[:, :3] @ rgb + M[:, 3].
+    """Colour jitter of B images as one affine map each, (B, C, C + 1) float32: v' = M[:, :C] @ v + M[:, C].
 
     brightness, contrast, saturation: (B,) factors; hue: (B,) radians, a rotation in YIQ; pca: (B, 3) weights of the
     principal colours. Every step is linear in rgb (contrast about mid-grey), so their product is exact and one matrix
     product on the device replaces five passes over the pixels. Values outside 0..1 are kept, as in MXNet's recipe.
+    Where there are not three channels, saturation, hue and principal colours mean nothing and are left out.
     """
     count = len(brightness)
+    if channels != 3:
+        scaled = (brightness * contrast)[:, None, None] * np.eye(channels)
+        offset = np.broadcast_to(0.5 * (1 - contrast)[:, None, None], (count, channels, 1))
+        return np.concatenate([scaled, offset], axis=2).astype(np.float32)
     grey = np.broadcast_to(np.outer(np.ones(3, np.float32), LUMA), (count, 3, 3))
     saturate = saturation[:, None, None] * np.eye(3) + (1 - saturation)[:, None, None] * grey
     turn = np.zeros((count, 3, 3), np.float32)
@@ -145,7 +157,7 @@ def crop_box(height: int, width: int, area: float, ratio: float, centre: np.ndar
 
 
 def geometry(image: np.ndarray, size: int, draws: Draws, i: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Image i of the batch, (H, W, 3) uint8, cropped, warped, flipped and resized to (size, size, 3) uint8.
+    """Image i of the batch, (H, W, C) samples, cropped, warped, flipped and resized to (size, size, C).
 
     Written into `out` if that is given (its place in the batch, contiguous), which saves a copy.
     """
@@ -161,15 +173,15 @@ def geometry(image: np.ndarray, size: int, draws: Draws, i: int, out: np.ndarray
             by_h, by_w = small.shape[0] / height, small.shape[1] / width
             image, box = small, (box[0] * by_h, box[1] * by_w, box[2] * by_h, box[3] * by_w)
         matrix = warp_matrix(box, size, draws.angle[i], draws.shear[i], draws.zoom[i], draws.shift[i])
-        made = cv2.warpAffine(
-            image, matrix, (size, size), straight, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-        )
+        kind = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
+        made = by_fours(lambda part, place: cv2.warpAffine(part, matrix, (size, size), place, **kind), image, straight)
     else:
         made = resize(image[box[0] : box[2], box[1] : box[3]], size, size, straight, LINEAR_BELOW)
     if not mirrored:
         return made
     # not made[:, ::-1]: numpy would copy it to its place in the batch three bytes at a time
-    return cv2.flip(made, -1 if draws.flip[i] and draws.vflip[i] else 1 if draws.flip[i] else 0, out)
+    turned = cv2.flip(made, -1 if draws.flip[i] and draws.vflip[i] else 1 if draws.flip[i] else 0, out)
+    return turned if turned.ndim == 3 else turned[..., None]
 
 
 def warp_matrix(

@@ -18,17 +18,18 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from src.data.decode import WIDEST, decode_bytes, read_file
+from src.data.decode import WIDEST, read_file
+from src.data.spec import RGB, ImageSpec
 from src.errors import UserError
 
 UNREADABLE = (0, 1)
-MID_GREY = 128
 
 
 class ImageStore:
     """Decoded images of one table by row number; `pixels(row)` decodes on the first call only.
 
-    root: folder that `paths` ((N,) bytes, utf-8, relative) are in. short_side, max_megapixels: see `decode`.
+    spec: what the images are. root: folder that `paths` ((N,) bytes, utf-8, relative) are in. short_side,
+    max_megapixels: see `decode`.
     folder: where the map lives, or None to decode anew each time.
     unreadable: what an image that cannot be read is: "error" raises, "blank" is a mid-grey picture, "mark" is one too
     and lets the evaluation batches mark the row, so that its prediction is NaN.
@@ -43,7 +44,9 @@ class ImageStore:
         folder: Path | None = None,
         unreadable: Literal["error", "blank", "mark"] = "error",
         max_megapixels: float = 100.0,
+        spec: ImageSpec = RGB,
     ) -> None:
+        self.spec = spec
         self.root, self.paths, self.short_side = Path(root).resolve(), paths, short_side
         self.unreadable, self.max_megapixels = unreadable, max_megapixels
         self.file: Path | None = None
@@ -52,11 +55,12 @@ class ImageStore:
         self._shapes: np.ndarray | None = None
         self._files: list[BinaryIO] = []  # of pixels and shapes, open for writing
         self._full = False
-        self.capacity = int(WIDEST * short_side * short_side) * 3
+        self.capacity = int(WIDEST * short_side * short_side) * spec.channels  # samples
         if folder is not None and len(paths):
-            self.file = folder / f"{fingerprint(self.root, paths, max_megapixels)}-{short_side}"
+            kind = "" if spec == RGB else f"-{spec.channels}x{spec.samples}"
+            self.file = folder / f"{fingerprint(self.root, paths, max_megapixels)}-{short_side}{kind}"
             _make_sparse(self.file.with_suffix(".shapes"), len(paths) * 4)
-            _make_sparse(self.file.with_suffix(".pixels"), len(paths) * self.capacity)
+            _make_sparse(self.file.with_suffix(".pixels"), len(paths) * self.capacity * spec.dtype.itemsize)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,7 +72,7 @@ class ImageStore:
         return os.path.join(self.root, self.paths[row].decode())
 
     def pixels(self, row: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of a row. Where it cannot be read: UserError that names the file, or mid-grey."""
+        """(H, W, C) samples of a row. Where it cannot be read: UserError that names the file, or mid-grey."""
         if self.file is None:
             return self._decoded(row)
         if self._pixels is None or self._shapes is None:
@@ -76,7 +80,8 @@ class ImageStore:
         assert self._pixels is not None and self._shapes is not None
         height, width = self._shapes[row]
         if height and width:  # two writes: another process may have done, or been killed after, one of them
-            return self._pixels[row, : int(height) * int(width) * 3].reshape(height, width, 3)
+            channels = self.spec.channels
+            return self._pixels[row, : int(height) * int(width) * channels].reshape(height, width, channels)
         if (height, width) == UNREADABLE and self.unreadable != "error":  # an error is to say why: it tries again
             return self._blank(row)
         return self._decoded(row)
@@ -94,7 +99,7 @@ class ImageStore:
                 raise
             return self._blank(row)
         try:
-            image = decode_bytes(data, self.short_side, self.max_megapixels, self.path(row))
+            image = self.spec.read(data, self.short_side, self.max_megapixels, self.path(row))
         except UserError:
             self._write(row, None, UNREADABLE)
             if self.unreadable == "error":
@@ -109,7 +114,8 @@ class ImageStore:
         pixels, shapes = self._files
         try:
             # pwrite, because forked workers share the place that seek would move
-            if image is not None and os.pwrite(pixels.fileno(), image.tobytes(), row * self.capacity) < image.size:
+            place = row * self.capacity * self.spec.dtype.itemsize
+            if image is not None and os.pwrite(pixels.fileno(), image.tobytes(), place) < image.nbytes:
                 raise OSError("the disk is full")
             os.pwrite(shapes.fileno(), np.array(shape, np.uint16).tobytes(), row * 4)
         except OSError as error:
@@ -118,14 +124,14 @@ class ImageStore:
 
     def _blank(self, row: int) -> np.ndarray:
         self._bad.add(row)
-        return np.full((self.short_side, self.short_side, 3), MID_GREY, np.uint8)
+        return np.full((self.short_side, self.short_side, self.spec.channels), self.spec.middle, self.spec.dtype)
 
     def _open(self) -> None:
         assert self.file is not None
         pixels, shapes = self.file.with_suffix(".pixels"), self.file.with_suffix(".shapes")
         self._files = [open(file, "r+b", buffering=0) for file in (pixels, shapes)]  # noqa: SIM115
         # as plain arrays, because each slice of a memmap goes through Python code of numpy (measure: fetch)
-        self._pixels = np.asarray(np.memmap(pixels, np.uint8, "r", shape=(len(self.paths), self.capacity)))
+        self._pixels = np.asarray(np.memmap(pixels, self.spec.dtype, "r", shape=(len(self.paths), self.capacity)))
         self._shapes = np.asarray(np.memmap(shapes, np.uint16, "r", shape=(len(self.paths), 2)))
 
 

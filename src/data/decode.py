@@ -17,6 +17,7 @@ from src.errors import UserError
 WIDEST = 2.0
 # A JPEG that is cut off is used if this share of its area is there: with less, what is to be seen may be missing.
 ENOUGH = 0.75
+UINT8 = np.dtype(np.uint8)
 JPEG, JPEG_END, PNG, TIFFS = b"\xff\xd8", b"\xff\xd9", b"\x89PNG", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tried by PIL where OpenCV refuses: a PNG without its end, a TIFF with rarer compression or samples, GIF before
 # OpenCV 4.11. None of the formats for which PIL would call other programs.
@@ -58,9 +59,15 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode_bytes(
-    data: bytes, short_side: int, max_megapixels: float = 100.0, name: str | os.PathLike[str] = "image"
+    data: bytes,
+    short_side: int,
+    max_megapixels: float = 100.0,
+    name: str | os.PathLike[str] = "image",
+    channels: int = 3,
+    dtype: np.dtype = UINT8,
 ) -> np.ndarray:
-    """`decode` for the content of a file; `name` is for the messages."""
+    """`decode` for the content of a file; `name` is for the messages. channels: 3, or 1 for the luma; dtype: uint8, or
+    uint16, which keeps the 16 bits of a file that has them."""
     if not data:
         raise _unreadable(name, "the file is empty")
     size = _declared_size(data)
@@ -74,18 +81,22 @@ def decode_bytes(
     cut = data.startswith(JPEG) and not data.endswith(JPEG_END)
     if cut:  # in compressed data 0xff is never followed by 0xd9, so an end behind the last scan is the image's own
         cut = data.find(JPEG_END, data.rfind(b"\xff\xda")) < 0
-    image = _decoded(data + JPEG_END if cut else data, min(height, width), short_side)
+    if channels not in (1, 3):
+        raise UserError(f"{name}: a picture has 1 or 3 channels, but competition.channels={channels}; give .npy arrays")
+    image = _decoded(data + JPEG_END if cut else data, min(height, width), short_side, dtype)
     if image is None:
         raise _unreadable(name, "damaged or cut off")
     if cut and _share_there(image) < ENOUGH:
         raise _unreadable(name, f"it is cut off: {_share_there(image):.0%} of it is there")
     height, width = image.shape[:2]
-    target_h, target_w = fitted(height, width, short_side)
+    target_h, target_w = stored_size(height, width, short_side)
     image = resize(image, target_h, target_w, area_from=LINEAR_BELOW)
+    if channels == 1:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def fitted(height: int, width: int, short_side: int) -> tuple[int, int]:
+def stored_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """The stored (height, width) of an image: short side as asked, long side capped, never enlarged."""
     short, long = min(height, width), max(height, width)
     scale = min(1.0, short_side / short, WIDEST * short_side / long)
@@ -142,20 +153,20 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _decoded(data: bytes, short: int, short_side: int) -> np.ndarray | None:
-    """(H, W, 3) uint8 BGR, upright, or None. short: the short side that the header declares."""
+def _decoded(data: bytes, short: int, short_side: int, dtype: np.dtype) -> np.ndarray | None:
+    """(H, W, 3) BGR samples, upright, or None. short: the short side that the header declares."""
     flag, image = cv2.IMREAD_COLOR, None
     if data.startswith(JPEG):
         flag = _reduced_flag(short, short_side)
     elif data.startswith(TIFFS):
         flag |= cv2.IMREAD_ANYDEPTH  # without it floats are refused by OpenCV 5 and clipped by 4
+    elif dtype != np.uint8:
+        flag |= cv2.IMREAD_ANYDEPTH
     if not data.startswith(PNG) or _complete_png(data):
         image = _by_opencv(data, flag)
     if image is None:
         image = _by_pil(data)
-    if image is not None and image.dtype != np.uint8:
-        image = _to_uint8(image)
-    return image
+    return None if image is None else as_samples(image, dtype)
 
 
 def _complete_png(data: bytes) -> bool:
@@ -194,15 +205,18 @@ def _by_pil(data: bytes) -> np.ndarray | None:
         return None
 
 
-def _to_uint8(image: np.ndarray) -> np.ndarray:
-    """Samples of any other kind scaled to 0..255: by the type's range up to 16 bits, else by the range they fill."""
-    if image.dtype in (np.int8, np.uint16, np.int16):
+def as_samples(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Numbers of any kind as samples of `dtype`: by their type's range up to 16 bits, else as shares of 1, 255 or
+    65535, whichever holds the largest of them."""
+    if image.dtype == dtype:
+        return image
+    if image.dtype in (np.uint8, np.int8, np.uint16, np.int16):
         full = float(np.iinfo(image.dtype).max)
     else:
         image = np.nan_to_num(image.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
         top = float(image.max())
         full = next((full for full in (1.0, 255.0, 65535.0) if top <= full), top)
-    return (image.clip(0, full) / full * 255).round().astype(np.uint8)
+    return (image.clip(0, full) / full * np.iinfo(dtype).max).round().astype(dtype)
 
 
 def _share_there(image: np.ndarray) -> float:

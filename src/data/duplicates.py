@@ -23,8 +23,9 @@ import cv2
 import numpy as np
 
 from src.data.cache import fingerprint
-from src.data.decode import decode
+from src.data.decode import read_file
 from src.data.duplicate_search import DOUBTFUL, candidates, perceptual_bits
+from src.data.spec import RGB, ImageSpec
 from src.errors import UserError
 from src.files import DAMAGED, replacing
 
@@ -79,6 +80,7 @@ def open_duplicates(
     folder: Path,
     workers: int = 0,
     say: Callable[[str], Any] = lambda text: None,
+    spec: ImageSpec = RGB,
 ) -> Duplicates:
     """`find_duplicates`, kept in `folder` under a fingerprint of the files: it is searched once per state of the data.
 
@@ -93,13 +95,15 @@ def open_duplicates(
         except DAMAGED:
             pass  # searched again and replaced
     say(f"looking for duplicates among {len(both)} images")
-    found = find_duplicates(root, paths, test_paths, workers)
+    found = find_duplicates(root, paths, test_paths, workers, spec)
     with replacing(file) as temporary, open(temporary, "wb") as handle:
         np.savez_compressed(handle, **{name: value for name, value in vars(found).items() if name != "rows"})
     return found
 
 
-def find_duplicates(root: Path, paths: np.ndarray, test_paths: np.ndarray, workers: int = 0) -> Duplicates:
+def find_duplicates(
+    root: Path, paths: np.ndarray, test_paths: np.ndarray, workers: int = 0, spec: ImageSpec = RGB
+) -> Duplicates:
     """Copies among the images of `paths` (N,) and `test_paths` (M,), both bytes (utf-8, relative to `root`).
 
     Found are the same bytes, the same pixels, and copies that were re-saved, resized, brightened, cropped by a few
@@ -110,7 +114,7 @@ def find_duplicates(root: Path, paths: np.ndarray, test_paths: np.ndarray, worke
     root = Path(root).resolve()
     with _pool(workers) as run:
         jobs = [both[start : start + CHUNK] for start in range(0, len(both), CHUNK)]
-        described = list(run(partial(_describe, root), jobs))
+        described = list(run(partial(_describe, root, spec), jobs))
         digests, looks, bits, doubt, tiles = (np.concatenate([part[k] for part in described]) for k in range(5))
         readable = looks.any(axis=1)
 
@@ -132,7 +136,7 @@ def find_duplicates(root: Path, paths: np.ndarray, test_paths: np.ndarray, worke
         pairs = np.stack([own[first], own[second]], 1)
         alike = _tile_correlation(tiles, pairs, mirrored) >= LEAST_ALIKE
         pairs, mirrored = pairs[alike], mirrored[alike]
-        compared = run(partial(_compare, root), _path_chunks(both, pairs, mirrored))
+        compared = run(partial(_compare, root, spec), _path_chunks(both, pairs, mirrored))
         distance = np.concatenate([np.zeros(0, np.float32), *compared])
     near = np.isfinite(distance)
     columns = {
@@ -205,7 +209,7 @@ def _worker() -> None:
 # ---- what the workers do --------------------------------------------------------------------------------------------
 
 
-def _describe(root: Path, paths: np.ndarray) -> tuple[np.ndarray, ...]:
+def _describe(root: Path, spec: ImageSpec, paths: np.ndarray) -> tuple[np.ndarray, ...]:
     """Of B files: digests (B, 16) uint8 of their bytes, digests (B, 16) uint8 of their thumbnails (0: unreadable),
     perceptual hashes (B,) uint64, the least certain of their bits (B, 16) uint8, and tiles (B, 16, 16) uint8."""
     digests, looks = np.zeros((2, len(paths), 16), np.uint8)
@@ -214,7 +218,7 @@ def _describe(root: Path, paths: np.ndarray) -> tuple[np.ndarray, ...]:
     for i, path in enumerate(paths):
         try:
             full = root / path.decode()
-            grey = _thumbnail(full)
+            grey = _thumbnail(full, spec)
             digests[i] = _digest(full.read_bytes())
         except (*READ_ERRORS, OSError):
             continue
@@ -235,7 +239,7 @@ def _same_pixels(root: Path, job: tuple[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _compare(root: Path, job: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _compare(root: Path, spec: ImageSpec, job: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Distance of each pair, (B, 2) bytes and (B,) bool whether to mirror the second: (B,) float32, inf if they are
     no copies of each other."""
     result = np.full(len(job[0]), np.inf, np.float32)
@@ -243,8 +247,8 @@ def _compare(root: Path, job: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     for k, ((one, other), mirror) in enumerate(zip(*job, strict=True)):
         try:
             if held is None or held[0] != one:  # pairs come ordered by their first row
-                held = (one, _thumbnail(root / one.decode()))
-            b = _thumbnail(root / other.decode())
+                held = (one, _thumbnail(root / one.decode(), spec))
+            b = _thumbnail(root / other.decode(), spec)
         except READ_ERRORS:
             continue
         away, limit = image_distance(held[1], b[:, ::-1] if mirror else b)
@@ -318,8 +322,8 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-6))
 
 
-def _thumbnail(path: Path) -> np.ndarray:
-    return cv2.cvtColor(decode(path, SIDE), cv2.COLOR_RGB2GRAY)
+def _thumbnail(path: Path, spec: ImageSpec) -> np.ndarray:
+    return cv2.cvtColor(spec.visible(spec.read(read_file(path), SIDE, name=str(path))), cv2.COLOR_RGB2GRAY)
 
 
 def _digest(data: bytes) -> np.ndarray:

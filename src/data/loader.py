@@ -28,11 +28,10 @@ from src.data.resizing import resize
 from src.errors import UserError
 
 _OWNER = os.getpid()
-GREY = (124, 116, 104)  # ImageNet's mean colour
 
 
-class View(NamedTuple):
-    """One evaluation crop: position (y, x) of the window and zoom, the factor on `size` that the short side gets.
+class Window(NamedTuple):
+    """One evaluation crop: its position (y, x) and zoom, the factor on `size` that the short side gets.
 
     squash: the whole image, squeezed into the square instead of cut.
     """
@@ -46,7 +45,7 @@ class Order(NamedTuple):
     """What a worker needs to make one batch.
 
     rows: (B,) int64 rows of the table; -1 pads the last batch to a full one. size: pixels.
-    augment: ranges for training, or None for the evaluation views. seed: of this batch's random draws.
+    augment: ranges for training, or None for the evaluation windows. seed: of this batch's random draws.
     """
 
     rows: np.ndarray
@@ -54,18 +53,18 @@ class Order(NamedTuple):
     augment: Augment | None = None
     seed: tuple[int, ...] = (0,)
     crop: float = 1.0
-    views: tuple[View, ...] = (View(),)
+    windows: tuple[Window, ...] = (Window(),)
 
 
 class Batch(NamedTuple):
-    """images (V, B, S, S, 3) uint8 (V = 1 in training), colour (B, 3, 4) float32 or None, rows (B,) int64.
-
-    In `rows`, -1 is padding and -2 - row a row whose image could not be read and is mid-grey (a store with "mark").
-    """
+    """images (W, B, S, S, C) samples by window (W = 1 in training), colour (B, C, C + 1) float32 or None, rows (B,)
+    int64, -1 where padding fills the batch, readable (B,) bool: False for a row whose image could not be read and is
+    mid-grey (a store with "mark")."""
 
     images: Tensor
     colour: Tensor | None
     rows: Tensor
+    readable: Tensor
 
 
 class Orders(torch.utils.data.Sampler):  # type: ignore[type-arg]
@@ -95,11 +94,12 @@ class OrderedImages(torch.utils.data.Dataset):  # type: ignore[type-arg]
 def training_batch(store: ImageStore, order: Order) -> Batch:
     """Augmented crops of `order.rows`, a function of the order alone."""
     assert order.augment is not None
-    draws = sample(order.augment, len(order.rows), np.random.default_rng(order.seed))
+    spec, count = store.spec, len(order.rows)
+    draws = sample(order.augment, count, np.random.default_rng(order.seed), spec.channels)
     pipeline = albumentations_pipeline(order.augment.albumentations)
     if pipeline is not None:
         pipeline.set_random_seed(int(np.random.default_rng(order.seed).integers(2**31)))
-    images = np.empty((len(order.rows), order.size, order.size, 3), np.uint8)
+    images = np.empty((count, order.size, order.size, spec.channels), spec.dtype)
     for i, row in enumerate(order.rows):
         if pipeline is None:
             geometry(store.pixels(int(row)), order.size, draws, i, images[i])
@@ -108,24 +108,25 @@ def training_batch(store: ImageStore, order: Order) -> Batch:
             images[i] = pipeline(image=np.ascontiguousarray(image))["image"]
     for erased in np.flatnonzero(draws.erase[:, 2]):
         top, left, bottom, right = (draws.erase[erased] * order.size).round().astype(int)
-        images[erased, top:bottom, left:right] = GREY
-    return Batch(torch.from_numpy(images)[None], torch.from_numpy(draws.colour), torch.from_numpy(order.rows))
+        images[erased, top:bottom, left:right] = spec.grey
+    tensors = (torch.from_numpy(each) for each in (images[None], draws.colour, order.rows, np.ones(count, bool)))
+    return Batch(*tensors)
 
 
 def evaluation_batch(store: ImageStore, order: Order) -> Batch:
-    """All views of `order.rows`, each image fetched once; padding (-1) stays black. Marks rows, see `Batch`."""
-    rows = order.rows.copy()
-    images = np.zeros((len(order.views), len(order.rows), order.size, order.size, 3), np.uint8)
+    """All windows of `order.rows`, each image fetched once; padding (-1) stays black."""
+    spec, count = store.spec, len(order.rows)
+    readable = np.ones(count, bool)
+    images = np.zeros((len(order.windows), count, order.size, order.size, spec.channels), spec.dtype)
     for i, row in enumerate(order.rows[order.rows >= 0]):  # padding is at the end
         pixels = store.pixels(int(row))
-        if store.is_marked(int(row)):
-            rows[i] = -2 - row
-        for v, view in enumerate(order.views):
-            if view.squash:
-                images[v, i] = resize(pixels, order.size, order.size)
+        readable[i] = not store.is_marked(int(row))
+        for w, window in enumerate(order.windows):
+            if window.squash:
+                images[w, i] = resize(pixels, order.size, order.size)
             else:
-                images[v, i] = centre_view(pixels, order.size, order.crop / view.zoom, view.position)
-    return Batch(torch.from_numpy(images), None, torch.from_numpy(rows))
+                images[w, i] = centre_view(pixels, order.size, order.crop / window.zoom, window.position)
+    return Batch(torch.from_numpy(images), None, torch.from_numpy(order.rows), torch.from_numpy(readable))
 
 
 def batches(
@@ -202,7 +203,7 @@ def evaluation_orders(
     batch_size: int,
     size: int,
     crop: float,
-    views: tuple[View, ...] = (View(),),
+    windows: tuple[Window, ...] = (Window(),),
     rank: int = 0,
     world: int = 1,
 ) -> list[Order]:
@@ -214,7 +215,7 @@ def evaluation_orders(
     padded = np.full(-(-len(rows) // total) * total, -1, np.int64)
     padded[: len(rows)] = rows
     shares = padded.reshape(-1, world, batch_size)[:, rank]
-    return [Order(share, size, crop=crop, views=views) for share in shares]
+    return [Order(share, size, crop=crop, windows=windows) for share in shares]
 
 
 def live_and_die_with_the_parent(parent: int, worker: int) -> None:
@@ -247,22 +248,3 @@ def _end_workers() -> None:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def to_input(images: Tensor, mean: Tensor, std: Tensor, colour: Tensor | None = None) -> Tensor:
-    """uint8 (B, S, S, 3) -> normalised float32 (B, 3, S, S), channels_last, with the colour jitter folded in.
-
-    mean, std: (3,) on the device of `images`, for pixels in 0..1. colour: (B, 3, 4) from `augment.colour_matrix`.
-    Colour jitter and normalisation are one matrix per image: (M rgb/255 + t - mean) / std.
-    """
-    count, size = images.shape[:2]
-    # What is the same for all pixels is repeated to whole rows of values: with its three values at the end, torch
-    # would loop over three numbers at a time. (measure: benchmarks/profile_loader.py)
-    pixels = images.reshape(count, size, 3 * size)
-    if colour is None:
-        x = pixels.float().sub_((255 * mean).repeat(size)).div_((255 * std).repeat(size))
-    else:
-        linear = (colour[:, :, :3] / (255 * std[:, None])).transpose(1, 2)
-        x = torch.bmm(pixels.view(count, -1, 3).float(), linear).view(count, size, 3 * size)
-        x.add_(((colour[:, :, 3] - mean) / std).repeat(1, size)[:, None])
-    return x.view(count, size, size, 3).permute(0, 3, 1, 2)

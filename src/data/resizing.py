@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -14,7 +16,7 @@ LINEAR_BELOW = 2.0
 def resize(
     image: np.ndarray, height: int, width: int, out: np.ndarray | None = None, area_from: float = 1.0
 ) -> np.ndarray:
-    """uint8 resize: area averaging when shrinking (no aliasing), linear when enlarging. Into `out` if it is given.
+    """(H, W, C) samples: area averaging when shrinking (no aliasing), linear when enlarging. Into `out` if given.
 
     area_from: linear as well where neither side shrinks by as much as this factor.
     """
@@ -25,4 +27,22 @@ def resize(
         return out
     shrinks = image.shape[0] > height and image.shape[1] > width
     shrinks = shrinks and max(image.shape[0] / height, image.shape[1] / width) >= area_from
-    return cv2.resize(image, (width, height), out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    kind = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return by_fours(lambda part, place: cv2.resize(part, (width, height), place, interpolation=kind), image, out)
+
+
+def by_fours(
+    work: Callable[[np.ndarray, np.ndarray | None], np.ndarray], image: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
+    """`work` (image, out) of OpenCV's on an (H, W, C) image of any number of channels: it takes four at a time at the
+    most where it averages areas (OpenCV 5), and leaves out the axis of one channel."""
+    channels = image.shape[2]
+    if channels <= 4:
+        made = work(image, out)
+        return made if made.ndim == 3 else made[..., None]
+    parts = [work(np.ascontiguousarray(image[..., i : i + 4]), None) for i in range(0, channels, 4)]
+    whole = np.concatenate([part if part.ndim == 3 else part[..., None] for part in parts], axis=2)
+    if out is None:
+        return whole
+    out[:] = whole
+    return out

@@ -11,7 +11,8 @@ from src.data.cache import ImageStore
 
 
 class PixelStatistics(NamedTuple):
-    """Of pixels in 0..1: mean and std (3,) of the channels; brightness (n,), the mean luma of each image. float64."""
+    """Of samples in 0..1: mean and std (C,) of the channels; brightness (n,), the mean luma of each image, or the mean
+    of its channels where there are not three. float64."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -34,11 +35,18 @@ def pixel_statistics(store: ImageStore, rows: np.ndarray, most: int = 5000) -> P
     1/255. Raises UserError for an unreadable image, as the store does.
     """
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int))]
-    means, squares = np.empty((len(chosen), 3)), np.empty((len(chosen), 3))
+    spec = store.spec
+    levels = np.arange(256) / 255
+    means, squares = (np.empty((len(chosen), spec.channels)) for _ in range(2))
     for i, row in enumerate(chosen):
-        counts = np.stack([np.bincount(channel, minlength=256) for channel in store.pixels(int(row)).reshape(-1, 3).T])
-        levels = np.arange(256) / 255
+        channels = store.pixels(int(row)).reshape(-1, spec.channels).T
+        if spec.dtype != np.uint8:  # counting 65,536 levels costs more than it saves
+            shares = channels / spec.full
+            means[i], squares[i] = shares.mean(1), (shares**2).mean(1)
+            continue
+        counts = np.stack([np.bincount(channel, minlength=256) for channel in channels])
         means[i], squares[i] = counts @ levels / counts[0].sum(), counts @ levels**2 / counts[0].sum()
     mean = means.mean(0)
     std = np.sqrt(np.maximum(squares.mean(0) - mean**2, 0))
-    return PixelStatistics(mean, np.maximum(std, 1 / 255), means @ LUMA.astype(float))
+    bright = means @ LUMA.astype(float) if spec.channels == 3 else means.mean(1)
+    return PixelStatistics(mean, np.maximum(std, 1 / 255), bright)

@@ -15,6 +15,7 @@ from src.files import read_json, write_json
 from src.fold.network import optimizer_from
 from src.log import say
 from src.runs.claims import run_lock
+from src.runs.opening import image_spec
 from src.training.batch_finder import LARGEST, SMALLEST, largest_batch, step_fits
 from src.training.device import from_main
 from src.training.stages import pixels
@@ -38,7 +39,8 @@ def settled(config: Config, model: nn.Module, run: Path, rows: int, accelerator:
         optimizer = partial(optimizer_from, config.optimizer)
         per_step = STEPS_PER_EPOCH * accelerator.num_processes * config.optimizer.accumulate
         most = max(SMALLEST, min(LARGEST, rows // per_step))
-        found = torch.tensor([largest_batch(step_fits(model, optimizer, size, accelerator), most)])
+        fits = step_fits(model, optimizer, size, accelerator, image_spec(config.competition))
+        found = torch.tensor([largest_batch(fits, most)])
         least = int(accelerator.gather(found.to(accelerator.device)).min())  # of all processes' devices
         if accelerator.is_main_process:
             with run_lock(config, run.name):  # folds of one run may be started at the same time: the first one decides

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from src.config import Config
+from src.data.spec import ImageSpec
 from src.log import say
 from src.training import device
 from src.training.budget import Cost, Watch, folds_in_time, measure, remaining
@@ -58,6 +59,7 @@ def time_for_fold(
     whole: Sequence[Stage],
     step: int,
     *,
+    spec: ImageSpec,
     classes: int,
     held_out: int,
     test: int,
@@ -73,7 +75,7 @@ def time_for_fold(
 
     whole: the plan of which `step` steps are done. held_out, test: rows to predict, each in so many `views`.
     """
-    cost = measure(model, whole, classes, accelerator)
+    cost = measure(model, whole, spec, classes, accelerator)
     # three candidates are compared in one view, the best one predicts in all views; SWA's statistics are forward passes
     after = cost.image * ((held_out + test) * views + 3 * held_out) + config.average.bn_batches * cost.steps[-1] / 2
     left = end - time.time()

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from src.data.cache import ImageStore
-from src.data.loader import Order, evaluation_batch, to_input
+from src.data.loader import Order, evaluation_batch
+from src.data.preprocess import Preprocess
 from src.log import say
-from src.model.backbone import Normalisation
 from src.model.grad_cam import grad_cam
 from src.predictions import Predictions
 from src.reporting.gallery import Exhibit, gallery, surest
@@ -26,7 +26,7 @@ def look(
     *,
     size: int,
     crop: float,
-    normalisation: Normalisation,
+    preprocess: Preprocess,
     title: str,
 ) -> Path | None:
     """A PNG of at most 12 of the held-out `rows` (N,) of `store`, whose predictions are `oof`, in the same order.
@@ -37,17 +37,15 @@ def look(
     right, wrong = surest(oof.pred, oof.labels())
     shown = np.concatenate([right, wrong])
     pixels = evaluation_batch(store, Order(rows[shown], size, crop=crop)).images[0]
-    mean, std = torch.tensor(normalisation.mean), torch.tensor(normalisation.std)
     guesses = oof.pred[shown].argmax(1)
-    device = next(network.parameters()).device
     try:
-        heat = grad_cam(network, to_input(pixels, mean, std).to(device), torch.from_numpy(guesses).to(device)).numpy()
+        heat = grad_cam(network, preprocess(pixels), torch.from_numpy(guesses).to(preprocess.device)).numpy()
     except (ValueError, RuntimeError) as error:  # of timm's thousand networks, some do not lend themselves to it
         say(f"no Grad-CAM of this network: {' '.join(str(error).split())[:160]}")
         return None
     assert oof.target is not None
     exhibits = [
-        Exhibit(image, each, str(true), str(oof.classes[guess]), float(share))
+        Exhibit(store.spec.visible(image), each, str(true), str(oof.classes[guess]), float(share))
         for image, each, true, guess, share in zip(
             pixels.numpy(), heat, oof.target[shown], guesses, oof.pred[shown].max(1), strict=True
         )

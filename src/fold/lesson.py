@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ from src.competition.tables import Competition
 from src.config import DistillConfig, LossConfig, ModelConfig
 from src.data.augment import Augment
 from src.data.cache import ImageStore
-from src.data.loader import batches, to_input
+from src.data.loader import batches
+from src.data.preprocess import Preprocess
 from src.inference.tta import parse_views
 from src.log import say
-from src.model.backbone import Normalisation
 from src.seeds import Stream, generator
 from src.training.losses import add_margin, balanced_weights, distillation, make_loss, soft_targets
 from src.training.stages import Stage, training_orders
@@ -91,7 +90,7 @@ def from_teacher(
     competition: Competition,
     *,
     test_store: ImageStore,
-    cache: Path | None,
+    open_images: Callable[..., ImageStore],
     predict: Callable[..., np.ndarray],
     size: int,
     device: torch.device,
@@ -99,7 +98,8 @@ def from_teacher(
     """The lesson with a teacher's word on every image, and with the test images that it is sure of, if they may join.
 
     teacher: (B, 3, S, S) -> (B, C) log-probabilities; it must not have seen the fold's held-out rows. predict: as
-    `inference.predict.predict`, for what is asked of the teacher once, before training, at `size` pixels.
+    `inference.predict.predict`, for what is asked of the teacher once, before training, at `size` pixels. open_images: (paths, unreadable=) -> store, of
+    other rows of the competition.
     """
     kd = partial(distillation, temperature=config.temperature)
     views = parse_views(config.views)
@@ -113,8 +113,7 @@ def from_teacher(
     if config.unlabelled:
         first = len(competition.ids)  # test row i is row first + i of the joint store
         paths = np.concatenate([competition.paths, competition.test_paths])
-        mine = lesson.store
-        store = ImageStore(competition.root, paths, mine.short_side, cache, mine.unreadable, mine.max_megapixels)
+        store = open_images(paths, unreadable=lesson.store.unreadable)
         known[first:] = ask(test_store, np.arange(len(competition.test_ids)))  # NaN, which never joins, if unreadable
         sure, guessed = (values.cpu().numpy() for values in known[first:].max(dim=1))
         joining = np.flatnonzero(sure >= config.confidence)
@@ -152,11 +151,9 @@ def augmented_inputs(
     seed: int,
     count: int,
     accelerator: Any,
-    normalisation: Normalisation,
+    preprocess: Preprocess,
 ) -> Iterator[Tensor]:
     """The first `count` batches of a stage as a network sees them, unmixed: for fresh BatchNorm statistics."""
-    mean, std = (torch.tensor(values, device=accelerator.device) for values in (normalisation.mean, normalisation.std))
     orders = training_orders([stage], augment, seed, stage.start, accelerator.process_index, accelerator.num_processes)
     for batch in batches(store, islice(orders, count), 0, accelerator.device):
-        assert batch.colour is not None
-        yield to_input(batch.images[0].to(mean.device), mean, std, batch.colour.to(mean.device))
+        yield preprocess(batch.images[0], batch.colour)

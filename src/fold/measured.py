@@ -9,8 +9,8 @@ import numpy as np
 from src.config import AugmentConfig, Config
 from src.data.augment import Augment
 from src.data.cache import ImageStore
+from src.data.spec import Normalisation
 from src.data.statistics import pixel_statistics
-from src.model.backbone import Normalisation
 
 
 def fitted(
@@ -22,8 +22,7 @@ def fitted(
         return normalisation, ranges(config.augment)
     found = pixel_statistics(store, rows)
     if config.normalise == "data":
-        (r, g, b), (of_r, of_g, of_b) = found.mean.tolist(), found.std.tolist()
-        normalisation = Normalisation((r, g, b), (of_r, of_g, of_b))
+        normalisation = Normalisation(tuple(found.mean.tolist()), tuple(found.std.tolist()))
     return normalisation, ranges(config.augment, found.brightness_range())
 
 

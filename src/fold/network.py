@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # loading torch takes seconds, and `./run.sh features` may on
     import torch
     from torch import nn
 
-    from src.model.backbone import Normalisation
+    from src.data.spec import ImageSpec, Normalisation
     from src.model.weights import WeightsSource
 
 # Keys that leave the network as it is and only say how it comes to its weights; `acnet` is gone from what is saved.
@@ -26,7 +26,13 @@ TRAINING_KEYS = (
 
 
 def build_from(
-    config: ModelConfig, classes: int, source: WeightsSource, *, seed: int = 0, trained: bool = False
+    config: ModelConfig,
+    classes: int,
+    source: WeightsSource,
+    *,
+    seed: int = 0,
+    spec: ImageSpec,
+    trained: bool = False,
 ) -> tuple[nn.Module, Normalisation]:
     """`build_model` with all keys of the section `model`. Raises its UserErrors, and one for keys that exclude each
     other.
@@ -41,7 +47,7 @@ def build_from(
     elsewhere = ("name", "pretrained", "weights", "margin", "sync_bn", "compile", "freeze")
     for key in (*elsewhere, *(TRAINING_KEYS if trained else ())):
         values.pop(key, None)
-    return build_model(config.name, classes, source, seed=seed, **values)
+    return build_model(config.name, classes, source, seed=seed, spec=spec, **values)
 
 
 def optimizer_from(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:

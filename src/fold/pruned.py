@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from src.config import PruneConfig
+from src.data.spec import ImageSpec, example_input
 from src.errors import UserError
 from src.files import read_json
 from src.fold.predictor import load_network
@@ -35,7 +36,14 @@ def weights_to_prune(runs: Path, run: str, k: int, classes: np.ndarray, held_out
 
 
 def before_and_after(
-    runs: Path, config: PruneConfig, k: int, network: nn.Module, size: int, score: float, accelerator: Any
+    runs: Path,
+    config: PruneConfig,
+    k: int,
+    network: nn.Module,
+    size: int,
+    score: float,
+    accelerator: Any,
+    spec: ImageSpec,
 ) -> dict[str, Any] | None:
     """For the manifest: what fold k of `config.run` is, at its own size in pixels, and what `network` is now."""
     if config.run is None:
@@ -43,17 +51,17 @@ def before_and_after(
     manifest = read_json(fold_folder(runs, config.run, k) / "manifest.json")
     old, _, old_size = load_network(runs, config.run, k, len(manifest["classes"]))
     old = old.to(accelerator.device, memory_format=torch.channels_last)
-    before = {**_cost(old, old_size, accelerator), "size": old_size, "score": manifest["score"]}
-    after = {**_cost(network, size, accelerator), "size": size, "score": score}
+    before = {**_cost(old, old_size, accelerator, spec), "size": old_size, "score": manifest["score"]}
+    after = {**_cost(network, size, accelerator, spec), "size": size, "score": score}
     return {"run": config.run, "ratio": config.ratio, "before": before, "after": after}
 
 
 @torch.no_grad()
-def _cost(network: nn.Module, size: int, accelerator: Any) -> dict[str, float | None]:
+def _cost(network: nn.Module, size: int, accelerator: Any, spec: ImageSpec) -> dict[str, float | None]:
     """Parameters, multiply-adds of an image (None where they cannot be counted), images per second of a forward pass
     in this process, the fastest of a few."""
-    report = inspect(network, size)
-    images = torch.zeros(BATCH, 3, size, size, device=accelerator.device).to(memory_format=torch.channels_last)
+    report = inspect(network, size, spec)
+    images = example_input(spec, BATCH, size, accelerator.device)
     network.eval()
     seconds = []
     for _ in range(REPEATS + 1):  # the first warms up

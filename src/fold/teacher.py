@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
+from src.data.spec import Normalisation
 from src.errors import UserError, first_few
 from src.files import read_config, read_json
 from src.fold.predictor import load_network
 from src.ids import only_in
-from src.model.backbone import Normalisation
 from src.model.ensemble import Ensemble
 from src.predictions import load_predictions
 from src.runs.folder import finished, fold_folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config, plain
 from src.data.bad_images import unreadable_rows
-from src.data.cache import ImageStore
 from src.data.loader import batches
+from src.data.preprocess import Preprocess
 from src.errors import UserError
 from src.fold.batch_size import settled
 from src.fold.deadline import FoldTime, time_for_fold
@@ -38,7 +39,7 @@ from src.model.weights import find_weights
 from src.predictions import Predictions
 from src.reporting.figures import augmentation_grid, schedule_picture
 from src.runs.folder import finished_folds
-from src.runs.opening import image_cache
+from src.runs.opening import image_spec, open_images
 from src.runs.output import save_fold
 from src.seeds import Stream, generator
 from src.tracking import NoTracker, start_tracking
@@ -83,9 +84,10 @@ def train_fold(
         source = find_weights(
             config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input)
         )
-    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
+    spec = image_spec(config.competition)
+    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed, spec=spec)
     if config.prune.run is not None:
-        prune(model, config.prune.ratio, pixels(config.stages[-1].size, config.size))
+        prune(model, config.prune.ratio, pixels(config.stages[-1].size, config.size), spec)
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
@@ -93,12 +95,10 @@ def train_fold(
 
     # ---- what to learn from -----------------------------------------------------------------------------------------
     short_side = round(max(pixels(stage.size, config.size) for stage in config.stages) / config.eval.crop)
-    cache = device.from_main(accelerator, image_cache(config, competition, short_side))
-    limit, policy = config.competition.max_megapixels, config.competition.on_bad_image
-    train_store = ImageStore(
-        competition.root, competition.paths, short_side, cache, "blank" if policy == "blank" else "error", limit
-    )
-    test_store = ImageStore(competition.root, competition.test_paths, short_side, cache, "mark", limit)
+    policy = config.competition.on_bad_image
+    images = partial(open_images, config, competition, short_side=short_side)
+    train_store = images(competition.paths, unreadable="blank" if policy == "blank" else "error")
+    test_store = images(competition.test_paths, unreadable="mark")
     if policy == "skip":
         with accelerator.main_process_first():  # which decodes all images into the cache
             rows = np.concatenate([fold.train, fold.val])
@@ -107,8 +107,8 @@ def train_fold(
         fold = Fold(np.setdiff1d(fold.train, bad), np.setdiff1d(fold.val, bad))
         say(f"competition.on_bad_image=skip: {len(bad)} rows left out" + "".join(f"\n  {why}" for _, why in found[:5]))
     normalisation, augment = fitted(config, train_store, fold.train, normalisation)
-    mean, std = (torch.tensor(v, device=accelerator.device) for v in (normalisation.mean, normalisation.std))
-    probabilities = make_predictor(config, accelerator, normalisation)
+    preprocess = Preprocess(normalisation, accelerator.device, spec)
+    probabilities = make_predictor(config, accelerator, preprocess)
     lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device, config.seed)
     lesson = with_margin(lesson, config.model)
     if config.teacher is not None:
@@ -126,7 +126,7 @@ def train_fold(
             config.distill,
             competition,
             test_store=test_store,
-            cache=cache,
+            open_images=images,
             predict=probabilities,
             size=pixels(config.stages[-1].size, config.size),
             device=accelerator.device,
@@ -146,7 +146,7 @@ def train_fold(
         seed=config.seed,
         balance=config.balance,
     )
-    check_sizes(config.model.name, model, [stage.size for stage in whole])
+    check_sizes(config.model.name, model, [stage.size for stage in whole], spec)
     checkpoints = folder / "checkpoints"
     if config.resume == "never" and accelerator.is_main_process:
         remove_checkpoints(checkpoints)
@@ -168,6 +168,7 @@ def train_fold(
             model,
             whole,
             so_far.step,
+            spec=spec,
             classes=len(competition.classes),
             held_out=len(fold.val),
             test=len(competition.test_ids),
@@ -188,7 +189,7 @@ def train_fold(
     stages = stages_of(whole, cuts)
     for stage in stages:
         say(stage.describe())
-    report = inspect(model, stages[-1].size)
+    report = inspect(model, stages[-1].size, spec)
     if report is not None:
         say(report.line(stages[-1].size))
 
@@ -280,8 +281,7 @@ def train_fold(
                 base_lr=config.optimizer.lr,
                 momentum=planned.momentum,
                 trains=planned.trains,
-                mean=mean,
-                std=std,
+                preprocess=preprocess,
                 draw_mix=mix_at,
                 clip=config.optimizer.clip,
                 ema=ema,
@@ -320,7 +320,7 @@ def train_fold(
     in_time = device.from_main(accelerator, timing is None or time.time() + timing.after < timing.end)
     if swa is not None and in_time:
         inputs = augmented_inputs(
-            lesson.store, last, augment, config.seed, config.average.bn_batches, accelerator, normalisation
+            lesson.store, last, augment, config.seed, config.average.bn_batches, accelerator, preprocess
         )
         device.seed_torch(config.seed, accelerator.device)  # drop path draws here too, and a resumed run draws the same
         refresh_batchnorm(swa.module, inputs, accelerator.reduce if accelerator.num_processes > 1 else None)
@@ -366,7 +366,7 @@ def train_fold(
                 predicted,
                 size=last.size,
                 crop=config.eval.crop,
-                normalisation=normalisation,
+                preprocess=preprocess,
                 title=f"{run.name}/fold{k}: surest predictions (true → predicted, probability) and what decided them",
             )
             if seen is not None:
@@ -398,7 +398,7 @@ def train_fold(
                 "classes": classes.tolist(),
                 "source": source.why,
                 "pruned": before_and_after(
-                    run.parent, config.prune, k, chosen, last.size, final[metric.name], accelerator
+                    run.parent, config.prune, k, chosen, last.size, final[metric.name], accelerator, spec
                 ),
                 "size": last.size,
                 "batch_size": last.batch_size,

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from src.competition.metrics import refuse_non_finite
 from src.data.cache import ImageStore
-from src.data.loader import batches, evaluation_orders, to_input
-from src.inference.tta import Pose, apply_symmetry, windows
+from src.data.loader import batches, evaluation_orders
+from src.data.preprocess import Preprocess
+from src.inference.tta import View, apply_symmetry, windows
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -26,13 +27,12 @@ def predict(
     rows: np.ndarray,
     *,
     accelerator: Any,
-    views: Sequence[Pose],
+    preprocess: Preprocess,
+    views: Sequence[View],
     size: int,
     crop: float,
     batch_size: int,
     workers: int,
-    mean: Tensor,
-    std: Tensor,
     activation: Callable[[Tensor], Tensor] = softmax,
 ) -> np.ndarray:
     """(N, C) float32 probabilities of `rows` (N,) in their order: the weighted mean over views of the softmax.
@@ -49,34 +49,30 @@ def predict(
     )
     total_weight = sum(view.weight for view in views)
     which = {window: i for i, window in enumerate(windows(views))}
-    seen, predicted = [], []
+    seen: list[Tensor] = []
+    readable: list[Tensor] = []
+    predicted: list[Tensor] = []
     for batch in batches(store, orders, workers, accelerator.device):
-        images = batch.images.to(accelerator.device, non_blocking=True)
-        inputs = [to_input(window, mean, std) for window in images]
-        mixed = torch.zeros((), device=accelerator.device)
+        inputs = [preprocess(window) for window in batch.images]
+        mixed = torch.zeros((), device=accelerator.device)  # (B, C) from the first view on
         for view in views:
             with accelerator.autocast():
                 logits = model(apply_symmetry(inputs[which[view.window]], view))
             mixed = mixed + view.weight / total_weight * activation(logits.float())
-        seen.append(batch.rows.to(accelerator.device))
-        predicted.append(mixed)
-    all_rows = accelerator.gather(torch.cat(seen)).cpu().numpy()
-    all_predictions = accelerator.gather(torch.cat(predicted)).cpu().numpy()
-    readable = all_rows[all_rows > -2]
-    result = in_order(rows, all_rows, all_predictions)
-    refuse_non_finite(result, np.isin(rows, readable))
+        for values, more in ((seen, batch.rows), (readable, batch.readable), (predicted, mixed)):
+            values.append(more.to(accelerator.device))
+    of_all = [accelerator.gather(torch.cat(values)).cpu().numpy() for values in (seen, readable, predicted)]
+    result, could_be_read = in_order(rows, of_all[0], of_all[2]), in_order(rows, of_all[0], of_all[1])
+    refuse_non_finite(result, could_be_read)
+    result[~could_be_read] = np.nan
     return result
 
 
 def in_order(rows: np.ndarray, seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """`predicted` sorted into the order of `rows`. Asserts that each row came once.
-
-    In `seen`, -1 is padding and -2 - row a row whose image could not be read: its prediction becomes NaN.
-    """
+    """`predicted` (M, …) of the rows `seen` (M,), -1 being padding, in the order of `rows` (N,). Asserts that each came
+    once."""
     real = seen != -1
-    seen, predicted = seen[real], predicted[real].astype(np.float32)
-    predicted[seen < -1] = np.nan
-    seen = np.where(seen < -1, -2 - seen, seen)
+    seen, predicted = seen[real], predicted[real]
     assert len(seen) == len(rows), f"{len(seen)} predictions for {len(rows)} rows"
     order = np.argsort(seen, kind="stable")
     place = np.searchsorted(seen[order], rows).clip(max=len(rows) - 1)

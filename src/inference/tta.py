@@ -8,34 +8,34 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from src.data.loader import View
+from src.data.loader import Window
 from src.errors import UserError, nearest
 
 
-class Pose(NamedTuple):
-    """A window of the image (`View`, cut by the loader), a symmetry of the square applied to it, and its weight."""
+class View(NamedTuple):
+    """A window of the image (cut by the loader), a symmetry of the square applied to it, and its weight."""
 
-    window: View = View()
+    window: Window = Window()
     flip: bool = False
     vflip: bool = False
     transpose: bool = False
     weight: float = 1.0
 
 
-CENTRE = View()
-CORNERS = [View((y, x)) for y in (0.0, 1.0) for x in (0.0, 1.0)]
-VIEWS: dict[str, list[Pose]] = {
-    "none": [Pose()],
-    "flip": [Pose(), Pose(flip=True)],
-    "whole": [Pose(View(squash=squash), f) for squash in (False, True) for f in (False, True)],
-    "d4": [Pose(CENTRE, f, v, t) for t in (False, True) for v in (False, True) for f in (False, True)],
-    "crops": [Pose(window, f) for window in [CENTRE, *CORNERS] for f in (False, True)],
-    "scales": [Pose(View(zoom=z), f) for z in (1.0, 0.875, 1.15) for f in (False, True)],
-    "shifts": [Pose(View((y, x), zoom=1.15)) for y in (0.2, 0.8) for x in (0.2, 0.8)] + [Pose(weight=2.0)],
+CENTRE = Window()
+CORNERS = [Window((y, x)) for y in (0.0, 1.0) for x in (0.0, 1.0)]
+VIEWS: dict[str, list[View]] = {
+    "none": [View()],
+    "flip": [View(), View(flip=True)],
+    "whole": [View(Window(squash=squash), f) for squash in (False, True) for f in (False, True)],
+    "d4": [View(CENTRE, f, v, t) for t in (False, True) for v in (False, True) for f in (False, True)],
+    "crops": [View(window, f) for window in [CENTRE, *CORNERS] for f in (False, True)],
+    "scales": [View(Window(zoom=z), f) for z in (1.0, 0.875, 1.15) for f in (False, True)],
+    "shifts": [View(Window((y, x), zoom=1.15)) for y in (0.2, 0.8) for x in (0.2, 0.8)] + [View(weight=2.0)],
 }
 
 
-def parse_views(tta: str | Sequence[Mapping[str, Any]]) -> list[Pose]:
+def parse_views(tta: str | Sequence[Mapping[str, Any]]) -> list[View]:
     """The views of a preset name, or of a list such as [{flip: true, weight: 0.5}, {position: [0, 1], zoom: 1.2}].
 
     Raises UserError for an unknown preset or field.
@@ -50,7 +50,7 @@ def parse_views(tta: str | Sequence[Mapping[str, Any]]) -> list[Pose]:
     return views
 
 
-def _parse_view(key: str, spec: Any) -> Pose:
+def _parse_view(key: str, spec: Any) -> View:
     valid = ("position", "zoom", "squash", "flip", "vflip", "transpose", "weight")
     if not isinstance(spec, Mapping):
         raise UserError(f"{key}={spec!r}: a view is a mapping of {', '.join(valid)}")
@@ -68,21 +68,21 @@ def _parse_view(key: str, spec: Any) -> Pose:
     for name, value in turns.items():
         if not isinstance(value, bool):
             raise UserError(f"{key}.{name}={value!r}: expected true or false")
-    window = View((float(position[0]), float(position[1])), float(zoom), turns.pop("squash"))
-    return Pose(window, weight=float(weight), **turns)
+    window = Window((float(position[0]), float(position[1])), float(zoom), turns.pop("squash"))
+    return View(window, weight=float(weight), **turns)
 
 
 def _number(value: Any, low: float, high: float) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
-def windows(views: Sequence[Pose]) -> tuple[View, ...]:
+def windows(views: Sequence[View]) -> tuple[Window, ...]:
     """The different windows among the views: what has to be cut out of an image, once each."""
     return tuple(dict.fromkeys(view.window for view in views))
 
 
-def apply_symmetry(x: Tensor, view: Pose) -> Tensor:
-    """(B, 3, S, S) -> the same, transposed, then flipped."""
+def apply_symmetry(x: Tensor, view: View) -> Tensor:
+    """(B, C, S, S) -> the same, transposed, then flipped."""
     if view.transpose:
         x = x.transpose(2, 3)
     dims = [dim for dim, on in ((2, view.vflip), (3, view.flip)) if on]

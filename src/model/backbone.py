@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import timm
 import torch
 from torch import nn
 
+from src.data.spec import RGB, ImageSpec, Normalisation, example_input
 from src.errors import UserError
 from src.model.conversions import convert
 from src.model.convolutions import use_acnet
 from src.model.layers import initialise
 from src.model.weights import WeightsSource, check_model_name, load_weights
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    mean: tuple[float, float, float]  # of pixels in 0..1
-    std: tuple[float, float, float]
 
 
 def build_model(
@@ -36,6 +30,7 @@ def build_model(
     acnet: bool = False,
     init: Literal["default", "he", "xavier"] = "default",
     seed: int = 0,
+    spec: ImageSpec = RGB,
     **conversions: Any,
 ) -> tuple[nn.Module, Normalisation]:
     """A timm model with a fresh `classes`-way head, and the normalisation that its weights expect.
@@ -54,6 +49,8 @@ def build_model(
     arguments |= {"output_stride": output_stride, "global_pool": timm_pool, **(options or {})}
     # only what differs from 0 is passed on: not every timm model takes every argument
     arguments = {key: value for key, value in arguments.items() if value or key in (options or {})}
+    if spec.channels != RGB.channels:  # timm sums or repeats the pretrained filters of the first layer
+        arguments["in_chans"] = spec.channels
     if source.kind == "hub":
         arguments["pretrained"] = True
     try:
@@ -72,12 +69,12 @@ def build_model(
     fresh = [fresh] if isinstance(fresh, str) else [*fresh]
     fresh += convert(model, classes, pool=pool, **conversions)
     if source.path is not None:
-        load_weights(model, source.path, tuple(fresh), widths=source.kind == "run")
+        load_weights(model, source.path, tuple(fresh), widths=source.kind == "run", channels=spec.channels)
     if acnet:
-        use_acnet(model, config["input_size"][-1], start=0.0 if source.pretrained else 1.0)
+        use_acnet(model, example_input(spec, 1, config["input_size"][-1]), start=0.0 if source.pretrained else 1.0)
     if init != "default" and not source.pretrained:
         initialise(model, init)
-    return model, Normalisation(tuple(config["mean"]), tuple(config["std"]))
+    return model, spec.for_channels(Normalisation(tuple(config["mean"]), tuple(config["std"])))
 
 
 def _create(name: str, **arguments: Any) -> Any:
@@ -89,13 +86,13 @@ def _create(name: str, **arguments: Any) -> Any:
 
 
 @torch.no_grad()
-def check_sizes(name: str, model: nn.Module, sizes: Sequence[int]) -> None:
+def check_sizes(name: str, model: nn.Module, sizes: Sequence[int], spec: ImageSpec = RGB) -> None:
     """Raises UserError if `model` does not take images of one of `sizes`, by trying one of each."""
     device, mode = next(model.parameters()).device, model.training
     model.eval()
     for size in dict.fromkeys(sizes):
         try:
-            model(torch.zeros(1, 3, size, size, device=device))
+            model(example_input(spec, 1, size, device))
         except (RuntimeError, AssertionError, ValueError) as error:
             why = " ".join(str(error).split())[:160]
             raise UserError(

@@ -115,13 +115,13 @@ class AsymmetricConv(nn.Module):
         return kernel, bias
 
 
-def use_acnet(model: nn.Module, size: int, start: float = 1.0) -> None:
+def use_acnet(model: nn.Module, image: Tensor, start: float = 1.0) -> None:
     """Exchange every padded 3x3 convolution by an `AsymmetricConv`, if what it is fused into has a place for a bias.
 
-    That is a bias of its own, or a BatchNorm that takes the convolution's output, found by one image of `size` pixels.
+    That is a bias of its own, or a BatchNorm that takes the convolution's output, found by one `image` (1, C, S, S).
     Raises UserError if there is none.
     """
-    norms = _norms_behind(model, size)
+    norms = _norms_behind(model, image)
     replace_modules(
         model,
         lambda module: isinstance(module, nn.Conv2d) and module in norms,
@@ -132,7 +132,7 @@ def use_acnet(model: nn.Module, size: int, start: float = 1.0) -> None:
 
 
 @torch.no_grad()
-def _norms_behind(model: nn.Module, size: int) -> dict[nn.Module, str | None]:
+def _norms_behind(model: nn.Module, image: Tensor) -> dict[nn.Module, str | None]:
     """The padded 3x3 convolutions that can hold a bias, and the BatchNorm that has to hold it for them.
 
     Which norm takes which output is seen, not guessed from names: in a pre-activation network the norm behind a
@@ -159,7 +159,7 @@ def _norms_behind(model: nn.Module, size: int) -> dict[nn.Module, str | None]:
             hooks.append(module.register_forward_pre_hook(lambda _, given, name=name: follow(name, given)))
     mode = model.training
     try:
-        model.eval()(torch.zeros(1, 3, size, size))
+        model.eval()(image)
     finally:
         model.train(mode)
         for hook in hooks:

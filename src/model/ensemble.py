@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.model.backbone import Normalisation
+from src.data.spec import Normalisation
 
 
 class Ensemble(nn.Module):
@@ -40,7 +40,7 @@ class Ensemble(nn.Module):
         self.register_buffer("shifts", torch.tensor(shifts)[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised for `inputs` -> (B, C) float32 log-probabilities."""
+        """(B, C, S, S) normalised for `inputs` -> (B, C) float32 log-probabilities."""
         logs = []
         for i, member in enumerate(self.members):
             own = x * self.scales[i] + self.shifts[i]  # type: ignore[index]

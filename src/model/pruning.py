@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from src.data.spec import RGB, ImageSpec, example_input
 from src.errors import UserError
 
 WIDTHS = 8  # widths become multiples of this, rounded down, which vector units and tensor cores like
 
 
-def prune(model: nn.Module, ratio: float, size: int) -> None:
+def prune(model: nn.Module, ratio: float, size: int, spec: ImageSpec = RGB) -> None:
     """Take the share `ratio` of channels out of every layer of `model`, in place, those of the smallest L2 norm.
 
     Channels that have to stay or go together (a residual sum, a depthwise convolution, a gate) are judged by their norm
@@ -29,7 +30,7 @@ def prune(model: nn.Module, ratio: float, size: int) -> None:
 
     classifier = model.get_classifier()  # type: ignore[operator]
     mode, shapes = model.training, [tensor.shape for tensor in model.state_dict().values()]
-    images = torch.zeros(2, 3, size, size, device=next(model.parameters()).device)
+    images = example_input(spec, 2, size, next(model.parameters()).device)
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # of parameters outside of layers: it guesses, and the trial below decides

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from src.data.spec import RGB, ImageSpec, example_input
+
 
 @dataclass(frozen=True)
 class Report:
@@ -37,7 +39,7 @@ class Report:
 
 
 @torch.no_grad()
-def inspect(model: nn.Module, size: int) -> Report | None:
+def inspect(model: nn.Module, size: int, spec: ImageSpec = RGB) -> Report | None:
     """What `model` does with one image of `size` pixels, found by a forward pass on tensors without data.
 
     The receptive field is the largest over all paths; a squeeze-and-excitation gate, which looks at the whole image,
@@ -54,7 +56,7 @@ def inspect(model: nn.Module, size: int) -> Report | None:
     mode = model.training
     model.eval()
     try:
-        image = torch.empty(1, 3, size, size, device="meta")
+        image = example_input(spec, 1, size, "meta")
         with FlopCounterMode(display=False) as flops, _Fields(image) as fields:
             torch.func.functional_call(model, state, (image,))
     except (RuntimeError, NotImplementedError, ValueError):

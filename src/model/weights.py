@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,7 +93,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(model: nn.Module, path: Path, classifier: tuple[str, ...], widths: bool = False) -> str:
+def load_weights(
+    model: nn.Module, path: Path, classifier: tuple[str, ...], widths: bool = False, channels: int = 3
+) -> str:
     """Load a file into `model`; a classifier of another class count is left as initialised. Returns a line to log.
 
     classifier: names of the head's modules. widths: the layers become as narrow as the file's. Raises UserError that
@@ -102,6 +105,7 @@ def load_weights(model: nn.Module, path: Path, classifier: tuple[str, ...], widt
     if widths:
         shrink_to(model, state)
     own = model.state_dict()
+    _adapt_channels(model, state, own, channels)
     head = tuple(f"{name}." for name in classifier)
     skipped = [k for k in own if k.startswith(head) and (k not in state or state[k].shape != own[k].shape)]
     state = {
@@ -125,6 +129,17 @@ def load_weights(model: nn.Module, path: Path, classifier: tuple[str, ...], widt
         raise UserError(f"{path}: weights do not fit the model: keys {'; '.join(parts)}; is model= the same network?")
     model.load_state_dict(state, strict=False)
     return f"loaded {len(state)} tensors" + (f", new classifier ({', '.join(skipped)})" if skipped else "")
+
+
+def _adapt_channels(model: Any, state: dict[str, Tensor], own: Mapping[str, Tensor], channels: int) -> None:
+    """Filters for RGB in the first layer of `state`, made into some for `channels` as timm does for its own files."""
+    from timm.models import adapt_input_conv
+
+    first = getattr(model, "pretrained_cfg", {}).get("first_conv") or ()
+    for name in [first] if isinstance(first, str) else first:
+        key = f"{name}.weight"
+        if key in state and key in own and state[key].shape[1] == 3 and own[key].shape[1] == channels != 3:
+            state[key] = adapt_input_conv(channels, state[key])
 
 
 @lru_cache

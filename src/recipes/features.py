@@ -10,7 +10,7 @@ import numpy as np
 
 from src.competition.tables import Competition
 from src.config import Config
-from src.data.cache import ImageStore, fingerprint
+from src.data.cache import fingerprint
 from src.errors import UserError, first_few
 from src.files import read_json, write_json
 from src.fold.network import architecture
@@ -18,7 +18,7 @@ from src.log import say
 from src.predictions import Features, save_features
 from src.runs.claims import run_name
 from src.runs.folder import finished_folds, fold_folder
-from src.runs.opening import image_cache, open_competition
+from src.runs.opening import image_spec, open_competition, open_images
 
 FILE, MADE_FROM = "features.npz", "features.json"
 
@@ -78,6 +78,7 @@ def _extract(
 ) -> None:
     import torch
 
+    from src.data.preprocess import Preprocess
     from src.fold.network import build_from
     from src.fold.predictor import load_network, make_predictor
     from src.inference.tta import parse_views
@@ -87,10 +88,10 @@ def _extract(
 
     accelerator = make_accelerator(config.device, config.precision)
     runs, views = Path(config.paths.runs), parse_views(config.tta)
-    short_side, limit = round(config.size / config.eval.crop), config.competition.max_megapixels
-    cache, count = image_cache(config, competition, short_side), len(competition.ids) + len(competition.test_ids)
+    short_side, spec = round(config.size / config.eval.crop), image_spec(config.competition)
+    count = len(competition.ids) + len(competition.test_ids)
     stores = [
-        ImageStore(competition.root, paths, short_side, cache, "blank", limit)
+        open_images(config, competition, paths, short_side=short_side, unreadable="blank")
         for paths in (competition.paths, competition.test_paths)
     ]
     for k, wanted in todo.items():
@@ -102,11 +103,13 @@ def _extract(
             found = find_weights(
                 config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input)
             )
-            network, normalisation = build_from(config.model, len(competition.classes), found, seed=config.seed)
+            classes = len(competition.classes)
+            network, normalisation = build_from(config.model, classes, found, seed=config.seed, spec=spec)
             source = found.why
         without_classifier(network)
         network.to(accelerator.device, memory_format=torch.channels_last)
-        activations = make_predictor(config, accelerator, normalisation, activation=lambda x: x.flatten(1))
+        preprocess = Preprocess(normalisation, accelerator.device, spec)
+        activations = make_predictor(config, accelerator, preprocess, activation=lambda x: x.flatten(1))
         both = [activations(network, store, np.arange(len(store)), size=config.size, views=views) for store in stores]
         if accelerator.is_main_process:
             ids = np.concatenate([competition.ids, competition.test_ids])

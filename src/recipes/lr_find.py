@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from src.competition.folds import fold_rows
 from src.config import Config
-from src.data.cache import ImageStore
 from src.data.loader import batches
+from src.data.preprocess import Preprocess
 from src.files import write_csv
 from src.fold.batch_size import usual
 from src.fold.lesson import from_labels, with_margin
@@ -20,7 +21,7 @@ from src.fold.network import build_from, optimizer_from
 from src.model.weights import find_weights
 from src.reporting.figures import range_picture
 from src.runs.claims import run_name
-from src.runs.opening import image_cache, open_competition, open_folds
+from src.runs.opening import image_spec, open_competition, open_folds, open_images
 from src.training.device import loader_workers, make_accelerator
 from src.training.range_test import range_test, smoothed, suggest
 from src.training.stages import plan, training_orders
@@ -47,16 +48,11 @@ def lr_find(config: Config) -> None:
         balance=config.balance,
     )[0]
     short_side = round(first.size / config.eval.crop)
-    store = ImageStore(
-        competition.root,
-        competition.paths,
-        short_side,
-        image_cache(config, competition, short_side),
-        "blank" if config.competition.on_bad_image != "error" else "error",
-        config.competition.max_megapixels,
-    )
+    policy, spec = config.competition.on_bad_image, image_spec(config.competition)
+    unreadable: Literal["error", "blank"] = "error" if policy == "error" else "blank"
+    store = open_images(config, competition, competition.paths, short_side=short_side, unreadable=unreadable)
     source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
-    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
+    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed, spec=spec)
     normalisation, augment = fitted(config, store, fold.train, normalisation)
     model = model.to(accelerator.device, memory_format=torch.channels_last)
     optimizer = optimizer_from(config.optimizer, model)
@@ -76,8 +72,7 @@ def lr_find(config: Config) -> None:
         targets=lesson.targets,
         loss_function=lesson.loss,
         rates=rates,
-        mean=torch.tensor(normalisation.mean, device=accelerator.device),
-        std=torch.tensor(normalisation.std, device=accelerator.device),
+        preprocess=Preprocess(normalisation, accelerator.device, spec),
         clip=config.optimizer.clip,
         seed=config.seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from src.competition.submission import submission_table, write_submission
 from src.config import Config
-from src.data.cache import ImageStore
+from src.data.preprocess import Preprocess
 from src.errors import UserError
 from src.files import read_config, read_json
 from src.fold.predictor import load_network, make_predictor, predict_test
@@ -18,7 +19,7 @@ from src.log import say
 from src.predictions import Predictions, fold_mean
 from src.runs.claims import run_lock, run_name
 from src.runs.folder import finished_folds, fold_folder
-from src.runs.opening import open_competition
+from src.runs.opening import image_spec, open_competition, open_images
 from src.training.device import make_accelerator
 
 
@@ -44,12 +45,11 @@ def predict_run(config: Config) -> None:
             raise UserError(f"run={run}: was trained on other classes than {competition.root} has")
         # the size of the last stage, which is what the weights were chosen at, unless the user asks for another
         size = kept_size if config.size == trained else config.size
-        limit = config.competition.max_megapixels
-        store = ImageStore(
-            competition.root, competition.test_paths, round(size / config.eval.crop), None, "mark", limit
-        )
+        short_side, spec = round(size / config.eval.crop), image_spec(config.competition)
+        uncached = dataclasses.replace(config, cache=False)  # the test rows are predicted once
+        store = open_images(uncached, competition, competition.test_paths, short_side=short_side, unreadable="mark")
         pred, _ = predict_test(
-            make_predictor(config, accelerator, normalisation),
+            make_predictor(config, accelerator, Preprocess(normalisation, accelerator.device, spec)),
             model.to(accelerator.device, memory_format=torch.channels_last),
             store,
             competition,

@@ -9,12 +9,13 @@ import numpy as np
 
 from src.competition.tables import Competition
 from src.config import Config
-from src.data.decode import decode
+from src.data.decode import read_file
 from src.data.duplicates import Duplicates
+from src.data.spec import ImageSpec
 from src.errors import UserError, first_few
 from src.files import replacing
 from src.reporting.figures import image_pairs
-from src.runs.opening import find_copies, open_competition, open_folds
+from src.runs.opening import find_copies, image_spec, open_competition, open_folds
 
 SHOWN = 30  # pairs in the picture
 
@@ -83,13 +84,13 @@ def report_duplicates(config: Config, competition: Competition, folds: np.ndarra
         where = f"fold {place[row]}" if row < rows else "test"
         return f"{ids[row]}\n{names[row] or '?'}, {where}"
 
-    pairs = []
+    pairs, spec = [], image_spec(config.competition)
     for pair in worst[:SHOWN].tolist():
         one, other = int(found.first[pair]), int(found.second[pair])
         kind = "exact" if found.exact[pair] else f"near {found.distance[pair]:.3f}"
         flags = ("mirrored", found.flipped), ("OTHER LABEL", contrary), ("ACROSS FOLDS", across), ("TRAIN-TEST", test)
         title = ", ".join([kind, *(text for text, which in flags if which[pair])])
-        pictures = (_picture(competition, one), _picture(competition, other))
+        pictures = (_picture(competition, spec, one), _picture(competition, spec, other))
         pairs.append((title, pictures, (caption(one), caption(other))))
     image_pairs(folder / "duplicates.png", pairs, f"{len(worst)} pairs in {competition.name}, {len(pairs)} shown")
 
@@ -121,10 +122,11 @@ def _all_labels(competition: Competition, label: np.ndarray) -> np.ndarray:
     return np.where(label < 0, "", competition.classes[label])
 
 
-def _picture(competition: Competition, row: int) -> np.ndarray:
+def _picture(competition: Competition, spec: ImageSpec, row: int) -> np.ndarray:
     train = len(competition.ids)
     path = competition.paths[row] if row < train else competition.test_paths[row - train]
     try:
-        return decode(competition.root / path.decode(), 160)
+        file = competition.root / path.decode()
+        return spec.visible(spec.read(read_file(file), 160, name=str(file)))
     except UserError:  # gone or damaged since the search
         return np.full((160, 160, 3), 127, np.uint8)

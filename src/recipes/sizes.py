@@ -10,7 +10,7 @@ import torch
 
 from src.competition.metrics import find_metric
 from src.config import Config
-from src.data.cache import ImageStore
+from src.data.preprocess import Preprocess
 from src.errors import UserError
 from src.files import write_csv
 from src.fold.predictor import load_network, make_predictor
@@ -21,7 +21,7 @@ from src.reporting.figures import sizes_picture
 from src.runs.claims import run_name
 from src.runs.combined import rows_of
 from src.runs.folder import finished_folds, fold_folder
-from src.runs.opening import image_cache, open_competition
+from src.runs.opening import image_spec, open_competition, open_images
 from src.training.device import make_accelerator
 
 
@@ -49,17 +49,10 @@ def score_sizes(config: Config) -> None:
         network, normalisation, trained = load_network(runs, run, k, len(part.classes))
         network = network.to(accelerator.device, memory_format=torch.channels_last)
         sizes = sorted({*config.sizes, trained})
-        check_sizes(config.model.name, network, sizes)
+        check_sizes(config.model.name, network, sizes, image_spec(config.competition))
         short_side = round(max(sizes) / config.eval.crop)
-        store = ImageStore(
-            competition.root,
-            competition.paths,
-            short_side,
-            image_cache(config, competition, short_side),
-            "blank",
-            config.competition.max_megapixels,
-        )
-        probabilities = make_predictor(config, accelerator, normalisation)
+        store = open_images(config, competition, competition.paths, short_side=short_side, unreadable="blank")
+        probabilities = make_predictor(config, accelerator, Preprocess(normalisation, accelerator.device, store.spec))
         rows = rows_of(competition, part.ids)
         for size in sizes:
             pred[k, size] = probabilities(network, store, rows, size=size, views=views)

@@ -14,7 +14,8 @@ import torch
 from src.competition.folds import fold_rows
 from src.competition.metrics import find_metric
 from src.config import Config
-from src.data.cache import ImageStore
+from src.data.preprocess import Preprocess
+from src.data.spec import Normalisation
 from src.ensembling.nested import nested, splits
 from src.ensembling.soup import Chosen, greedy, mean_state
 from src.errors import UserError
@@ -25,12 +26,11 @@ from src.fold.measured import ranges
 from src.fold.network import architecture, trained_model
 from src.fold.predictor import load_network, make_predictor, predict_test
 from src.inference.tta import parse_views
-from src.model.backbone import Normalisation
 from src.model.weights import read_state
 from src.predictions import Predictions
 from src.runs.combined import FoldResult, compared, groups_of, named, open_members, rows_of, save_run
 from src.runs.folder import fold_folder
-from src.runs.opening import image_cache, open_competition, open_folds
+from src.runs.opening import open_competition, open_folds, open_images
 from src.training.averaging import refresh_batchnorm
 from src.training.device import make_accelerator
 from src.training.stages import plan
@@ -56,15 +56,9 @@ def soup(config: Config) -> None:
 
     accelerator = make_accelerator(config.device, config.precision)
     short_side = round(max(sizes.values()) / config.eval.crop)
-    open_store = partial(
-        ImageStore,
-        competition.root,
-        short_side=short_side,
-        folder=image_cache(config, competition, short_side),
-        max_megapixels=config.competition.max_megapixels,
-    )
-    store = open_store(competition.paths, unreadable="blank")
-    test_store = open_store(competition.test_paths, unreadable="mark")
+    images = partial(open_images, config, competition, short_side=short_side)
+    store = images(competition.paths, unreadable="blank")
+    test_store = images(competition.test_paths, unreadable="mark")
     views = parse_views(config.tta)
 
     def brew(chosen: Chosen, k: int) -> tuple[torch.nn.Module, Normalisation, Any]:
@@ -72,7 +66,8 @@ def soup(config: Config) -> None:
         files = [fold_folder(runs, members.names[r], k) / "weights.safetensors" for r in chosen]
         network, normalisation, _ = load_network(runs, members.names[chosen[0]], k, len(competition.classes))
         network = network.to(accelerator.device, memory_format=torch.channels_last)
-        probabilities = make_predictor(config, accelerator, normalisation)
+        preprocess = Preprocess(normalisation, accelerator.device, store.spec)
+        probabilities = make_predictor(config, accelerator, preprocess)
         if len(chosen) > 1:
             network.load_state_dict(mean_state([read_state(file) for file in files]))
             fold = fold_rows(folds, k)
@@ -93,7 +88,7 @@ def soup(config: Config) -> None:
                 config.seed,
                 config.average.bn_batches,
                 accelerator,
-                normalisation,
+                preprocess,
             )
             refresh_batchnorm(network, inputs)
         return network.eval(), normalisation, probabilities

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from src.data.augment import Augment
 from src.data.cache import ImageStore
-from src.data.loader import Order, to_input, training_batch
+from src.data.loader import Order, training_batch
+from src.data.preprocess import Preprocess
+from src.data.spec import ImageSpec, Normalisation
 from src.files import replacing
 from src.seeds import Stream
 
@@ -25,11 +26,12 @@ def augmentation_grid(
 
     from src.data.loader import evaluation_batch
 
-    zero, one = torch.zeros(3), torch.ones(3)
+    spec, whole_range = store.spec, Normalisation((0.0,) * store.spec.channels, (1.0,) * store.spec.channels)
     order = Order(np.repeat(rows, copies), size, augment, (seed, Stream.EXAMPLES))
     batch = training_batch(store, order)
-    pixels = to_input(batch.images[0], zero, one, batch.colour).clamp(0, 1).mul(255).byte().permute(0, 2, 3, 1).numpy()
-    whole = evaluation_batch(store, Order(rows, size)).images[0].numpy()
+    shares = Preprocess(whole_range, spec=spec)(batch.images[0], batch.colour).clamp(0, 1).permute(0, 2, 3, 1)
+    pixels = ImageSpec(spec.channels).visible(shares.mul(255).byte().numpy())
+    whole = spec.visible(evaluation_batch(store, Order(rows, size)).images[0].numpy())
     grid = np.concatenate([whole[:, None], pixels.reshape(len(rows), copies, size, size, 3)], axis=1)
     grid = np.pad(grid, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
     picture = np.ascontiguousarray(grid.transpose(0, 2, 1, 3, 4)).reshape(len(rows) * (size + 2), -1, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -10,10 +11,12 @@ from src.competition.digits import make_digits
 from src.competition.folds import load_folds
 from src.competition.metrics import find_metric
 from src.competition.tables import Competition, load_competition
-from src.config import Config
-from src.data.cache import has_room
+from src.config import CompetitionConfig, Config
+from src.data.cache import ImageStore, has_room
 from src.data.duplicates import Duplicates, open_duplicates
+from src.data.spec import ImageSpec
 from src.errors import UserError
+from src.log import say
 from src.training.device import loader_workers
 
 DIGITS = "digits"
@@ -54,7 +57,15 @@ def open_folds(config: Config, competition: Competition) -> np.ndarray:
 def find_copies(config: Config, competition: Competition) -> Duplicates:
     """Duplicates among the training and test images, searched once per state of the files and kept in the cache."""
     folder, workers = Path(config.paths.cache) / competition.name, loader_workers(config.workers)
-    return open_duplicates(competition.root, competition.paths, competition.test_paths, folder, workers, say=print)
+    return open_duplicates(
+        competition.root,
+        competition.paths,
+        competition.test_paths,
+        folder,
+        workers,
+        print,
+        image_spec(config.competition),
+    )
 
 
 def solution_path(config: Config) -> Path | None:
@@ -65,6 +76,25 @@ def solution_path(config: Config) -> Path | None:
     return path if path.is_file() else None
 
 
+def image_spec(config: CompetitionConfig) -> ImageSpec:
+    """What the competition's pictures are."""
+    return ImageSpec(config.channels, config.samples)
+
+
+def open_images(
+    config: Config,
+    competition: Competition,
+    paths: np.ndarray,
+    *,
+    short_side: int,
+    unreadable: Literal["error", "blank", "mark"] = "error",
+) -> ImageStore:
+    """The images `paths` (N,) of the competition, decoded to `short_side` once and kept if there is room for them."""
+    folder, limit = image_cache(config, competition, short_side), config.competition.max_megapixels
+    spec = image_spec(config.competition)
+    return ImageStore(competition.root, paths, short_side, folder, unreadable, limit, spec)
+
+
 def image_cache(config: Config, competition: Competition, short_side: int) -> Path | None:
     """The folder for decoded images, or None if they are not to be kept or the disk has no room for them."""
     folder = Path(config.paths.cache) / competition.name
@@ -72,5 +102,5 @@ def image_cache(config: Config, competition: Competition, short_side: int) -> Pa
         return None
     if has_room(folder, len(competition.ids) + len(competition.test_ids), short_side):
         return folder
-    print(f"{folder}: the disk is too full for decoded images; decoding anew each time", flush=True)
+    say(f"{folder}: the disk is too full for decoded images; decoding anew each time")
     return None

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.data.spec import RGB, ImageSpec, example_input
+
 # Share of a CPU's free memory that a training step may take: the rest is for the page cache, workers and other people.
 SHARE = 0.5
 # What a step needs beside what autograd keeps: gradients of activations, work space of convolutions.
@@ -36,7 +38,11 @@ def largest_batch(fits: Callable[[int], bool], most: int = LARGEST) -> int:
 
 
 def step_fits(
-    model: nn.Module, make_optimizer: Callable[[nn.Module], torch.optim.Optimizer], size: int, accelerator: Any
+    model: nn.Module,
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    size: int,
+    accelerator: Any,
+    spec: ImageSpec = RGB,
 ) -> Callable[[int], bool]:
     """batch -> whether a step of a copy of `model` on that many random images (3, size, size) runs on its device.
 
@@ -45,15 +51,15 @@ def step_fits(
     """
 
     def fits(batch: int) -> bool:
-        if accelerator.device.type == "cpu" and BESIDE * batch * saved_bytes(model, size) > SHARE * free_memory():
+        if accelerator.device.type == "cpu" and BESIDE * batch * saved_bytes(model, size, spec) > SHARE * free_memory():
             return False
         try:
             trial, _average = copy.deepcopy(model).train(), copy.deepcopy(model)  # the room of the two averages
             optimizer = make_optimizer(trial)
             for _ in range(2):
-                x = torch.randn(batch, 3, size, size, device=accelerator.device)
+                x = example_input(spec, batch, size, accelerator.device)
                 with accelerator.autocast():
-                    loss = trial(x.contiguous(memory_format=torch.channels_last)).float().square().mean()
+                    loss = trial(x).float().square().mean()
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
@@ -69,7 +75,7 @@ def step_fits(
     return fits
 
 
-def saved_bytes(model: nn.Module, size: int) -> float:
+def saved_bytes(model: nn.Module, size: int, spec: ImageSpec = RGB) -> float:
     """Bytes that autograd keeps for the backward pass of one image (3, size, size), counted over two."""
     held: dict[int, int] = {}
 
@@ -80,7 +86,7 @@ def saved_bytes(model: nn.Module, size: int) -> float:
 
     trial = copy.deepcopy(model).train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        kept = trial(torch.randn(2, 3, size, size, device=next(trial.parameters()).device))
+        kept = trial(example_input(spec, 2, size, next(trial.parameters()).device))
     own = {tensor.untyped_storage().data_ptr() for tensor in trial.state_dict().values()}
     del kept
     return sum(size for pointer, size in held.items() if pointer not in own) / 2

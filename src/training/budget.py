@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from src.data.spec import ImageSpec, example_input
 from src.training.losses import cross_entropy
 from src.training.stages import Stage
 
@@ -34,7 +35,9 @@ class Cost:
     image: float
 
 
-def measure(model: nn.Module, stages: Sequence[Stage], classes: int, accelerator: Any, repeats: int = 2) -> Cost:
+def measure(
+    model: nn.Module, stages: Sequence[Stage], spec: ImageSpec, classes: int, accelerator: Any, repeats: int = 2
+) -> Cost:
     """Time a copy of the model on random pixels: forward and backward at each stage's shape, forward at the last one.
 
     The fastest of some repeats counts. All processes get the slowest one's figures, so that they plan alike.
@@ -42,7 +45,7 @@ def measure(model: nn.Module, stages: Sequence[Stage], classes: int, accelerator
     trial = copy.deepcopy(model).train()
 
     def seconds(batch: int, size: int, learn: bool) -> float:
-        x = torch.randn(batch, 3, size, size, device=accelerator.device).contiguous(memory_format=torch.channels_last)
+        x = example_input(spec, batch, size, accelerator.device)
         y = torch.full((batch, classes), 1 / classes, device=accelerator.device)
         timings = []
         for _ in range(repeats + 1):  # the first warms up

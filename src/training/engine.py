@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.data.loader import Batch, to_input
+from src.data.loader import Batch
+from src.data.preprocess import Preprocess
 from src.errors import UserError
 from src.training.averaging import average_buffers
 from src.training.checkpoint import CheckpointWriter
@@ -46,8 +47,7 @@ def fit(
     base_lr: float,
     momentum: Callable[[int], float | None],
     trains: Callable[[int], Part],
-    mean: Tensor,
-    std: Tensor,
+    preprocess: Preprocess,
     draw_mix: Callable[[int, int, int], Mix | None],
     clip: float | None,
     ema: Any,
@@ -66,7 +66,7 @@ def fit(
 ) -> Trained:
     """Train `model` in place from step `so_far.step` to the last stage's end, or to a step that is `late`.
 
-    batches: micro-batches from that step on, images (1, B, S, S, 3) uint8. targets: rows (B,) -> (B, C) soft.
+    batches: micro-batches from that step on, images (1, B, S, S, C) samples. targets: rows (B,) -> (B, C) soft.
     loss_function: (logits, targets, inputs) -> scalar; the inputs are there for a teacher that looks at the same crops.
     rate: step -> share of the peak rate, which is base_lr x total batch / 256. momentum: step -> the optimiser's, or
     None for its own. trains: step -> the part of the network that learns. draw_mix: (step, B, size) -> Mix.
@@ -85,13 +85,16 @@ def fit(
         train_only(model, optimizer, trains(step))
 
         for micro in range(accelerator.gradient_accumulation_steps):
-            batch = _on(next(batches), accelerator.device)
+            batch = next(batches)
             # what torch draws (dropout, drop path) is a function of the step, as the data are: a resume needs no
             # generator states. After the batch, because starting the loader draws a number as well.
             seed_torch(hash((seed, step, micro, accelerator.process_index)), accelerator.device)
             with accelerator.accumulate(model):
-                x = to_input(batch.images[0], mean, std, batch.colour)
-                x, y = apply_mix(x, targets(batch.rows), draw_mix(step, len(x), stage.size))
+                x, rows = (
+                    preprocess(batch.images[0], batch.colour),
+                    batch.rows.to(accelerator.device, non_blocking=True),
+                )
+                x, y = apply_mix(x, targets(rows), draw_mix(step, len(x), stage.size))
                 loss = loss_function(model(x), y, x)
                 accelerator.backward(loss)
                 if clip is not None and accelerator.sync_gradients:
@@ -172,11 +175,6 @@ def restore(state: Mapping[str, Any], accelerator: Any, network: nn.Module, opti
         ema.module.load_state_dict(state["ema"])
     if swa is not None:
         swa.load_state_dict(state["swa"])
-
-
-def _on(batch: Batch, device: torch.device) -> Batch:
-    colour = None if batch.colour is None else batch.colour.to(device, non_blocking=True)
-    return Batch(batch.images.to(device, non_blocking=True), colour, batch.rows.to(device, non_blocking=True))
 
 
 def _agreed(accelerator: Any, signum: int, behind: bool, ask: bool) -> tuple[int, bool]:

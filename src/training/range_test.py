@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from src.data.loader import Batch, to_input
+from src.data.loader import Batch
+from src.data.preprocess import Preprocess
 from src.training.device import seed_torch
 from src.training.optimizer import scaled_rate, set_rate
 
@@ -30,8 +31,7 @@ def range_test(
     targets: Callable[[Tensor], Tensor],
     loss_function: Callable[[Tensor, Tensor, Tensor], Tensor],
     rates: np.ndarray,
-    mean: Tensor,
-    std: Tensor,
+    preprocess: Preprocess,
     clip: float | None,
     seed: int,
     diverged: float = 4.0,
@@ -47,10 +47,9 @@ def range_test(
     for step, rate in enumerate(rates.tolist()):
         batch = next(batches)
         rows = batch.rows.to(accelerator.device)
-        colour = None if batch.colour is None else batch.colour.to(accelerator.device)
         seed_torch(hash((seed, step)), accelerator.device)
         set_rate(optimizer, scaled_rate(rate, len(rows)))
-        x = to_input(batch.images[0].to(accelerator.device), mean, std, colour)
+        x = preprocess(batch.images[0], batch.colour)
         loss = loss_function(model(x), targets(rows), x)
         accelerator.backward(loss)
         if clip is not None:

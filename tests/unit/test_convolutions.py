@@ -93,7 +93,7 @@ def test_separable_has_to_find_something() -> None:
 @pytest.mark.parametrize("norm", [True, False])
 def test_fused_acnet_is_the_network_in_eval_mode(norm: bool) -> None:
     model = small(norm)
-    use_acnet(model, 16)
+    use_acnet(model, torch.zeros(1, 3, 16, 16))
     blocks = [module for module in model.modules() if isinstance(module, AsymmetricConv)]
     assert len(blocks) == 3
     stir(model)
@@ -157,7 +157,7 @@ def test_acnet_takes_only_convolutions_whose_bias_has_a_place() -> None:
             return self.norm_c(self.c(x)).mean((2, 3))
 
     model = Pre()
-    use_acnet(model, 8)
+    use_acnet(model, torch.zeros(1, 3, 8, 8))
     assert [name for name, module in model.named_modules() if isinstance(module, AsymmetricConv)] == ["c"]
     with pytest.raises(UserError, match="acnet"):
         build_model("test_vit", 2, SCRATCH, acnet=True)
