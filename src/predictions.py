@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from src.ids import differ, find_rows
 class Predictions:
     """ids (N,) str · pred (N, C) float32 · classes (C,) str · fold (N,) int64 (-1: a mean of folds) · target (N,) str.
 
-    `target` is there out-of-fold only.
+    classes: what the columns of `pred` mean. `target`, a cell per row, is there out-of-fold only. kind: of the task
+    that they belong to (`competition.kinds.task_of`); a file without it is of one label per row.
     """
 
     ids: np.ndarray
@@ -27,6 +28,7 @@ class Predictions:
     classes: np.ndarray
     fold: np.ndarray
     target: np.ndarray | None = None
+    kind: str = "single"
 
     def __post_init__(self) -> None:
         assert self.pred.shape == (len(self.ids), len(self.classes)), (
@@ -39,11 +41,10 @@ class Predictions:
         assert np.isfinite(self.pred).all(), "predictions hold NaN or infinity"
         assert len(np.unique(self.ids)) == len(self.ids), "an id occurs twice"
 
-    def labels(self) -> np.ndarray:
-        """(N,) int64 positions of `target` in `classes`."""
-        assert self.target is not None
-        order = np.argsort(self.classes)
-        return order[np.searchsorted(self.classes[order], self.target)]
+    def take(self, rows: np.ndarray) -> Predictions:
+        """Those of some rows, (n,) int64 or bool."""
+        target = None if self.target is None else self.target[rows]
+        return replace(self, ids=self.ids[rows], pred=self.pred[rows], fold=self.fold[rows], target=target)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
     }
     if predictions.target is not None:
         arrays["target"] = predictions.target.astype(str)
+    if predictions.kind != "single":
+        arrays["kind"] = np.array(predictions.kind)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -106,7 +109,8 @@ def load_predictions(path: Path) -> Predictions:
         archive: Any = np.load(path, allow_pickle=False)
         with archive:
             arrays = {name: archive[name] for name in archive.files}
-        return Predictions(arrays["ids"], arrays["pred"], arrays["classes"], arrays["fold"], arrays.get("target"))
+        kind = str(arrays.get("kind", "single"))
+        return Predictions(arrays["ids"], arrays["pred"], arrays["classes"], arrays["fold"], arrays.get("target"), kind)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; has the run finished?") from None
     except DAMAGED as error:
@@ -133,6 +137,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
         parts[0].classes,
         np.concatenate([part.fold for part in parts]),
         None if any(target is None for target in targets) else np.concatenate([t for t in targets if t is not None]),
+        parts[0].kind,
     )
 
 
@@ -146,6 +151,7 @@ def fold_mean(parts: Sequence[Predictions]) -> Predictions:
         np.asarray(stacked.mean(axis=0, dtype=np.float64), np.float32),
         first.classes,
         np.full(len(first.ids), -1 if len(parts) > 1 else int(first.fold[0]) if len(first.fold) else -1),
+        kind=first.kind,
     )
 
 
@@ -164,7 +170,5 @@ def align(predictions: Predictions, ids: np.ndarray) -> Predictions:
         return predictions
     if text := differ(ids, predictions.ids):
         raise UserError(f"predictions do not match the ids: {text}")
-    rows = find_rows(predictions.ids, ids)
-    assert len(rows) == len(predictions.ids), "an id is asked for twice"
-    target = None if predictions.target is None else predictions.target[rows]
-    return Predictions(ids, predictions.pred[rows], predictions.classes, predictions.fold[rows], target)
+    assert len(ids) == len(predictions.ids), "an id is asked for twice"
+    return predictions.take(find_rows(predictions.ids, ids))

@@ -145,48 +145,48 @@ def load_folds(
     has an empty fold, or if a group straddles folds.
     duplicates: (N,) int64, equal for rows that are copies of each other; they are kept in one fold like a group.
     """
-    groups = competition.groups
+    groups, task = competition.train.groups, competition.task
     if duplicates is not None and len(np.unique(duplicates)) < len(duplicates):
         if kind == "stratified":
             raise UserError("folds.kind=stratified splits duplicates; set folds.kind=auto with folds.group_duplicates")
         groups = merge_groups(groups, duplicates)
     if not path.exists():
-        folds = make_folds(competition.labels, groups, n, seed, kind, competition.classes)
+        folds = make_folds(task.strata(competition.y), groups, n, seed, kind, task.names)
         replace_file(path, lambda file: _write(file, competition, folds))
     # Also what was just written is read back: two processes may have raced, and there is one way to be right.
-    columns = read_columns(path, ["id", "target", "fold"], "folds.file", required=["id", "target", "fold"])
+    columns = read_columns(path, ["id", "target", "fold"], "folds.file", required=["id", "fold"])
     refuse_repeats(columns["id"], path)
     rows = _match(path, columns, competition)
     folds = _numbers(path, columns["fold"], n)[rows]
-    if competition.groups is not None:
-        _require_whole_groups(path, folds, competition.groups)
+    if competition.train.groups is not None:
+        _require_whole_groups(path, folds, competition.train.groups)
     if duplicates is not None:
-        _require_whole_duplicates(path, folds, duplicates, competition.ids)
+        _require_whole_duplicates(path, folds, duplicates, competition.train.ids)
     return folds
 
 
 def _write(file: TextIO, competition: Competition, folds: np.ndarray) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["id", "target", "fold"])
-    targets = competition.classes[competition.labels]
-    writer.writerows(zip(competition.ids.tolist(), targets.tolist(), folds.tolist(), strict=True))
+    targets = competition.task.cells(competition.y)
+    writer.writerows(zip(competition.train.ids.tolist(), targets.tolist(), folds.tolist(), strict=True))
 
 
 def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition) -> np.ndarray:
     """For each training row its row in the file, (N,) int64; UserError saying what changed."""
-    new, gone = only_in(competition.ids, columns["id"]), only_in(columns["id"], competition.ids)
+    new, gone = only_in(competition.train.ids, columns["id"]), only_in(columns["id"], competition.train.ids)
     changes = []
     if new:
         changes.append(f"{len(new)} {'id is' if len(new) == 1 else 'ids are'} new ({first_few(new)})")
     if gone:
         changes.append(f"{len(gone)} {'is' if len(gone) == 1 else 'are'} gone ({first_few(gone)})")
     if not changes:
-        rows = find_rows(columns["id"], competition.ids)
-        before, now = columns["target"][rows], competition.classes[competition.labels]
+        rows = find_rows(columns["id"], competition.train.ids)
+        before, now = columns["target"][rows], competition.task.cells(competition.y)
         moved = np.flatnonzero(before != now).tolist()
         if not moved:
             return rows
-        examples = [f"{competition.ids[item]}: {before[item]} -> {now[item]}" for item in moved[:4]]
+        examples = [f"{competition.train.ids[item]}: {before[item]} -> {now[item]}" for item in moved[:4]]
         changes.append(f"{len(moved)} {'target' if len(moved) == 1 else 'targets'} changed ({first_few(examples)})")
     raise UserError(f"{path} was made for other data: {', '.join(changes)}; delete the file to make new folds")
 

@@ -154,11 +154,13 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def find_metric(name: str) -> Metric:
-    """The metric of that name; UserError with the nearest name and the list if there is none."""
-    if name not in METRICS:
-        raise UserError(f"no metric {name!r}{nearest(name, METRICS)} (choices: {', '.join(METRICS)})")
-    return METRICS[name]
+def find_metric(name: str, among: Mapping[str, Metric] | None = None) -> Metric:
+    """The metric of that name `among` those of a task (None: of one label per row); UserError with the nearest name and
+    the list if there is none."""
+    among = METRICS if among is None else among
+    if name not in among:
+        raise UserError(f"no metric {name!r}{nearest(name, among)} (choices: {', '.join(among)})")
+    return among[name]
 
 
 def score(metric: str, target: np.ndarray, pred: np.ndarray) -> float:
@@ -169,17 +171,23 @@ def score(metric: str, target: np.ndarray, pred: np.ndarray) -> float:
     return scores([metric], target, pred)[metric]
 
 
-def scores(names: Iterable[str], target: np.ndarray, pred: np.ndarray) -> dict[str, float]:
-    """Several metrics, by name; see `score`."""
-    metrics = [find_metric(name) for name in names]
+def scores(
+    names: Iterable[str], target: np.ndarray, pred: np.ndarray, among: Mapping[str, Metric] | None = None
+) -> dict[str, float]:
+    """Several metrics, by name, of those of a task; see `score`. target (N,) int, or (N, C) of another kind of task."""
+    metrics = [find_metric(name, among) for name in names]
     _check(target, pred)
     return {metric.name: metric.function(target, pred) for metric in metrics}
 
 
 def _check(target: np.ndarray, pred: np.ndarray) -> None:
-    if pred.ndim != 2 or target.shape != pred.shape[:1] or not len(target):
-        raise ValueError(f"target (N,) and pred (N, C) with N >= 1 expected, not {target.shape} and {pred.shape}")
-    if not np.issubdtype(target.dtype, np.integer) or target.min() < 0 or target.max() >= pred.shape[1]:
+    if pred.ndim != 2 or target.shape not in (pred.shape[:1], pred.shape) or not len(target):
+        raise ValueError(
+            f"target (N,) or (N, C) and pred (N, C) with N >= 1 expected, not {target.shape} and {pred.shape}"
+        )
+    if target.ndim == 1 and (
+        not np.issubdtype(target.dtype, np.integer) or target.min() < 0 or target.max() >= pred.shape[1]
+    ):
         raise ValueError(f"target must hold class numbers from 0 to {pred.shape[1] - 1}")
     refuse_non_finite(pred)
 

@@ -1,10 +1,8 @@
-"""A folder in Kaggle layout, read once and checked: ids, labels, groups, image files, and what to submit."""
+"""A folder in Kaggle layout, read once and checked: ids, targets, groups, image files, and what to submit."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,29 +10,44 @@ import numpy as np
 
 from src.competition.csv_file import column_position, read_columns, read_header, refuse_repeats
 from src.competition.images import find_images, template_fields
-from src.competition.submission import Sample, match_classes, read_sample, require_two
-from src.errors import UserError, first_few
+from src.competition.kinds import KINDS
+from src.competition.sample import Sample, read_sample
+from src.competition.task import Task
+from src.errors import UserError
 from src.ids import differ
 
 
 @dataclass(frozen=True)
-class Competition:
-    """N training rows in the order of train.csv, M test rows in the order of test.csv."""
+class Rows:
+    """The rows of a table in its order: N of the training table with targets, or M test rows without."""
 
-    name: str
-    root: Path
-    classes: np.ndarray  # (C,) str, sorted; numerically if all are integers: "2" before "10"
     ids: np.ndarray  # (N,) str
-    labels: np.ndarray  # (N,) int64, index into classes
-    groups: np.ndarray | None  # (N,) str
     # Fixed-width bytes: an array of Python strings would be copied into every loader worker, page by page, as its
     # reference counts change.
-    paths: np.ndarray  # (N,) bytes (dtype S), utf-8, relative to root
-    test_ids: np.ndarray  # (M,) str
-    test_paths: np.ndarray  # (M,) bytes (dtype S)
+    images: np.ndarray  # (N,) bytes (dtype S), utf-8, relative to the competition's root
+    y: np.ndarray | None = None  # as the task encodes it
+    groups: np.ndarray | None = None  # (N,) str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Competition:
+    name: str
+    root: Path
+    task: Task
+    train: Rows
+    test: Rows
     id_column: str
-    target_column: str
+    target_column: str | None  # None: the task's names are columns of their own
     sample: Sample
+
+    @property
+    def y(self) -> np.ndarray:
+        """Targets of the training rows."""
+        assert self.train.y is not None
+        return self.train.y
 
 
 def load_competition(
@@ -51,13 +64,14 @@ def load_competition(
     group_column: str | None = None,
     submission: str = "auto",
     merge_labels: bool = False,
+    kind: str = "single",
     say: Callable[[str], None] = print,
 ) -> Competition:
     """Read and check the tables and find every image; the images themselves are not opened.
 
     `train_images` and `test_images` are folders, or templates such as "images/{label}/{id}.png" with columns of
     their csv file; ids may lack the extension. `test_csv` may be missing: then the sample names the test rows.
-    Labels that differ only in case or spaces are told to `say` in one line, or merged if `merge_labels`.
+    Labels that differ only in case or spaces are reported through `say`, or merged if `merge_labels`.
     Whatever does not fit (a missing file, column or image, a repeated or empty id, an empty label, a sample that is
     not about the test rows, fewer than two classes) is a UserError.
     """
@@ -77,21 +91,8 @@ def load_competition(
     columns = _columns(train_path, header, used, train_images, "competition.train_images", "competition.train_csv")
     ids = columns[id_column]
     refuse_repeats(ids, train_path)
-    targets = columns[target_column]
-    if alike := similar_labels(targets):
-        if merge_labels:
-            targets = np.array([alike.get(name, name) for name in targets.tolist()], dtype=np.str_)
-        say(_describe(alike, columns[target_column], f"{train_path}: column {target_column!r}", merge_labels))
-    classes, labels = encode(targets)
-    if len(classes) < 2:
-        raise UserError(
-            f"{train_path}: column {target_column!r} holds only {str(classes[0])!r}; it takes two classes to learn "
-            "(see competition.target_column=)"
-        )
-    if sample.kind == "probabilities":
-        match_classes(sample.value_columns, classes.tolist())
-    elif sample.kind == "positive":
-        require_two(classes)
+    task, y = KINDS[kind].learn({target_column: columns[target_column]}, str(train_path), merge_labels, say)
+    task.submit(np.zeros((0, len(task.names))), sample)  # refused before training if it cannot be filled
 
     test_path = root / test_csv
     test_columns = _test_columns(test_path, sample, id_column, test_images)
@@ -102,26 +103,30 @@ def load_competition(
     return Competition(
         name=name,
         root=root,
-        classes=classes,
-        ids=ids,
-        labels=labels,
-        groups=columns[group_column] if group_column is not None else None,
-        paths=find_images(
-            root=root,
-            template=train_images,
-            ids=ids,
-            columns=columns,
-            key="competition.train_images",
-            table=train_path,
+        task=task,
+        train=Rows(
+            ids,
+            find_images(
+                root=root,
+                template=train_images,
+                ids=ids,
+                columns=columns,
+                key="competition.train_images",
+                table=train_path,
+            ),
+            y,
+            columns[group_column] if group_column is not None else None,
         ),
-        test_ids=test_ids,
-        test_paths=find_images(
-            root=root,
-            template=test_images,
-            ids=test_ids,
-            columns=test_columns,
-            key="competition.test_images",
-            table=test_path,
+        test=Rows(
+            test_ids,
+            find_images(
+                root=root,
+                template=test_images,
+                ids=test_ids,
+                columns=test_columns,
+                key="competition.test_images",
+                table=test_path,
+            ),
         ),
         id_column=id_column,
         target_column=target_column,
@@ -129,50 +134,10 @@ def load_competition(
     )
 
 
-def sort_classes(names: Iterable[str]) -> list[str]:
-    """Class names in their order: as numbers if all are integers, else as text."""
-    unique = sorted(set(names))
-    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in unique):
-        unique.sort(key=int)
-    return unique
-
-
-def encode(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) str targets -> classes (C,) str in the order of sort_classes, labels (N,) int64 into them."""
-    names = targets.tolist()
-    classes = sort_classes(names)
-    number = {name: position for position, name in enumerate(classes)}
-    labels = np.fromiter((number[name] for name in names), dtype=np.int64, count=len(names))
-    return np.array(classes, dtype=np.str_), labels
-
-
-def similar_labels(targets: np.ndarray) -> dict[str, str]:
-    """Labels of (N,) str that differ only in case or spaces -> the most frequent spelling (of equals, the first).
-
-    Holds every spelling of each such group, the most frequent one included; empty if there are none.
-    """
-    counts = Counter(targets.tolist())
-    groups: dict[str, list[str]] = {}
-    for name in sorted(counts):
-        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
-    alike = [group for group in groups.values() if len(group) > 1]
-    return {name: max(group, key=counts.__getitem__) for group in alike for name in group}
-
-
-def _describe(alike: Mapping[str, str], targets: np.ndarray, place: str, merged: bool) -> str:
-    counts = Counter(targets.tolist())
-    spellings: dict[str, list[str]] = {}
-    for name, usual in alike.items():
-        spellings.setdefault(usual, []).append(f"{name!r} ({counts[name]} rows)")
-    groups = first_few([" and ".join(names) for names in spellings.values()])
-    what = "merged" if merged else "kept apart; competition.merge_labels=true merges them to the most frequent spelling"
-    return f"{place}: labels differ only in case or spaces: {groups}: {what}"
-
-
 def _target(
     column: str | None, header: tuple[str, ...], sample: Sample, path: Path, id_column: str, group_column: str | None
 ) -> str:
-    """The target column: as told, else the sample's other column, else the only one that train.csv leaves."""
+    """The target column: configured, else the sample's other column, else the only one that train.csv leaves."""
     if column is not None:
         column_position(column, header, path, "competition.target_column")
         return column

@@ -1,4 +1,4 @@
-"""What the values of the keys may be beyond their types, and which of them cannot both be meant."""
+"""What the values of the keys may be beyond their types, and mutually exclusive settings."""
 
 from __future__ import annotations
 
@@ -96,9 +96,5 @@ CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         lambda c: c.prune.run is not None and c.model.acnet,
         "model.acnet=true: its branches are fused in the run that is pruned; set model.acnet=false",
-    ),
-    (
-        lambda c: c.loss.name == "bce" and c.teacher is not None,
-        "loss.name=bce: its logits are not those of a softmax, which a teacher speaks of; use cross_entropy or focal",
     ),
 )

@@ -12,7 +12,7 @@ class Preprocess:
     """Samples (B, S, S, C) -> (B, C, S, S) float32 on `device`, channels_last, normalised."""
 
     def __init__(self, normalisation: Normalisation, device: torch.device | str = "cpu", spec: ImageSpec = RGB) -> None:
-        self.normalisation, self.device, self.spec = normalisation, device, spec
+        self.normalisation, self.device, self.spec = normalisation, torch.device(device), spec
         self.mean, self.std = (
             torch.tensor(values, device=device, dtype=torch.float32)
             for values in (normalisation.mean, normalisation.std)

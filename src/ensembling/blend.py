@@ -21,7 +21,7 @@ from src.seeds import Stream, generator
 METHODS = ("vote", "soft", "geometric", "rank", "climb", "convex")
 FITTED = ("climb", "convex")  # weights are fitted; the others take the members as equals
 SAMPLE = 10_000  # rows that the weights without a member are fitted on
-SMALLEST = 1e-7  # probabilities below count as this in the geometric mean: one member's 0 is no veto
+SMALLEST = 1e-7  # floor of probabilities in the geometric mean, so that one zero does not veto a class
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,26 @@ class Blend:
 def blend(
     method: str,
     oof: np.ndarray,
-    labels: np.ndarray,
+    y: np.ndarray,
     folds: np.ndarray,
     metric: Metric,
     *,
+    strata: np.ndarray | None = None,
     rounds: int = 50,
     bags: int = 1,
     seed: int = 0,
     groups: np.ndarray | None = None,
     leave_out: bool = True,
 ) -> Blend:
-    """Blend members, nested. oof (R, N, C) float32, labels (N,) int64, folds (N,) int64, groups (N,) or None.
+    """Blend members, nested. oof (R, N, C) float32, y (N,) int64 or (N, C) bool, folds (N,) int64, groups (N,) or
+    None. strata (N,) int64: what parts of a single fold share evenly, None for y itself.
 
     With `leave_out` also what remains without each member, as many fits again as there are members; these take at
     most SAMPLE rows each, evenly spread, because they only say what a member is worth.
     """
-    pool = make_pool(metric, oof, labels) if method in FITTED else None
+    pool = make_pool(metric, oof, y) if method in FITTED else None
     # a fixed rule needs no parts, and `rank` ranks a fold as a whole, as it does the test rows
-    parts = splits(folds, labels, seed, groups) if pool else _whole(folds)
+    parts = splits(folds, y if strata is None else strata, seed, groups) if pool else _whole(folds)
 
     def fit(rows: np.ndarray, allowed: Sequence[int]) -> np.ndarray:
         if pool is None:
@@ -67,7 +69,7 @@ def blend(
             parts,
             lambda fold, rows: fit(rows, allowed),
             lambda weights, fold, rows: mix(method, oof, weights, rows),
-            len(labels),
+            len(y),
             oof.shape[2],
             threads=2,  # each has its own copy of its rows, so not as many as there are cores
         )
@@ -75,7 +77,7 @@ def blend(
 
     everyone = list(range(len(oof)))
     pred, weights = run(everyone)
-    plain_weights = fit(np.arange(len(labels)), everyone)
+    plain_weights = fit(np.arange(len(y)), everyone)
     plain_pred = np.empty_like(pred)
     for part in _whole(folds):
         plain_pred[part.score] = mix(method, oof, plain_weights, part.score)
@@ -150,7 +152,7 @@ def climb(
     weights = np.zeros(len(pool.own))
     for _ in range(bags):
         half = np.sort(random.permutation(members)[: (len(members) + 1) // 2]).tolist()
-        rows = random.integers(0, len(pool.labels), len(pool.labels))
+        rows = random.integers(0, len(pool.y), len(pool.y))
         weights += _climb(take(pool, rows), rounds, half)
     return weights / bags
 
@@ -210,7 +212,7 @@ def _best_metric(pool: Pool, start: np.ndarray, members: Sequence[int]) -> np.nd
 def _least_log_loss(pool: Pool, members: Sequence[int]) -> np.ndarray:
     from scipy.optimize import minimize
 
-    own, total = pool.own[members], pool.total[members]
+    own, total = (values[members].reshape(len(members), -1) for values in (pool.own, pool.total))
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         mixed, scale = np.maximum(weights @ own, 1e-15), np.maximum(weights @ total, 1e-15)
@@ -239,11 +241,11 @@ def _least_log_loss(pool: Pool, members: Sequence[int]) -> np.ndarray:
     return weights
 
 
-def error_correlations(oof: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(R, R) float64: correlation over the rows of 1 - probability of the true class; 0 where a member never varies."""
-    own = np.stack([member[np.arange(len(labels)), labels] for member in oof]).astype(np.float64)
+def error_correlations(credits: np.ndarray) -> np.ndarray:
+    """(R, R) float64: correlation over the rows of 1 - the probability that each member gives to what is true, credits
+    (R, N) as `Task.credit` has them; 0 where a member never varies."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        table = np.atleast_2d(np.corrcoef(1 - own))
+        table = np.atleast_2d(np.corrcoef(1 - credits))
     table = np.nan_to_num(table, nan=0.0)
     np.fill_diagonal(table, 1.0)
     return table

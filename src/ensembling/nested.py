@@ -39,20 +39,20 @@ class Nested(Generic[Fitted]):
 
 
 def splits(
-    folds: np.ndarray, labels: np.ndarray, seed: int, groups: np.ndarray | None = None, wanted: Sequence[int] = ()
+    folds: np.ndarray, strata: np.ndarray, seed: int, groups: np.ndarray | None = None, wanted: Sequence[int] = ()
 ) -> list[Split]:
-    """Leave one fold out, for each fold of `wanted` (default: all). folds (N,) int64, labels (N,) int64.
+    """Leave one fold out, for each fold of `wanted` (default: all). folds (N,) int64, strata (N,) int64.
 
-    Where there is but one fold, its rows are split into INNER parts with the classes' shares, rows of one group (N,)
+    Where there is but one fold, its rows are split into INNER parts with the strata's shares, rows of one group (N,)
     in one part. Raises UserError if they are too few for that.
     """
     there = np.unique(folds).tolist()
     if len(there) > 1:
         return [Split(k, np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in wanted or there]
 
-    if np.bincount(labels).max() < INNER or (groups is not None and len(np.unique(groups)) < INNER):
+    if np.bincount(strata).max() < INNER or (groups is not None and len(np.unique(groups)) < INNER):
         raise UserError(
-            f"fold {there[0]} alone has {len(labels)} rows, too few to fit on {INNER - 1} parts and score the fifth; "
+            f"fold {there[0]} alone has {len(strata)} rows, too few to fit on {INNER - 1} parts and score the fifth; "
             "finish more folds"
         )
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -60,9 +60,9 @@ def splits(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # its parts then lack that class
         if groups is None:
-            parts = StratifiedKFold(INNER, shuffle=True, random_state=seed).split(folds, labels)
+            parts = StratifiedKFold(INNER, shuffle=True, random_state=seed).split(folds, strata)
         else:
-            parts = StratifiedGroupKFold(INNER, shuffle=True, random_state=seed).split(folds, labels, groups)
+            parts = StratifiedGroupKFold(INNER, shuffle=True, random_state=seed).split(folds, strata, groups)
         return [Split(there[0], fit, score) for fit, score in parts]
 
 

@@ -30,10 +30,10 @@ class Block:
 @dataclass(frozen=True)
 class Pool:
     metric: Metric
-    labels: np.ndarray  # (N,) int64
+    y: np.ndarray  # (N,) int64 classes, or (N, C) bool where several columns may be true of a row
     classes: int
-    own: np.ndarray  # (R, N) float64, probability of the true class
-    total: np.ndarray  # (R, N) float64, sum of the row: 1, except for the method rank
+    own: np.ndarray  # (R, N) float64, probability of the true class; (R, N, C), of what is true of each column
+    total: np.ndarray  # as own: sum of the row, 1 except for the method rank
     blocks: tuple[Block, ...]  # for metrics of the most probable class
     full: np.ndarray | None  # (R, N, C) float32 for metrics that need everything (auc, map), not copied
 
@@ -51,10 +51,13 @@ class Mixture:
 Quality = tuple[float, float]  # metric and log loss, both signed so that greater is better; the second breaks ties
 
 
-def make_pool(metric: Metric, oof: np.ndarray, labels: np.ndarray) -> Pool:
-    """oof (R, N, C) float32 probabilities, labels (N,) int64."""
-    rows = np.arange(len(labels))
-    own = np.stack([member[rows, labels] for member in oof]).astype(np.float64)
+def make_pool(metric: Metric, oof: np.ndarray, y: np.ndarray) -> Pool:
+    """oof (R, N, C) float32 probabilities, y (N,) int64, or (N, C) bool of independent columns."""
+    if y.ndim == 2:
+        own = np.where(y, oof, 1 - oof).astype(np.float64)
+        return Pool(metric, y, oof.shape[2], own, np.ones_like(own), (), oof)
+    rows = np.arange(len(y))
+    own = np.stack([member[rows, y] for member in oof]).astype(np.float64)
     total = np.stack([member.sum(axis=1, dtype=np.float64) for member in oof])
     blocks: tuple[Block, ...] = ()
     full = None
@@ -62,12 +65,12 @@ def make_pool(metric: Metric, oof: np.ndarray, labels: np.ndarray) -> Pool:
         blocks = _contenders(oof)
     elif metric.name != "log_loss":
         full = oof
-    return Pool(metric, labels, oof.shape[2], own, total, blocks, full)
+    return Pool(metric, y, oof.shape[2], own, total, blocks, full)
 
 
 def take(pool: Pool, rows: np.ndarray) -> Pool:
     """The pool of some of its rows, (n,) int64; a row may be taken more than once (bootstrap). The order may change."""
-    times = np.bincount(rows, minlength=len(pool.labels))
+    times = np.bincount(rows, minlength=len(pool.y))
     rows = np.repeat(np.arange(len(times)), times)
     blocks, place = [], np.cumsum(times) - times
     for block in pool.blocks:
@@ -76,17 +79,15 @@ def take(pool: Pool, rows: np.ndarray) -> Pool:
             again = np.arange(len(copies)) - np.searchsorted(copies, copies)  # 0, 1 … for copies of one row
             blocks.append(Block(block.pred[:, copies], block.classes[copies], place[block.rows[copies]] + again))
     full = None if pool.full is None else pool.full[:, rows]
-    return Pool(
-        pool.metric, pool.labels[rows], pool.classes, pool.own[:, rows], pool.total[:, rows], tuple(blocks), full
-    )
+    return Pool(pool.metric, pool.y[rows], pool.classes, pool.own[:, rows], pool.total[:, rows], tuple(blocks), full)
 
 
 def mixture(pool: Pool, weights: np.ndarray) -> Mixture:
     """The sum with weights (R,) float64."""
     narrow = weights.astype(np.float32)
     return Mixture(
-        weights @ pool.own,
-        weights @ pool.total,
+        np.tensordot(weights, pool.own, axes=1),
+        np.tensordot(weights, pool.total, axes=1),
         tuple(np.tensordot(narrow, block.pred, axes=1) for block in pool.blocks),
         None if pool.full is None else np.tensordot(narrow, pool.full, axes=1),
     )
@@ -109,17 +110,18 @@ def quality(pool: Pool, base: Mixture, member: int = 0, a: float = 1.0, b: float
     likelihood = float(np.log(np.clip(own / np.maximum(total, 1e-15), 1e-15, 1.0)).mean())
     if pool.metric.name == "log_loss":
         return likelihood, likelihood
-    if pool.metric.of_counts is not None:
-        value = pool.metric.of_counts(confusion(pool.labels, _guesses(pool, base, member, a, b), pool.classes))
+    if pool.full is None:
+        assert pool.metric.of_counts is not None
+        value = pool.metric.of_counts(confusion(pool.y, _guesses(pool, base, member, a, b), pool.classes))
     else:
-        assert base.full is not None and pool.full is not None
-        value = pool.metric.function(pool.labels, np.float32(a) * base.full + np.float32(b) * pool.full[member])
+        assert base.full is not None
+        value = pool.metric.function(pool.y, np.float32(a) * base.full + np.float32(b) * pool.full[member])
     return pool.metric.sign * value, likelihood
 
 
 def _guesses(pool: Pool, base: Mixture, member: int, a: float, b: float) -> np.ndarray:
     """(N,) int64: the most probable class of each row."""
-    guesses = np.empty(len(pool.labels), np.int64)
+    guesses = np.empty(len(pool.y), np.int64)
     a32, b32 = np.float32(a), np.float32(b)
     for block, sums in zip(pool.blocks, base.blocks, strict=True):
         width = sums.shape[1]

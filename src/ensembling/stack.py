@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from src.competition.metrics import Metric, log_loss
+from src.competition.metrics import Metric
+from src.competition.task import Task
 from src.ensembling.nested import Split, nested, splits
 from src.errors import UserError, first_few
 from src.ids import find_rows
@@ -62,9 +63,9 @@ class Stacked:
 def stack(
     learner: str,
     blocks: Sequence[FeaturesFor],
-    labels: np.ndarray,
+    y: np.ndarray,
     folds: np.ndarray,
-    classes: int,
+    task: Task,
     metric: Metric,
     *,
     seed: int = 0,
@@ -73,33 +74,33 @@ def stack(
 ) -> Stacked:
     """Fit `learner` (of LEARNERS) on blocks of features side by side, nested; see `splits` for one fold alone.
 
-    labels (N,) int64, folds (N,) int64, groups (N,) or None; `wanted` folds are predicted, default all. With several
+    y (N, …) of the task, folds (N,) int64, groups (N,) or None; `wanted` folds are predicted, default all. With several
     blocks, [a * F1, b * F2, …], their weights are fitted too. Raises UserError if lightgbm is not installed.
     """
-    outer = splits(folds, labels, seed, groups, wanted)
+    outer = splits(folds, task.strata(y), seed, groups, wanted)
 
     def fit(fold: int, rows: np.ndarray) -> Choice:
-        return choose(learner, blocks, labels, folds, rows, fold, classes, metric, seed, groups)
+        return choose(learner, blocks, y, folds, rows, fold, task, metric, seed, groups)
 
     def predict(choice: Choice, fold: int, rows: np.ndarray) -> np.ndarray:
         return choice.predict([features(fold)[0][rows] for features in blocks])
 
-    found = nested(outer, fit, predict, len(labels), classes)
+    found = nested(outer, fit, predict, len(y), len(task.names))
     test = {k: choice.predict([features(k)[1] for features in blocks]) for k, choice in found.fitted.items()}
     first = outer[0].fold
-    everything = np.arange(len(labels))
-    plain = choose(learner, blocks, labels, folds, everything, first, classes, metric, seed, groups)
+    everything = np.arange(len(y))
+    plain = choose(learner, blocks, y, folds, everything, first, task, metric, seed, groups)
     return Stacked(found.pred, test, found.fitted, predict(plain, first, everything))
 
 
 def choose(
     learner: str,
     blocks: Sequence[FeaturesFor],
-    labels: np.ndarray,
+    y: np.ndarray,
     folds: np.ndarray,
     rows: np.ndarray,
     fold: int,
-    classes: int,
+    task: Task,
     metric: Metric,
     seed: int = 0,
     groups: np.ndarray | None = None,
@@ -109,8 +110,9 @@ def choose(
     Equal scores are decided by log loss. Weights of several blocks are those with the least inner log loss, found by
     Nelder-Mead on their logarithms at the chosen options, which are then chosen again.
     """
-    own, truth = folds[rows], labels[rows]
-    inner = splits(own, truth, seed, None if groups is None else groups[rows])
+    own, truth, classes = folds[rows], y[rows], len(task.names)
+    loss = task.metrics["log_loss"].function
+    inner = splits(own, task.strata(truth), seed, None if groups is None else groups[rows])
     prepared = [_standardised(blocks, rows, part) for part in inner]
 
     def predicted(options: Options, weights: np.ndarray) -> np.ndarray:
@@ -123,14 +125,14 @@ def choose(
     def best(weights: np.ndarray) -> Options:
         def quality(options: Options) -> tuple[float, float]:
             pred = predicted(options, weights)
-            return metric.sign * metric.function(truth, pred), -log_loss(truth, pred)
+            return metric.sign * metric.function(truth, pred), -loss(truth, pred)
 
         return max(GRID[learner], key=quality)
 
     weights = np.ones(len(blocks))
     options = best(weights)
     if len(blocks) > 1 and learner in SCALED:
-        weights = search_weights(lambda w: log_loss(truth, predicted(options, w)), len(blocks))
+        weights = search_weights(lambda w: loss(truth, predicted(options, w)), len(blocks))
         options = best(weights)
 
     raw = [features(fold)[0][rows] for features in blocks]
@@ -174,17 +176,21 @@ def search_weights(loss: Callable[[np.ndarray], float], count: int) -> np.ndarra
 
 
 def train(
-    learner: str, options: Options, x: np.ndarray, labels: np.ndarray, classes: int, seed: int
+    learner: str, options: Options, x: np.ndarray, y: np.ndarray, classes: int, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit on x (n, D) float32, labels (n,) int64; returns a function from (m, D) to (m, C) float32 probabilities.
+    """Fit on x (n, D) float32, y (n,) int64; returns a function from (m, D) to (m, C) float32 probabilities.
 
-    Classes that do not occur in `labels` get probability 0; rows sum to 1.
+    Classes that do not occur in `y` get probability 0; rows sum to 1. Where several columns may be true of a row, y
+    (n, C) bool, each has a model of its own.
     """
-    there = np.unique(labels)
+    if y.ndim == 2:
+        each = [train(learner, options, x, column.astype(np.int64), 2, seed) for column in y.T]
+        return lambda other: np.stack([model(other)[:, 1] for model in each], axis=1)
+    there = np.unique(y)
     if learner == "ridge":
         from sklearn.linear_model import Ridge
 
-        ridge = Ridge(**options).fit(x, np.eye(classes, dtype=np.float32)[labels])
+        ridge = Ridge(**options).fit(x, np.eye(classes, dtype=np.float32)[y])
 
         def shares(other: np.ndarray) -> np.ndarray:
             # a regression on 0 and 1 estimates probabilities, but does not know that they end there
@@ -193,10 +199,12 @@ def train(
             return (pred / pred.sum(axis=1, keepdims=True)).astype(np.float32)
 
         return shares
+    if len(there) == 1:  # nothing to tell apart: a column that no row, or every row, of these has
+        return lambda other: np.eye(classes, dtype=np.float32)[np.full(len(other), there[0])]
     model = _classifier(learner, options, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(did not converge|failed to converge|Maximum iterations).*")
-        model.fit(x, labels)
+        model.fit(x, y)
 
     def probabilities(other: np.ndarray) -> np.ndarray:
         pred = np.zeros((len(other), classes), np.float32)

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from src.config import Config
-from src.data.spec import ImageSpec
+from src.inference.tta import parse_views
 from src.log import say
-from src.training import device
-from src.training.budget import Cost, Watch, folds_in_time, measure, remaining
+from src.training.budget import Cost, Watch, folds_in_time, remaining
+from src.training.device import from_main, notebook_began, on_tpu
+from src.training.plan import Plan
 from src.training.progress import clock
 from src.training.schedule import seconds
 from src.training.stages import Stage
@@ -32,10 +31,10 @@ def deadline(config: Config, began: float) -> float | None:
         return None
     if config.time_budget != "auto":
         return began + seconds(config.time_budget) - SUMMARY
-    session, notebook = config.session, device.notebook_began()
+    session, notebook = config.session, notebook_began()
     if notebook is None:
         return None
-    limit, key = (session.tpu_limit, "tpu_limit") if device.on_tpu() else (session.limit, "limit")
+    limit, key = (session.tpu_limit, "tpu_limit") if on_tpu() else (session.limit, "limit")
     return notebook + seconds(limit, f"session.{key}") - seconds(session.reserve, "session.reserve") - SUMMARY
 
 
@@ -54,17 +53,13 @@ class FoldTime:
         return Watch(self.end, stages, self.cost, step, self.after, self.validation, self.every)
 
 
-def time_for_fold(
-    model: nn.Module,
-    whole: Sequence[Stage],
-    step: int,
-    *,
-    spec: ImageSpec,
-    classes: int,
-    held_out: int,
-    test: int,
-    views: int,
+def plan_in_time(
     config: Config,
+    whole: Plan,
+    cuts: list[list[float]],
+    step: int,
+    cost: Cost,
+    rows: tuple[int, int],
     accelerator: Any,
     end: float,
     waiting: int,
@@ -73,18 +68,32 @@ def time_for_fold(
     """This fold's share of the time until `end`, which it divides with as many of the `waiting` folds as fit; None if
     not even this one does and it `may_wait` for another session.
 
-    whole: the plan of which `step` steps are done. held_out, test: rows to predict, each in so many `views`.
+    whole: the plan of which `step` steps are done and which `cuts` have shortened; another cut is appended where the
+    steps to come do not fit. rows: held-out and test rows to predict, each in all TTA views.
     """
-    cost = measure(model, whole, spec, classes, accelerator)
+    views, held_out = len(parse_views(config.tta)), rows[0]
     # three candidates are compared in one view, the best one predicts in all views; SWA's statistics are forward passes
-    after = cost.image * ((held_out + test) * views + 3 * held_out) + config.average.bn_batches * cost.steps[-1] / 2
+    after = cost.image * (sum(rows) * views + 3 * held_out) + config.average.bn_batches * cost.steps[-1] / 2
     left = end - time.time()
-    among = folds_in_time(left, waiting, OVERHEAD * remaining(whole, cost, step), after + SAVING)
+    among = folds_in_time(left, waiting, OVERHEAD * remaining(whole.stages, cost, step), after + SAVING)
     # clocks differ between processes, decisions must not
-    among = device.from_main(accelerator, among or (0 if may_wait else 1))
+    among = from_main(accelerator, among or (0 if may_wait else 1))
     if not among:
         say(f"time_budget: {clock(max(0.0, left))} left, too little for this fold; start again to go on")
         return None
-    fold_end = device.from_main(accelerator, time.time() + left / among - SAVING)
+    fold_end = from_main(accelerator, time.time() + left / among - SAVING)
     say(f"time_budget: {clock(max(0.0, left))} left, for {among} of {waiting} folds")
-    return FoldTime(fold_end, cost, after, held_out * cost.image, config.eval.every)
+    timing = FoldTime(fold_end, cost, after, held_out * cost.image, config.eval.every)
+    factor = timing.watch(shortened(whole, cuts).stages, step).factor(step)
+    agreed = from_main(accelerator, factor)
+    if agreed < 1:
+        cuts.append([step, agreed])
+        say(f"time_budget: {agreed:.0%} of the steps still to come")
+    return timing
+
+
+def shortened(whole: Plan, cuts: Sequence[Sequence[float]]) -> Plan:
+    """The plan after the cuts that a time budget made, each [step, factor], in their order."""
+    for step, factor in cuts:
+        whole = whole.shortened(int(step), factor)
+    return whole

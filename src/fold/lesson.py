@@ -2,65 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.competition.folds import Fold
 from src.competition.tables import Competition
-from src.config import DistillConfig, LossConfig, ModelConfig
-from src.data.augment import Augment
+from src.competition.task import Task
+from src.config import Config, DistillConfig
 from src.data.cache import ImageStore
-from src.data.loader import batches
+from src.data.loader import Order, batches
 from src.data.preprocess import Preprocess
+from src.errors import UserError
+from src.fold.network import on_device
+from src.fold.objective import labelled
+from src.fold.setup import Setup
+from src.fold.teacher import load_teacher
 from src.inference.tta import parse_views
 from src.log import say
+from src.model.outputs import Outputs
+from src.runs.opening import open_images
 from src.seeds import Stream, generator
-from src.training.losses import add_margin, balanced_weights, distillation, make_loss, soft_targets
-from src.training.stages import Stage, training_orders
-
-# Keys of the section `loss` that decide what is learnt; all others are arguments of `make_loss`.
-TARGET_KEYS = ("class_weights", "smoothing", "smoothing_kind", "flip_labels")
+from src.training.objective import Objective, taught_before, taught_on_sight, with_margin
+from src.training.stages import pixels
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """store: the images; rows (n,) int64: those that are learnt from; labels: the class of every row of the store.
-
-    targets: rows (B,) -> (B, C) soft, or (B, 2C) with a teacher's probabilities beside them. loss: (logits (B, C),
-    targets, inputs (B, 3, S, S)) -> scalar.
-    """
+    """store: the images; rows (n,) int64: those that are learnt from; strata: of every row of the store."""
 
     store: ImageStore
     rows: np.ndarray
-    labels: np.ndarray
-    targets: Callable[[Tensor], Tensor]
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    strata: np.ndarray
+    objective: Objective
+
+
+def open_lesson(
+    config: Config,
+    competition: Competition,
+    start: Setup,
+    k: int,
+    runs: Path,
+    accelerator: Any,
+    predict: Callable[..., np.ndarray],
+) -> Lesson:
+    """Of fold k: its own labels, and the teacher `config.teacher`; `predict` is for what that is asked once."""
+    own = from_labels(
+        competition.task, competition.y, start.fold.train, start.train, start.outputs, config, accelerator.device
+    )
+    if config.teacher is None:
+        return own
+    held_out = competition.train.ids[start.fold.val]
+    teacher = load_teacher(
+        runs, config.teacher, k, inputs=start.preprocess.normalisation, task=competition.task, held_out=held_out
+    )
+    say(f"taught by fold {k} of {config.teacher}")
+    return from_teacher(
+        own,
+        on_device(teacher, accelerator),
+        config.distill,
+        competition,
+        test_store=start.test,
+        open_images=partial(open_images, config, competition, short_side=start.train.short_side),
+        predict=partial(predict, size=pixels(config.stages[-1].size, config.size), activation=torch.exp),
+        device=accelerator.device,
+    )
 
 
 def from_labels(
-    competition: Competition, fold: Fold, store: ImageStore, config: LossConfig, device: torch.device, seed: int = 0
+    task: Task,
+    y: np.ndarray,
+    rows: np.ndarray,
+    store: ImageStore,
+    outputs: Outputs,
+    config: Config,
+    device: torch.device,
 ) -> Lesson:
-    """The fold's training rows with their own labels, of which `config.flip_labels` are made wrong by `seed`."""
-    classes = len(competition.classes)
-    labels = torch.from_numpy(flipped(competition.labels, fold.train, classes, config.flip_labels, seed)).to(device)
-
-    def targets(rows: Tensor) -> Tensor:
-        return soft_targets(labels[rows], classes, config.smoothing, config.smoothing_kind)
-
-    weights = None
-    if config.class_weights == "balanced":
-        each = balanced_weights(competition.labels[fold.train], classes)
-        weights = torch.from_numpy(each).to(device)
-    values = {key: value for key, value in asdict(config).items() if key not in TARGET_KEYS}
-    loss = make_loss(**values, weights=weights)
-    return Lesson(store, fold.train, competition.labels, targets, lambda logits, y, x: loss(logits, y))
+    """The fold's training `rows` (n,) int64 with their own targets, of which `loss.flip_labels` are made wrong by the
+    seed. y: of all rows of the store."""
+    wrong = flipped(y, rows, len(task.names), config.loss.flip_labels, config.seed)
+    objective = labelled(task, wrong, rows, outputs, config.loss, device)
+    return Lesson(store, rows, task.strata(y), with_margin(objective, config.model))
 
 
 def flipped(labels: np.ndarray, rows: np.ndarray, classes: int, share: float, seed: int) -> np.ndarray:
@@ -75,14 +103,6 @@ def flipped(labels: np.ndarray, rows: np.ndarray, classes: int, share: float, se
     return wrong
 
 
-def with_margin(lesson: Lesson, config: ModelConfig) -> Lesson:
-    """The lesson with its loss on logits that `model.head` has made harder by `model.margin`; a teacher comes after."""
-    if config.head == "linear":
-        return lesson
-    harder = partial(add_margin, kind=config.head, margin=config.margin, scale=config.scale)
-    return replace(lesson, loss=lambda logits, y, x: lesson.loss(harder(logits, y), y, x))
-
-
 def from_teacher(
     lesson: Lesson,
     teacher: nn.Module,
@@ -92,68 +112,54 @@ def from_teacher(
     test_store: ImageStore,
     open_images: Callable[..., ImageStore],
     predict: Callable[..., np.ndarray],
-    size: int,
     device: torch.device,
 ) -> Lesson:
-    """The lesson with a teacher's word on every image, and with the test images that it is sure of, if they may join.
+    """The lesson with distillation targets, and with the test images that the teacher is sure of, if they may join.
 
-    teacher: (B, 3, S, S) -> (B, C) log-probabilities; it must not have seen the fold's held-out rows. predict: as
-    `inference.predict.predict`, for what is asked of the teacher once, before training, at `size` pixels. open_images: (paths, unreadable=) -> store, of
-    other rows of the competition.
+    teacher: (B, C, S, S) -> (B, K) log-probabilities; it must not have seen the fold's held-out rows. predict:
+    (network, store, rows, views=) -> probabilities (n, K), for what the teacher is asked once, before training.
+    open_images: (paths, unreadable=) -> store, of other rows of the competition.
     """
-    kd = partial(distillation, temperature=config.temperature)
+    task, first = competition.task, len(competition.train)
     views = parse_views(config.views)
-    known = torch.zeros(len(competition.ids) + len(competition.test_ids), len(competition.classes), device=device)
+    known = torch.zeros(first + len(competition.test), len(task.names), device=device)
 
     def ask(store: ImageStore, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(predict(teacher, store, rows, size=size, views=views)).to(device)
+        return torch.from_numpy(predict(teacher, store, rows, views=views)).to(device)
 
     if config.targets == "precomputed":
         known[lesson.rows] = ask(lesson.store, lesson.rows)
+    joint = lesson
     if config.unlabelled:
-        first = len(competition.ids)  # test row i is row first + i of the joint store
-        paths = np.concatenate([competition.paths, competition.test_paths])
+        if not task.exclusive:
+            raise UserError("distill.unlabelled=true: takes the one class that a teacher is sure of; leave it out")
+        known[first:] = ask(test_store, np.arange(len(competition.test)))  # NaN, which never joins, if unreadable
+        paths = np.concatenate([competition.train.images, competition.test.images])  # test row i is row first + i
         store = open_images(paths, unreadable=lesson.store.unreadable)
-        known[first:] = ask(test_store, np.arange(len(competition.test_ids)))  # NaN, which never joins, if unreadable
-        sure, guessed = (values.cpu().numpy() for values in known[first:].max(dim=1))
-        joining = np.flatnonzero(sure >= config.confidence)
-        say(f"{len(joining)} of {len(sure)} test images join: the teacher is at least {config.confidence:.0%} sure")
-        rows = np.concatenate([lesson.rows, first + joining])
-        labels, labelled = np.concatenate([lesson.labels, guessed]), lesson.targets
-
-        def targets(rows: Tensor) -> Tensor:
-            ours = labelled(rows.clamp(max=first - 1))
-            return torch.where((rows < first)[:, None], ours, known[rows])
-
-        lesson = replace(lesson, store=store, rows=rows, labels=labels, targets=targets)
-
-    given, own_loss = lesson.targets, lesson.loss
+        joint = with_unlabelled(lesson, store, known, first, config.confidence)
     if config.targets == "precomputed":
+        return replace(joint, objective=taught_before(joint.objective, known, config))
+    return replace(joint, objective=taught_on_sight(joint.objective, teacher, config))
 
-        def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
-            own, theirs = y.chunk(2, dim=1)
-            return own_loss(logits, own, x) + config.weight * kd(logits, theirs.clamp(min=1e-8).log())
 
-        return replace(lesson, targets=lambda rows: torch.cat([given(rows), known[rows]], dim=1), loss=loss)
+def with_unlabelled(lesson: Lesson, store: ImageStore, known: Tensor, first: int, confidence: float) -> Lesson:
+    """The lesson and, with their predictions `known` (rows of `store`, C) as targets, the rows from `first` on of which
+    a teacher is at least so sure."""
+    sure, guessed = (values.cpu().numpy() for values in known[first:].max(dim=1))
+    joining = np.flatnonzero(sure >= confidence)
+    say(f"{len(joining)} of {len(sure)} test images join: the teacher is at least {confidence:.0%} sure")
+    own = lesson.objective
 
-    def patient(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            theirs = teacher(x)
-        return own_loss(logits, y, x) + config.weight * kd(logits, theirs)
+    def targets(rows: Tensor) -> Tensor:
+        return torch.where((rows < first)[:, None], own.targets(rows.clamp(max=first - 1)), known[rows])
 
-    return replace(lesson, loss=patient)
+    rows = np.concatenate([lesson.rows, first + joining])
+    return Lesson(store, rows, np.concatenate([lesson.strata, guessed]), replace(own, targets=targets))
 
 
 def augmented_inputs(
-    store: ImageStore,
-    stage: Stage,
-    augment: Augment,
-    seed: int,
-    count: int,
-    accelerator: Any,
-    preprocess: Preprocess,
+    store: ImageStore, orders: Iterable[Order], count: int, preprocess: Preprocess
 ) -> Iterator[Tensor]:
-    """The first `count` batches of a stage as a network sees them, unmixed: for fresh BatchNorm statistics."""
-    orders = training_orders([stage], augment, seed, stage.start, accelerator.process_index, accelerator.num_processes)
-    for batch in batches(store, islice(orders, count), 0, accelerator.device):
+    """The first `count` batches of `orders` as a network sees them, unmixed: for fresh BatchNorm statistics."""
+    for batch in batches(store, islice(orders, count), 0, preprocess.device):
         yield preprocess(batch.images[0], batch.colour)

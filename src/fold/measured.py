@@ -13,7 +13,7 @@ from src.data.spec import Normalisation
 from src.data.statistics import pixel_statistics
 
 
-def fitted(
+def measure_pixels(
     config: Config, store: ImageStore, rows: np.ndarray, normalisation: Normalisation
 ) -> tuple[Normalisation, Augment]:
     """`normalisation` of the model, or with normalise=data that of the images of `rows` (N,); the ranges of augment.*,

@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from src.config import ModelConfig, OptimizerConfig, build
+from src.competition.task import Task
+from src.config import Config, ModelConfig, OptimizerConfig, build
 from src.errors import UserError
 
 if TYPE_CHECKING:  # loading torch takes seconds, and `./run.sh features` may only ask what a network is
@@ -17,7 +18,9 @@ if TYPE_CHECKING:  # loading torch takes seconds, and `./run.sh features` may on
     from torch import nn
 
     from src.data.spec import ImageSpec, Normalisation
+    from src.model.outputs import Outputs
     from src.model.weights import WeightsSource
+    from src.training.learner import Learner
 
 # Keys that leave the network as it is and only say how it comes to its weights; `acnet` is gone from what is saved.
 TRAINING_KEYS = (
@@ -50,6 +53,20 @@ def build_from(
     return build_model(config.name, classes, source, seed=seed, spec=spec, **values)
 
 
+def outputs_from(config: Config, task: Task) -> Outputs:
+    """What the network of this configuration ends in."""
+    from src.model.outputs import outputs_of
+
+    return outputs_of(task.kind, config.loss.name, len(task.names))
+
+
+def on_device(network: Any, accelerator: Any) -> Any:
+    """The network on its device, its convolutions in the layout that they are fastest in."""
+    import torch
+
+    return network.to(accelerator.device, memory_format=torch.channels_last)
+
+
 def optimizer_from(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """`build_optimizer` with the keys of the section `optimizer` that it takes."""
     from src.training.optimizer import build_optimizer
@@ -63,6 +80,22 @@ def optimizer_from(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
         layer_decay=config.layer_decay,
         fused=config.fused,
     )
+
+
+def make_learner(config: Config, network: nn.Module, accelerator: Any) -> Learner:
+    """`network` with its optimiser and averages, prepared for its device and processes."""
+    from src.training.averaging import Ema, make_swa
+    from src.training.device import sync_batchnorm
+    from src.training.learner import Learner
+
+    synced = sync_batchnorm(network, accelerator) if config.model.sync_bn else network
+    optimizer, average = optimizer_from(config.optimizer, synced), config.average
+    ema = Ema(synced, average.ema, average.ema_every) if average.ema else None  # copies: made before `prepare`
+    swa = make_swa(synced) if average.swa else None
+    prepared, stepping = accelerator.prepare(synced, optimizer)
+    if config.model.compile:  # in place, so that names and copies of the weights stay as they are
+        prepared.compile(dynamic=False)
+    return Learner(accelerator, prepared, stepping, ema, swa, config.optimizer.clip)
 
 
 def refuse_contradictions(config: ModelConfig, source: WeightsSource) -> None:

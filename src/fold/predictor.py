@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 
-from src.competition.tables import Competition
+from src.competition.kinds import task_of
 from src.config import Config, build
 from src.data.cache import ImageStore
 from src.data.preprocess import Preprocess
 from src.data.spec import Normalisation
 from src.errors import first_few
 from src.files import read_config, read_json
-from src.fold.batch_size import usual
-from src.fold.network import build_from, trained_model
+from src.fold.batch_size import batch_size_or_default
+from src.fold.network import build_from, outputs_from, trained_model
 from src.inference.predict import fill_unreadable, predict, softmax
 from src.inference.tta import View
 from src.log import say
+from src.model.outputs import Outputs
 from src.model.weights import WeightsSource
 from src.runs.folder import fold_folder
 from src.runs.opening import image_spec
@@ -38,39 +39,55 @@ def make_predictor(
         activation=activation,
         accelerator=accelerator,
         crop=config.eval.crop,
-        batch_size=config.eval.batch_size or 2 * usual(config),
+        batch_size=config.eval.batch_size or 2 * batch_size_or_default(config),
         workers=loader_workers(config.workers),
         preprocess=preprocess,
     )
 
 
-def load_network(runs: Path, run: str, k: int, classes: int) -> tuple[nn.Module, Normalisation, int]:
-    """The kept network of fold k of a finished run, the normalisation that it expects and the size it was chosen at."""
+class TrainedFold(NamedTuple):
+    """network: the kept one of a finished fold, in eval mode; size: the pixels that it was chosen at; prior (C,): what
+    an image that cannot be read gets, or None in a run that was made before it was kept."""
+
+    network: nn.Module
+    normalisation: Normalisation
+    size: int
+    outputs: Outputs
+    prior: np.ndarray | None
+
+
+def load_network(runs: Path, run: str, k: int) -> TrainedFold:
+    """Fold k of a finished run with weights of its own."""
     folder = fold_folder(runs, run, k)
-    config, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
+    values, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
+    config = build({key: values[key] for key in ("competition", "model", "loss") if key in values})
+    task = task_of(config.competition.kind, np.array(manifest["classes"], np.str_))
+    spec, outputs = image_spec(config.competition), outputs_from(config, task)
     source = WeightsSource("run", folder / "weights.safetensors")
-    spec = image_spec(build({"competition": config["competition"]}).competition)
-    network, normalisation = build_from(trained_model(config), classes, source, spec=spec, trained=True)
-    if "normalisation" in manifest:  # a run with normalise=data has one of its own
-        normalisation = Normalisation(*(tuple(manifest["normalisation"][of]) for of in ("mean", "std")))
-    return network.eval(), normalisation, int(manifest["size"])
+    network, expected = build_from(trained_model(values), outputs.width, source, spec=spec, trained=True)
+    own = manifest.get("normalisation")  # a run with normalise=data has one of its own
+    normalisation = Normalisation(tuple(own["mean"]), tuple(own["std"])) if own else expected
+    prior = manifest.get("prior")
+    return TrainedFold(
+        network.eval(), normalisation, int(manifest["size"]), outputs, None if prior is None else np.array(prior)
+    )
 
 
 def predict_test(
     probabilities: Callable[..., np.ndarray],
     network: nn.Module,
     store: ImageStore,
-    competition: Competition,
-    labels: np.ndarray,
+    ids: np.ndarray,
+    prior: np.ndarray,
     *,
     size: int,
     views: Sequence[View],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(M, C) float32 of every test row, and the numbers of those whose image cannot be read: they get the classes'
-    shares among `labels` (n,), with a warning. probabilities: from `make_predictor`; store: the test images, "mark"."""
-    pred = probabilities(network, store, np.arange(len(competition.test_ids)), size=size, views=views)
-    pred, unreadable = fill_unreadable(pred, np.bincount(labels, minlength=len(competition.classes)) / len(labels))
+    """(M, C) float32 of every test row `ids` (M,), and the numbers of those whose image cannot be read: they get
+    `prior` (C,), with a warning. probabilities: from `make_predictor`; store: the test images, "mark"."""
+    pred = probabilities(network, store, np.arange(len(ids)), size=size, views=views)
+    filled, unreadable = fill_unreadable(pred, prior)
     if len(unreadable):
-        names = first_few(competition.test_ids[unreadable].tolist())
+        names = first_few(ids[unreadable].tolist())
         say(f"warning: {len(unreadable)} test images cannot be read ({names}); they get the classes' shares")
-    return pred, unreadable
+    return filled, unreadable

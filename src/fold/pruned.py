@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from src.config import PruneConfig
-from src.data.spec import ImageSpec, example_input
+from src.data.spec import ImageSpec
 from src.errors import UserError
 from src.files import read_json
+from src.fold.network import on_device
 from src.fold.predictor import load_network
 from src.fold.teacher import check_unseen
 from src.model.report import inspect
 from src.model.weights import WeightsSource
 from src.runs.folder import finished, finished_folds, fold_folder
+from src.training.budget import forward_seconds
 
-BATCH, REPEATS = 32, 3  # images of a timed forward pass, and how many are timed
+BATCH = 32  # images of a timed forward pass
 
 
 def weights_to_prune(runs: Path, run: str, k: int, classes: np.ndarray, held_out: np.ndarray) -> WeightsSource:
@@ -49,30 +49,21 @@ def before_and_after(
     if config.run is None:
         return None
     manifest = read_json(fold_folder(runs, config.run, k) / "manifest.json")
-    old, _, old_size = load_network(runs, config.run, k, len(manifest["classes"]))
-    old = old.to(accelerator.device, memory_format=torch.channels_last)
-    before = {**_cost(old, old_size, accelerator, spec), "size": old_size, "score": manifest["score"]}
+    old = load_network(runs, config.run, k)
+    cost = _cost(on_device(old.network, accelerator), old.size, accelerator, spec)
+    before = {**cost, "size": old.size, "score": manifest["score"]}
     after = {**_cost(network, size, accelerator, spec), "size": size, "score": score}
     return {"run": config.run, "ratio": config.ratio, "before": before, "after": after}
 
 
-@torch.no_grad()
 def _cost(network: nn.Module, size: int, accelerator: Any, spec: ImageSpec) -> dict[str, float | None]:
     """Parameters, multiply-adds of an image (None where they cannot be counted), images per second of a forward pass
-    in this process, the fastest of a few."""
+    in this process."""
     report = inspect(network, size, spec)
-    images = example_input(spec, BATCH, size, accelerator.device)
-    network.eval()
-    seconds = []
-    for _ in range(REPEATS + 1):  # the first warms up
-        began = time.perf_counter()
-        with accelerator.autocast():
-            network(images).sum().item()  # waits for the device
-        seconds.append(time.perf_counter() - began)
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": None if report is None else report.macs,
-        "images_per_second": BATCH / min(seconds[1:]),
+        "images_per_second": 1 / forward_seconds(network, spec, BATCH, size, accelerator),
     }
 
 

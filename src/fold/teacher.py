@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
+from src.competition.task import Task
 from src.data.spec import Normalisation
 from src.errors import UserError, first_few
 from src.files import read_config, read_json
@@ -26,21 +27,20 @@ KINDS: dict[str, Literal["mean", "geometric"]] = {
 }
 
 
-def load_teacher(
-    runs: Path, run: str, k: int, *, inputs: Normalisation, classes: np.ndarray, held_out: np.ndarray
-) -> nn.Module:
+def load_teacher(runs: Path, run: str, k: int, *, inputs: Normalisation, task: Task, held_out: np.ndarray) -> nn.Module:
     """A network of what `run` learnt for fold k; it takes images normalised for `inputs` and returns log-probabilities.
 
-    classes (C,) and held_out (V,) str ids of the fold: a teacher that may have seen a held-out row, or knows other
-    classes, is refused (UserError), and so is an ensemble that no network can stand for.
+    held_out (V,) str ids of the fold: a teacher that may have seen a held-out row, or knows other columns than `task`,
+    is refused (UserError), and so is an ensemble that no network can stand for.
     """
     folder = fold_folder(runs, run, k)
     if not finished(folder):
         raise UserError(f"teacher={run}: {folder} is not finished; train it first (./run.sh run={run} fold={k})")
-    check_unseen(f"teacher={run}", folder, k, classes, held_out)
+    check_unseen(f"teacher={run}", folder, k, task.names, held_out)
     if (folder / "weights.safetensors").is_file():
-        network, normalisation, size = load_network(runs, run, k, len(classes))
-        return Ensemble([network], [size], [normalisation], [1.0], inputs).eval().requires_grad_(False)
+        own = load_network(runs, run, k)
+        alone = Ensemble([own.network], [own.size], [own.normalisation], [1.0], inputs, logs=[own.outputs.logs])
+        return alone.eval().requires_grad_(False)
     method = read_config(runs / run / "config.yaml")["method"]
     if method not in KINDS:
         raise UserError(
@@ -48,7 +48,7 @@ def load_teacher(
             f"one image alone; make an ensemble with method={', '.join(KINDS)}"
         )
     weights = {name: weight for name, weight in read_json(folder / "manifest.json")["weights"].items() if weight > 0}
-    members = [load_teacher(runs, name, k, inputs=inputs, classes=classes, held_out=held_out) for name in weights]
+    members = [load_teacher(runs, name, k, inputs=inputs, task=task, held_out=held_out) for name in weights]
     together = Ensemble(
         members, [0] * len(members), [inputs] * len(members), [*weights.values()], inputs, KINDS[method]
     )

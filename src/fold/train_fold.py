@@ -10,51 +10,38 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from src.competition.folds import Fold
 from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
-from src.config import Config, plain
-from src.data.bad_images import unreadable_rows
-from src.data.loader import batches
-from src.data.preprocess import Preprocess
-from src.errors import UserError
-from src.fold.batch_size import settled
-from src.fold.deadline import FoldTime, time_for_fold
-from src.fold.explain import look
-from src.fold.lesson import augmented_inputs, from_labels, from_teacher, with_margin
-from src.fold.measured import fitted
-from src.fold.network import build_from, optimizer_from
+from src.config import Config
+from src.fold.choose import choose_weights
+from src.fold.deadline import FoldTime, plan_in_time, shortened
+from src.fold.explain import explain
+from src.fold.in_time import Around, train_in_time
+from src.fold.lesson import open_lesson
+from src.fold.look_on import open_tracker
+from src.fold.network import make_learner, optimizer_from
+from src.fold.plan import plan_fold
 from src.fold.predictor import make_predictor, predict_test
-from src.fold.pruned import before_and_after, weights_to_prune
-from src.fold.rates import plan_over_steps, rates
-from src.fold.teacher import load_teacher
+from src.fold.pruned import before_and_after
+from src.fold.resume import unfinished
+from src.fold.setup import set_up
 from src.inference.tta import parse_views
 from src.log import say
 from src.model.backbone import check_sizes
-from src.model.convolutions import fused
-from src.model.pruning import prune
 from src.model.report import inspect
-from src.model.weights import find_weights
 from src.predictions import Predictions
-from src.reporting.figures import augmentation_grid, schedule_picture
 from src.runs.folder import finished_folds
-from src.runs.opening import image_spec, open_images
-from src.runs.output import save_fold
-from src.seeds import Stream, generator
-from src.tracking import NoTracker, start_tracking
-from src.training import device
-from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
-from src.training.budget import Watch, views_in_time
-from src.training.checkpoint import CheckpointWriter, load_checkpoint, remove_checkpoints
-from src.training.device import loader_workers
-from src.training.engine import Trained, fit, restore
-from src.training.interrupt import stop_on_signals
+from src.runs.output import FoldSummary, save_fold
+from src.training.budget import measure, views_in_time
+from src.training.checkpoint import CheckpointWriter, remove_checkpoints
+from src.training.device import from_main, precision_of
+from src.training.learner import rehearsal
 from src.training.memory import count_memory
-from src.training.mixing import Mix, draw_mix
-from src.training.progress import Progress, clock
-from src.training.schedule import duration
-from src.training.stages import Stage, pixels, plan, shorten, training_orders
+from src.training.progress import clock
+from src.training.session import Progress
 
 
 def train_fold(
@@ -72,363 +59,137 @@ def train_fold(
     end: time.time() at which this and the other folds that are `waiting` (this one included) have to be over. Returns
     False, with nothing written, if there is not enough time to begin this one.
     """
-    began = time.monotonic()
-    folder = run / f"fold{k}"
-    peak_memory = count_memory(accelerator.device)
+    began, folder, peak_memory = time.monotonic(), run / f"fold{k}", count_memory(accelerator.device)
+    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
     say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
-    # ---- model ------------------------------------------------------------------------------------------------------
-    if config.prune.run is not None:
-        source = weights_to_prune(run.parent, config.prune.run, k, competition.classes, competition.ids[fold.val])
-    else:
-        source = find_weights(
-            config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input)
-        )
-    spec = image_spec(config.competition)
-    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed, spec=spec)
-    if config.prune.run is not None:
-        prune(model, config.prune.ratio, pixels(config.stages[-1].size, config.size), spec)
-    say(f"{config.model.name}: {source.why}")
-    say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
-    model = model.to(accelerator.device, memory_format=torch.channels_last)
-    config = settled(config, model, run, len(fold.train), accelerator)
-
-    # ---- what to learn from -----------------------------------------------------------------------------------------
-    short_side = round(max(pixels(stage.size, config.size) for stage in config.stages) / config.eval.crop)
-    policy = config.competition.on_bad_image
-    images = partial(open_images, config, competition, short_side=short_side)
-    train_store = images(competition.paths, unreadable="blank" if policy == "blank" else "error")
-    test_store = images(competition.test_paths, unreadable="mark")
-    if policy == "skip":
-        with accelerator.main_process_first():  # which decodes all images into the cache
-            rows = np.concatenate([fold.train, fold.val])
-            found = unreadable_rows(train_store, rows, loader_workers(config.workers))
-        bad = [row for row, _ in found]
-        fold = Fold(np.setdiff1d(fold.train, bad), np.setdiff1d(fold.val, bad))
-        say(f"competition.on_bad_image=skip: {len(bad)} rows left out" + "".join(f"\n  {why}" for _, why in found[:5]))
-    normalisation, augment = fitted(config, train_store, fold.train, normalisation)
-    preprocess = Preprocess(normalisation, accelerator.device, spec)
-    probabilities = make_predictor(config, accelerator, preprocess)
-    lesson = from_labels(competition, fold, train_store, config.loss, accelerator.device, config.seed)
-    lesson = with_margin(lesson, config.model)
-    if config.teacher is not None:
-        teacher = load_teacher(
-            run.parent,
-            config.teacher,
-            k,
-            inputs=normalisation,
-            classes=competition.classes,
-            held_out=competition.ids[fold.val],
-        )
-        lesson = from_teacher(
-            lesson,
-            teacher.to(accelerator.device, memory_format=torch.channels_last),
-            config.distill,
-            competition,
-            test_store=test_store,
-            open_images=images,
-            predict=probabilities,
-            size=pixels(config.stages[-1].size, config.size),
-            device=accelerator.device,
-        )
-        say(f"taught by fold {k} of {config.teacher}")
+    # ---- network, images, what to learn -----------------------------------------------------------------------------
+    start = set_up(config, competition, fold, k, run.parent, accelerator)
+    train_rows, held_out, spec = start.fold.train, start.fold.val, start.train.spec
+    probabilities = make_predictor(config, accelerator, start.preprocess, start.outputs.predict)
+    lesson = open_lesson(config, competition, start, k, run.parent, accelerator, probabilities)
 
     # ---- plan -------------------------------------------------------------------------------------------------------
-    whole = plan(
-        config.stages,
-        rows=lesson.rows,
-        labels=lesson.labels[lesson.rows],
-        epochs=config.epochs,
-        size=config.size,
-        batch_size=config.batch_size,
-        processes=accelerator.num_processes,
-        accumulate=config.optimizer.accumulate,
-        seed=config.seed,
-        balance=config.balance,
-    )
-    check_sizes(config.model.name, model, [stage.size for stage in whole], spec)
-    checkpoints = folder / "checkpoints"
-    if config.resume == "never" and accelerator.is_main_process:
-        remove_checkpoints(checkpoints)
-    accelerator.wait_for_everyone()
-    state = load_checkpoint(checkpoints, (*Trained._fields, "cuts", "batches", "processes", "wandb"))
-    if state is not None and state["batches"] != [stage.total_batch for stage in whole]:
-        raise UserError(
-            f"processes={accelerator.num_processes}: {checkpoints} belong to another total batch; "
-            f"use processes={state['processes']} again, or resume=never to start afresh"
-        )
-    so_far = Trained(0, [], 0.0) if state is None else Trained(*(state[key] for key in Trained._fields))
-    earlier = so_far.spent  # seconds of work of sessions before this one
+    whole = plan_fold(config, lesson.rows, lesson.strata[lesson.rows], start.augment, accelerator.num_processes)
+    check_sizes(config.model.name, start.network, [stage.size for stage in whole.stages], spec)
+    state = unfinished(config, folder / "checkpoints", whole, accelerator)
+    so_far = Progress(0, [], 0.0) if state is None else Progress(*(state[key] for key in Progress._fields))
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
-    views = parse_views(config.tta)
     timing: FoldTime | None = None
-    watch: Watch | None = None
     if end is not None:
-        timing = time_for_fold(
-            model,
-            whole,
-            so_far.step,
-            spec=spec,
-            classes=len(competition.classes),
-            held_out=len(fold.val),
-            test=len(competition.test_ids),
-            views=len(views),
-            config=config,
-            accelerator=accelerator,
-            end=end,
-            waiting=waiting,
-            may_wait=bool(finished_folds(run.parent, run.name)),
-        )
+        with rehearsal(
+            start.network, partial(optimizer_from, config.optimizer), lesson.objective, spec, accelerator
+        ) as step:
+            cost = measure(step, start.network, whole.stages, spec, accelerator)
+        rows = (len(held_out), len(competition.test))
+        may_wait = bool(finished_folds(run.parent, run.name))
+        timing = plan_in_time(config, whole, cuts, so_far.step, cost, rows, accelerator, end, waiting, may_wait)
         if timing is None:
             return False
-        factor = timing.watch(stages_of(whole, cuts), so_far.step).factor(so_far.step)
-        factor = device.from_main(accelerator, factor)
-        if factor < 1:
-            cuts.append([so_far.step, factor])
-            say(f"time_budget: {factor:.0%} of the steps still to come")
-    stages = stages_of(whole, cuts)
-    for stage in stages:
+    plan = shortened(whole, cuts)
+    for stage in plan.stages:
         say(stage.describe())
-    report = inspect(model, stages[-1].size, spec)
+    report = inspect(start.network, plan.stages[-1].size, spec)
     if report is not None:
-        say(report.line(stages[-1].size))
-
-    # ---- optimiser and averages -------------------------------------------------------------------------------------
-    if config.model.sync_bn:
-        model = device.sync_batchnorm(model, accelerator)
-    optimizer = optimizer_from(config.optimizer, model)
-    place = (accelerator.process_index, accelerator.num_processes)
-    average = config.average
-    ema = Ema(model, average.ema, average.ema_every) if average.ema else None  # copies: made before `prepare`
-    swa = make_swa(model) if average.swa else None
-    model, optimizer = accelerator.prepare(model, optimizer)
-    network = accelerator.unwrap_model(model)
-    if config.model.compile:  # in place, so that names and copies of the weights stay as they are
-        model.compile(dynamic=False)
-    if state is not None:
-        restore(state, accelerator, network, optimizer, ema, swa)
-        say(f"going on at step {so_far.step + 1} of {stages[-1].stop} from {checkpoints}")
-
-    # ---- look on ----------------------------------------------------------------------------------------------------
-    tracker = NoTracker()
-    if accelerator.is_main_process:
-        tracker = start_tracking(
-            config.wandb.mode,
-            project=config.wandb.project or competition.name,
-            entity=config.wandb.entity,
-            run=run.name,
-            fold=k,
-            folder=folder,
-            config=plain(config),  # with the batch size that was found, if it was to be
-            id=(state or {}).get("wandb") or None,
-        )
-        if state is None:
-            for stage in stages:
-                grid = folder / "figures" / f"augment-stage{stage.number + 1}-{stage.size}px.png"
-                picked = stage.rows[np.linspace(0, len(stage.rows) - 1, 6).astype(int)]
-                augmentation_grid(
-                    grid, lesson.store, picked, stage.size, augment.at_strength(stage.augment), config.seed
-                )
-                tracker.image(grid.stem, grid)
-            steps, columns = plan_over_steps(config, stages, len(lesson.rows))
-            picture = folder / "figures" / "schedule.png"
-            starts = [stage.start for stage in stages]
-            tracker.image("schedule", schedule_picture(picture, steps, columns, starts, f"{run.name}/fold{k}"))
-
-    metric = find_metric(config.competition.metric)
-    metrics = list(dict.fromkeys([metric.name, *config.competition.metrics]))
-    held_out = competition.labels[fold.val]
-
-    def validate(net: torch.nn.Module, size: int) -> Mapping[str, float]:
-        began = time.monotonic()
-        pred = probabilities(net, train_store, fold.val, size=size, views=parse_views("none"))
-        if watch is not None:
-            watch.validated(time.monotonic() - began)
-        return scores(metrics, held_out, pred)
+        say(report.line(plan.stages[-1].size))
 
     # ---- train ------------------------------------------------------------------------------------------------------
-    writer = CheckpointWriter(checkpoints, config.checkpoint.keep)
-    while so_far.step < stages[-1].stop:  # once, unless the time budget asks for a shorter plan on the way
-        total, last = stages[-1].stop, stages[-1]
-        swa_start = round(total * config.average.swa_start)
-        swa_every = max(
-            1, duration(config.average.swa_every, total=total, epoch=last.epoch_steps, key="average.swa_every")
-        )
-        planned = rates(config, stages, len(lesson.rows))
+    learner = make_learner(config, start.network, accelerator)
+    if state is not None:
+        learner.restore(state)
+        say(f"going on at step {so_far.step + 1} of {plan.steps} from {folder / 'checkpoints'}")
+    tracker = open_tracker(config, competition.name, folder, lesson, plan, state, accelerator)
+    writer = CheckpointWriter(folder / "checkpoints", config.checkpoint.keep)
+    names = list(dict.fromkeys([metric.name, *config.competition.metrics]))
 
-        def swa_at(step: int, total: int = total, start: int = swa_start, every: int = swa_every) -> bool:
-            return step + 1 == total or (step >= start and (total - 1 - step) % every == 0)
+    def validate(network: nn.Module, size: int) -> Mapping[str, float]:
+        pred = probabilities(network, start.train, held_out, size=size, views=parse_views("none"))
+        return scores(names, competition.y[held_out], pred, task.metrics)
 
-        def mix_at(step: int, count: int, size: int, total: int = total) -> Mix | None:
-            if step >= config.mix.stop * total:
-                return None
-            rng = generator(config.seed, Stream.MIX, step, accelerator.process_index)
-            return draw_mix(rng, count, size, config.mix.mixup, config.mix.cutmix, config.mix.probability)
-
-        watch = timing.watch(stages, so_far.step) if timing is not None else None
-        orders = training_orders(stages, augment, config.seed, so_far.step, *place)
-        progress = Progress(stages, so_far.step, metric.name, accelerator.is_main_process, tracker.log)
-        with stop_on_signals() as wish:
-            so_far = fit(
-                accelerator=accelerator,
-                model=model,
-                optimizer=optimizer,
-                stages=stages,
-                batches=batches(lesson.store, orders, probabilities.keywords["workers"], accelerator.device),
-                targets=lesson.targets,
-                loss_function=lesson.loss,
-                rate=planned.rate,
-                base_lr=config.optimizer.lr,
-                momentum=planned.momentum,
-                trains=planned.trains,
-                preprocess=preprocess,
-                draw_mix=mix_at,
-                clip=config.optimizer.clip,
-                ema=ema,
-                swa=swa,
-                swa_at=swa_at,
-                validate=validate,
-                validate_every=config.eval.every,
-                wish=wish,
-                late=watch.late if watch else lambda step: False,
-                progress=progress,
-                checkpoints=writer,
-                checkpoint_every=config.checkpoint.every,
-                seed=config.seed,
-                notes={
-                    "cuts": cuts,
-                    "wandb": tracker.id or "",
-                    "processes": accelerator.num_processes,
-                    "batches": [stage.total_batch for stage in stages],
-                },
-                so_far=so_far,
-            )
-        progress.close()
-        if watch and so_far.step < total:
-            cuts.append([so_far.step, device.from_main(accelerator, watch.factor(so_far.step))])
-            stages = stages_of(whole, cuts)
-            say(f"time_budget: behind the plan at step {so_far.step}; {stages[-1].stop} steps instead of {total}")
+    around = Around(config, tracker, writer, metric.name)
+    done, final = train_in_time(learner, lesson, start.preprocess, whole, cuts, timing, validate, around, so_far)
 
     # ---- choose the weights -----------------------------------------------------------------------------------------
-    last = stages[-1]
-    choosing = time.monotonic()
-    average_buffers(network, accelerator)
-    candidates = {"raw": network}
-    if ema is not None:
-        average_buffers(ema.module, accelerator)
-        candidates["ema"] = ema.module
-    in_time = device.from_main(accelerator, timing is None or time.time() + timing.after < timing.end)
-    if swa is not None and in_time:
-        inputs = augmented_inputs(
-            lesson.store, last, augment, config.seed, config.average.bn_batches, accelerator, preprocess
-        )
-        device.seed_torch(config.seed, accelerator.device)  # drop path draws here too, and a resumed run draws the same
-        refresh_batchnorm(swa.module, inputs, accelerator.reduce if accelerator.num_processes > 1 else None)
-        candidates["swa"] = swa.module
-    if not in_time:
-        say("time_budget: no time to compare the weights; their moving average is taken if there is one")
-        candidates = dict([list(candidates.items())[-1]])
-    candidates = {name: fused(net) for name, net in candidates.items()}  # plain convolutions, where ACNet trained
-    compared = {name: validate(net, last.size)[metric.name] for name, net in candidates.items()}
-    best = metric.best(compared)
-    chosen = candidates[best]
-    say(f"{metric.name} of the weights: " + ", ".join(f"{n} {s:.4f}" for n, s in compared.items()) + f"; {best} kept")
+    choosing, size = time.monotonic(), final.stages[-1].size
+    in_time = from_main(accelerator, timing is None or time.time() + timing.after < timing.end)
+    kept = choose_weights(learner, lesson, final, start.preprocess, metric, validate, in_time)
 
-    # ---- predict and save -------------------------------------------------------------------------------------------
+    # ---- predict ----------------------------------------------------------------------------------------------------
+    views = parse_views(config.tta)
     if timing is not None:
-        image = (time.monotonic() - choosing) / len(candidates) / len(fold.val)
-        view = image * (len(fold.val) + len(competition.test_ids))
-        fitting = views_in_time(views, timing.end - time.time(), view)
-        kept = device.from_main(accelerator, len(fitting))
-        if kept < len(views):
-            say(f"time_budget: {kept} of {len(views)} TTA views")
-        views = views[:kept]
-    oof = probabilities(chosen, train_store, fold.val, size=last.size, views=views)
-    test, unreadable = predict_test(
-        probabilities,
-        chosen,
-        test_store,
-        competition,
-        competition.labels[fold.train],
-        size=last.size,
-        views=views,
-    )
-    final = scores(metrics, held_out, oof)
-    if accelerator.is_main_process:
-        classes, names = competition.classes, competition.classes[held_out]
-        predicted = Predictions(competition.ids[fold.val], oof, classes, np.full(len(oof), k), names)
-        if timing is None or time.time() < timing.end:
-            seen = look(
-                folder / "figures" / "grad-cam.png",
-                chosen,
-                train_store,
-                fold.val,
-                predicted,
-                size=last.size,
-                crop=config.eval.crop,
-                preprocess=preprocess,
-                title=f"{run.name}/fold{k}: surest predictions (true → predicted, probability) and what decided them",
-            )
-            if seen is not None:
-                tracker.image("grad-cam", seen)
-        else:
-            say("time_budget: no time for figures/grad-cam.png")
-        writer.wait()
-        sync = save_fold(
-            folder,
-            oof=predicted,
-            test=Predictions(competition.test_ids, test, classes, np.full(len(test), k)),
-            weights=chosen.state_dict(),
-            history=so_far.history,
-            tracker=tracker,
-            manifest={
-                "run": run.name,
-                "fold": k,
-                "competition": competition.name,
-                "metric": metric.name,
-                "greater_is_better": metric.greater_is_better,
-                "score": final[metric.name],
-                "scores": final,
-                "weights": compared,
-                "kept": best,
-                "tta": config.tta,
-                "views": len(views),
-                "teacher": config.teacher,
-                "model": config.model.name,
-                "classes": classes.tolist(),
-                "source": source.why,
-                "pruned": before_and_after(
-                    run.parent, config.prune, k, chosen, last.size, final[metric.name], accelerator, spec
-                ),
-                "size": last.size,
-                "batch_size": last.batch_size,
-                "crop": config.eval.crop,
-                "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
-                "brightness": augment.brightness,
-                "stages": [stage.describe() for stage in stages],
-                "shortened_to": stages[-1].stop / whole[-1].stop,
-                "unreadable_test_ids": competition.test_ids[unreadable].tolist(),
-                "device": str(accelerator.device),
-                "processes": accelerator.num_processes,
-                "precision": precision_of(accelerator),
-                "seconds": {"training": so_far.spent, "total": earlier + time.monotonic() - began},
-                "memory": peak_memory(),
-                "torch": torch.__version__,
-            },
+        image = (time.monotonic() - choosing) / len(kept.scores) / len(held_out)
+        fitting = views_in_time(views, timing.end - time.time(), image * (len(held_out) + len(competition.test)))
+        views = views[: from_main(accelerator, len(fitting))]
+        if len(views) < len(parse_views(config.tta)):
+            say(f"time_budget: {len(views)} of {len(parse_views(config.tta))} TTA views")
+    oof = probabilities(kept.network, start.train, held_out, size=size, views=views)
+    prior, test_ids = task.prior(competition.y[train_rows]), competition.test.ids
+    test, unreadable = predict_test(probabilities, kept.network, start.test, test_ids, prior, size=size, views=views)
+    reached = scores(names, competition.y[held_out], oof, task.metrics)
+    if not accelerator.is_main_process:
+        return True
+
+    # ---- look and save ----------------------------------------------------------------------------------------------
+    targets = task.cells(competition.y[held_out])
+    ids, columns = competition.train.ids[held_out], task.names
+    predicted = Predictions(ids, oof, columns, np.full(len(oof), k), targets, task.kind)
+    if timing is None or time.time() < timing.end:
+        title = f"{run.name}/fold{k}: surest predictions (true → predicted, probability) and what decided them"
+        seen = explain(
+            folder / "figures" / "grad-cam.png", kept.network, start, predicted, task, size, config.eval.crop, title
         )
-        remove_checkpoints(checkpoints)
-        say(f"fold {k}: {metric.name} {final[metric.name]:.4f}, trained in {clock(so_far.spent)}")
-        if sync:
-            say(f"to upload: {sync}")
+        if seen is not None:
+            tracker.image("grad-cam", seen)
+    else:
+        say("time_budget: no time for figures/grad-cam.png")
+    writer.wait()
+    normalisation = start.preprocess.normalisation
+    summary = FoldSummary(
+        run=run.name,
+        fold=k,
+        competition=competition.name,
+        metric=metric,
+        scores=reached,
+        kept=kept.kind,
+        weights=kept.scores,
+        notes={
+            "tta": config.tta,
+            "views": len(views),
+            "teacher": config.teacher,
+            "model": config.model.name,
+            "source": start.source.why,
+            "pruned": before_and_after(
+                run.parent, config.prune, k, kept.network, size, reached[metric.name], accelerator, spec
+            ),
+            "size": size,
+            "batch_size": final.stages[-1].batch_size,
+            "crop": config.eval.crop,
+            "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
+            "brightness": start.augment.brightness,
+            "prior": prior.tolist(),
+            "stages": [stage.describe() for stage in final.stages],
+            "shortened_to": final.steps / whole.steps,
+            "unreadable_test_ids": test_ids[unreadable].tolist(),
+            "device": str(accelerator.device),
+            "processes": accelerator.num_processes,
+            "precision": precision_of(accelerator),
+            "seconds": {"training": done.spent, "total": so_far.spent + time.monotonic() - began},
+            "memory": peak_memory(),
+            "torch": torch.__version__,
+        },
+    )
+    sync = save_fold(
+        folder,
+        summary,
+        task,
+        oof=predicted,
+        test=Predictions(test_ids, test, columns, np.full(len(test), k), kind=task.kind),
+        weights=kept.network.state_dict(),
+        history=done.history,
+        tracker=tracker,
+    )
+    remove_checkpoints(folder / "checkpoints")
+    say(f"fold {k}: {metric.name} {summary.score:.4f}, trained in {clock(done.spent)}")
+    if sync:
+        say(f"to upload: {sync}")
     return True
-
-
-def stages_of(whole: list[Stage], cuts: list[list[float]]) -> list[Stage]:
-    """The plan after the cuts that a time budget made, each [step, factor], in their order."""
-    for step, factor in cuts:
-        whole = shorten(whole, int(step), factor)
-    return whole
-
-
-def precision_of(accelerator: Any) -> str:
-    return {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)

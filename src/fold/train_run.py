@@ -8,6 +8,7 @@ from typing import Any
 from src.competition.folds import fold_rows
 from src.config import Config
 from src.data.loader import kept_workers
+from src.fold.batch_size import resolve_batch_size
 from src.fold.deadline import deadline
 from src.fold.pruned import comparison
 from src.fold.train_fold import train_fold
@@ -48,7 +49,9 @@ def train_run(config: Config, began: float) -> None:
                 if not mine:
                     say(f"{folder}/fold{k} is finished already: skipped")
                     continue
-                if not train_fold(config, competition, fold_rows(folds, k), k, folder, accelerator, end, left):
+                fold = fold_rows(folds, k)
+                settled = resolve_batch_size(config, competition, len(fold.train), folder, accelerator)
+                if not train_fold(settled, competition, fold, k, folder, accelerator, end, left):
                     break
         except FoldBusy as busy:
             if len(wanted) == 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,8 +16,10 @@ from src.data.spec import Normalisation
 class Ensemble(nn.Module):
     """Log-probabilities of a weighted mean of networks; sees inputs that were normalised for another network.
 
-    members: networks that return logits, or `Ensemble`s; sizes: the pixels that each is fed with (0: as they come);
-    normalisations: what each expects; weights: not negative. kind `mean`: Σ w·p; `geometric`: ∏ p^w, renormalised.
+    members: networks; logs: what makes log-probabilities of the outputs (B, count) of each (None: of logits, by
+    log-softmax, which leaves those of an `Ensemble` as they are); sizes: the pixels that each is fed with (0: as they
+    come); normalisations: what each expects; weights: not negative. kind `mean`: Σ w·p; `geometric`: ∏ p^w, made to
+    sum to 1.
     """
 
     def __init__(
@@ -27,9 +30,11 @@ class Ensemble(nn.Module):
         weights: Sequence[float],
         inputs: Normalisation,
         kind: Literal["mean", "geometric"] = "mean",
+        logs: Sequence[Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         super().__init__()
         self.members, self.sizes, self.kind = nn.ModuleList(members), list(sizes), kind
+        self.logs: list[Callable[[Tensor], Tensor]] = list(logs or [partial(F.log_softmax, dim=1)] * len(members))
         self.weights = [weight / sum(weights) for weight in weights]
         # x·scale + shift turns an input normalised for `inputs` into one for the member
         scales = [[a / b for a, b in zip(inputs.std, own.std, strict=True)] for own in normalisations]
@@ -47,7 +52,7 @@ class Ensemble(nn.Module):
             if self.sizes[i] and own.shape[-1] != self.sizes[i]:
                 size = (self.sizes[i], self.sizes[i])
                 own = F.interpolate(own, size, mode="bilinear", antialias=own.shape[-1] > self.sizes[i])
-            logs.append(F.log_softmax(member(own).float(), dim=1))
+            logs.append(self.logs[i](member(own).float()))
         weights = torch.tensor(self.weights, device=x.device)[:, None, None]
         if self.kind == "geometric":
             return F.log_softmax((torch.stack(logs) * weights).sum(0), dim=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.competition.metrics import find_metric
+from src.competition.metrics import Metric, find_metric
 from src.config import Config
 from src.ensembling.blend import METHODS, Blend, blend, error_correlations, mix
 from src.errors import UserError
@@ -38,19 +38,23 @@ def ensemble(config: Config) -> None:
     competition = open_competition(config)
     config = named(config, f"{competition.name}-{config.method}")
     members = open_members(config, competition)
-    metric = find_metric(config.competition.metric)
+    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
+    if config.method not in task.blends:
+        choices = ", ".join(task.blends)
+        raise UserError(f"ensemble: method={config.method}: not for this kind of target; choose {choices}")
     print(f"{len(members.names)} members, {len(members.ids)} rows of {len(members.folds)} folds", flush=True)
 
     found = blend(
         config.method,
         members.oof,
-        members.labels,
+        members.y,
         members.fold,
         metric,
         rounds=config.ensemble.rounds,
         bags=config.ensemble.bags,
         seed=config.seed,
         groups=groups_of(competition, members.ids),
+        strata=task.strata(members.y),
     )
     results = {}
     for k in members.folds:
@@ -61,18 +65,17 @@ def ensemble(config: Config) -> None:
             weights=dict(zip(members.names, weights.tolist(), strict=True)),
             notes={"model": config.method},
         )
-    target = members.classes[members.labels]
-    oof = Predictions(members.ids, found.pred, members.classes, members.fold, target)
+    target = task.cells(members.y)
+    oof = Predictions(members.ids, found.pred, task.names, members.fold, target, task.kind)
     folder = save_run(config, competition, oof, members.test_ids, results, began)
-    report(folder, members, found, metric.name)
+    report(folder, members, found, metric)
 
 
-def report(folder: Path, members: Members, found: Blend, metric_name: str) -> None:
+def report(folder: Path, members: Members, found: Blend, metric: Metric) -> None:
     """Print what each member is worth, and keep it in members.json and figures/correlation.png."""
-    metric = find_metric(metric_name)
-    score = {name: metric.function(members.labels, pred) for name, pred in zip(members.names, members.oof, strict=True)}
-    nested, plain = (metric.function(members.labels, pred) for pred in (found.pred, found.plain_pred))
-    table = error_correlations(members.oof, members.labels)
+    score = {name: metric.function(members.y, pred) for name, pred in zip(members.names, members.oof, strict=True)}
+    nested, plain = (metric.function(members.y, pred) for pred in (found.pred, found.plain_pred))
+    table = error_correlations(np.stack([members.task.credit(members.y, pred) for pred in members.oof]))
     weights = np.mean(list(found.weights.values()), axis=0)
     others = len(members.names) - 1
     rows = [
@@ -81,9 +84,7 @@ def report(folder: Path, members: Members, found: Blend, metric_name: str) -> No
             "score": score[name],
             "weight": float(weights[r]),
             "correlation": float((table[r].sum() - 1) / others) if others else None,
-            "loss_without": metric.sign * (nested - metric.function(members.labels, found.without[r]))
-            if others
-            else None,
+            "loss_without": metric.sign * (nested - metric.function(members.y, found.without[r])) if others else None,
         }
         for r, name in enumerate(members.names)
     ]
@@ -97,5 +98,5 @@ def report(folder: Path, members: Members, found: Blend, metric_name: str) -> No
         alike, loss = (row["correlation"], row["loss_without"])
         end = f"{alike:>21.3f}  {loss:>+25.4f}" if alike is not None else f"{'-':>21}  {'-':>25}"
         print(f"{row['run']:<{width}}  {row['score']:>12.4f}  {row['weight']:>6.3f}  {end}")
-    print(compared(metric.name, score, nested, plain))
+    print(compared(metric, score, nested, plain))
     print(f"wrote {picture}", flush=True)

@@ -31,7 +31,7 @@ def extract_features(config: Config) -> None:
     Features that were made from the same weights, size, crop, views and images are used again.
     """
     competition = open_competition(config)
-    shared = np.intersect1d(competition.ids, competition.test_ids).tolist()
+    shared = np.intersect1d(competition.train.ids, competition.test.ids).tolist()
     if shared:  # features are found by id
         raise UserError(f"{competition.root}: ids of both training and test rows ({first_few(shared)}); rename them")
     run, runs = run_name(config), Path(config.paths.runs)
@@ -60,7 +60,7 @@ def made_from(config: Config, competition: Competition, folder: Path, k: int) ->
     """What the features depend on, as plain values; known without loading torch, so that using them again is quick."""
     file = folder / "weights.safetensors" if k >= 0 else Path(config.model.weights) if config.model.weights else None
     stat = file.stat() if file is not None and file.is_file() else None
-    paths = np.concatenate([competition.paths, competition.test_paths])
+    paths = np.concatenate([competition.train.images, competition.test.images])
     return {
         "model": config.model.name,
         "options": config.model.options,
@@ -76,10 +76,8 @@ def made_from(config: Config, competition: Competition, folder: Path, k: int) ->
 def _extract(
     config: Config, competition: Competition, places: dict[int, Path], todo: dict[int, dict[str, Any]]
 ) -> None:
-    import torch
-
     from src.data.preprocess import Preprocess
-    from src.fold.network import build_from
+    from src.fold.network import build_from, on_device
     from src.fold.predictor import load_network, make_predictor
     from src.inference.tta import parse_views
     from src.model.layers import without_classifier
@@ -89,30 +87,31 @@ def _extract(
     accelerator = make_accelerator(config.device, config.precision)
     runs, views = Path(config.paths.runs), parse_views(config.tta)
     short_side, spec = round(config.size / config.eval.crop), image_spec(config.competition)
-    count = len(competition.ids) + len(competition.test_ids)
+    count = len(competition.train.ids) + len(competition.test.ids)
     stores = [
         open_images(config, competition, paths, short_side=short_side, unreadable="blank")
-        for paths in (competition.paths, competition.test_paths)
+        for paths in (competition.train.images, competition.test.images)
     ]
     for k, wanted in todo.items():
         began = time.monotonic()
         if k >= 0:
-            network, normalisation, _ = load_network(runs, places[k].parent.name, k, len(competition.classes))
+            own = load_network(runs, places[k].parent.name, k)
+            network, normalisation = own.network, own.normalisation
             source = f"fold {k}"
         else:
             found = find_weights(
                 config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input)
             )
-            classes = len(competition.classes)
+            classes = len(competition.task.names)
             network, normalisation = build_from(config.model, classes, found, seed=config.seed, spec=spec)
             source = found.why
         without_classifier(network)
-        network.to(accelerator.device, memory_format=torch.channels_last)
+        on_device(network, accelerator)
         preprocess = Preprocess(normalisation, accelerator.device, spec)
         activations = make_predictor(config, accelerator, preprocess, activation=lambda x: x.flatten(1))
         both = [activations(network, store, np.arange(len(store)), size=config.size, views=views) for store in stores]
         if accelerator.is_main_process:
-            ids = np.concatenate([competition.ids, competition.test_ids])
+            ids = np.concatenate([competition.train.ids, competition.test.ids])
             save_features(places[k] / FILE, Features(ids, np.concatenate(both), k))
             write_json(places[k] / MADE_FROM, wanted)
         pace = count / (time.monotonic() - began)

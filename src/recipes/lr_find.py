@@ -7,24 +7,23 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from src.competition.folds import fold_rows
 from src.config import Config
 from src.data.loader import batches
 from src.data.preprocess import Preprocess
 from src.files import write_csv
-from src.fold.batch_size import usual
-from src.fold.lesson import from_labels, with_margin
-from src.fold.measured import fitted
-from src.fold.network import build_from, optimizer_from
+from src.fold.lesson import from_labels
+from src.fold.measured import measure_pixels
+from src.fold.network import build_from, make_learner, on_device, outputs_from
+from src.fold.plan import stages_of
 from src.model.weights import find_weights
 from src.reporting.figures import range_picture
 from src.runs.claims import run_name
 from src.runs.opening import image_spec, open_competition, open_folds, open_images
 from src.training.device import loader_workers, make_accelerator
 from src.training.range_test import range_test, smoothed, suggest
-from src.training.stages import plan, training_orders
+from src.training.stages import training_orders
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
 
@@ -37,44 +36,30 @@ def lr_find(config: Config) -> None:
     accelerator = make_accelerator(config.device, config.precision)
     competition = open_competition(config)
     fold = fold_rows(open_folds(config, competition), 0 if config.fold == "all" else int(config.fold))
-    first = plan(
-        config.stages,
-        rows=fold.train,
-        labels=competition.labels[fold.train],
-        epochs=config.epochs,
-        size=config.size,
-        batch_size=usual(config),
-        seed=config.seed,
-        balance=config.balance,
-    )[0]
+    strata = competition.task.strata(competition.y)
+    first = stages_of(config, fold.train, strata[fold.train])[0]
     short_side = round(first.size / config.eval.crop)
     policy, spec = config.competition.on_bad_image, image_spec(config.competition)
     unreadable: Literal["error", "blank"] = "error" if policy == "error" else "blank"
-    store = open_images(config, competition, competition.paths, short_side=short_side, unreadable=unreadable)
+    store = open_images(config, competition, competition.train.images, short_side=short_side, unreadable=unreadable)
     source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
-    model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed, spec=spec)
-    normalisation, augment = fitted(config, store, fold.train, normalisation)
-    model = model.to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = optimizer_from(config.optimizer, model)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    lesson = with_margin(
-        from_labels(competition, fold, store, config.loss, accelerator.device, config.seed), config.model
-    )
+    outputs = outputs_from(config, competition.task)
+    network, expected = build_from(config.model, outputs.width, source, seed=config.seed, spec=spec)
+    normalisation, augment = measure_pixels(config, store, fold.train, expected)
+    without_averages = dataclasses.replace(config, average=dataclasses.replace(config.average, ema=0.0, swa=False))
+    learner = make_learner(without_averages, on_device(network, accelerator), accelerator)
+    lesson = from_labels(competition.task, competition.y, fold.train, store, outputs, config, accelerator.device)
     print(f"{config.model.name}: {source.why}\n{first.describe()}; {STEPS} of them for the range test", flush=True)
 
     rates = np.geomspace(LOWEST, HIGHEST, STEPS)
     orders = training_orders([dataclasses.replace(first, stop=STEPS)], augment, config.seed)
     losses = range_test(
-        accelerator=accelerator,
-        model=model,
-        optimizer=optimizer,
-        batches=batches(store, orders, loader_workers(config.workers), accelerator.device),
-        targets=lesson.targets,
-        loss_function=lesson.loss,
-        rates=rates,
-        preprocess=Preprocess(normalisation, accelerator.device, spec),
-        clip=config.optimizer.clip,
-        seed=config.seed,
+        learner,
+        lesson.objective,
+        batches(store, orders, loader_workers(config.workers), accelerator.device),
+        Preprocess(normalisation, accelerator.device, spec),
+        rates,
+        config.seed,
     )
     rates, smooth, found = rates[: len(losses)], smoothed(losses), suggest(rates, losses)
     folder = Path(config.paths.runs) / run_name(config) / "lr_find"

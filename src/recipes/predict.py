@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from src.competition.submission import submission_table, write_submission
 from src.config import Config
 from src.data.preprocess import Preprocess
 from src.errors import UserError
 from src.files import read_config, read_json
+from src.fold.network import on_device
 from src.fold.predictor import load_network, make_predictor, predict_test
 from src.inference.tta import parse_views
 from src.log import say
@@ -37,32 +37,37 @@ def predict_run(config: Config) -> None:
             f"run={run}: has no weights of its own, it combines {', '.join([*config.runs, *config.features])}; "
             "predict with those"
         )
-    trained = read_config(runs / run / "config.yaml")["size"]
+    configured = read_config(runs / run / "config.yaml")["size"]
     parts, views = [], parse_views(config.tta)
     for k in folds:
-        model, normalisation, kept_size = load_network(runs, run, k, len(competition.classes))
-        if list(competition.classes) != read_json(fold_folder(runs, run, k) / "manifest.json")["classes"]:
+        trained = load_network(runs, run, k)
+        if list(competition.task.names) != read_json(fold_folder(runs, run, k) / "manifest.json")["classes"]:
             raise UserError(f"run={run}: was trained on other classes than {competition.root} has")
         # the size of the last stage, which is what the weights were chosen at, unless the user asks for another
-        size = kept_size if config.size == trained else config.size
+        size = trained.size if config.size == configured else config.size
         short_side, spec = round(size / config.eval.crop), image_spec(config.competition)
         uncached = dataclasses.replace(config, cache=False)  # the test rows are predicted once
-        store = open_images(uncached, competition, competition.test_paths, short_side=short_side, unreadable="mark")
+        store = open_images(uncached, competition, competition.test.images, short_side=short_side, unreadable="mark")
+        preprocess = Preprocess(trained.normalisation, accelerator.device, spec)
         pred, _ = predict_test(
-            make_predictor(config, accelerator, Preprocess(normalisation, accelerator.device, spec)),
-            model.to(accelerator.device, memory_format=torch.channels_last),
+            make_predictor(config, accelerator, preprocess, trained.outputs.predict),
+            on_device(trained.network, accelerator),
             store,
-            competition,
-            competition.labels,
+            competition.test.ids,
+            competition.task.prior(competition.y) if trained.prior is None else trained.prior,
             size=size,
             views=views,
         )
-        parts.append(Predictions(competition.test_ids, pred, competition.classes, np.full(len(pred), k)))
+        parts.append(
+            Predictions(
+                competition.test.ids, pred, competition.task.names, np.full(len(pred), k), kind=competition.task.kind
+            )
+        )
         say(f"fold {k}: {len(pred)} test rows predicted")
     if accelerator.is_main_process:
         mean = fold_mean(parts)
         path = Path(config.paths.submissions) / f"{run}.csv"
-        table = submission_table(competition.sample, mean.ids, mean.pred, mean.classes.tolist())
+        table = submission_table(competition.sample, mean.ids, mean.pred, competition.task)
         with run_lock(config, run):
-            write_submission(path, table, competition.sample, mean.classes.tolist())
+            write_submission(path, table, competition.sample, competition.task)
         print(f"wrote {path}")

@@ -24,9 +24,10 @@ def prepare(config: Config) -> None:
     """Print what is in the competition and what is wrong with it; writes duplicates.csv and .png into the cache."""
     competition = open_competition(config)
     folds = open_folds(config, competition)
-    counts = np.bincount(competition.labels, minlength=len(competition.classes))
-    print(f"{competition.name}: {len(competition.ids)} training rows, {len(competition.test_ids)} test rows")
-    print("  classes  " + ", ".join(f"{name} {n}" for name, n in zip(competition.classes, counts, strict=True)))
+    shares = competition.task.prior(competition.y)
+    print(f"{competition.name}: {len(competition.train.ids)} training rows, {len(competition.test.ids)} test rows")
+    counts = zip(competition.task.names, (shares * len(folds)).round().astype(int), strict=True)
+    print("  classes  " + ", ".join(f"{name} {n}" for name, n in counts))
     print("  folds    " + ", ".join(f"{k}: {n}" for k, n in enumerate(np.bincount(folds))))
 
     found = find_copies(config, competition)
@@ -36,20 +37,20 @@ def prepare(config: Config) -> None:
 
 def report_unreadable(competition: Competition, rows: np.ndarray) -> None:
     """The one place for images that cannot be read; rows (U,) int64, the test rows after the training rows."""
-    paths = [*competition.paths.tolist(), *competition.test_paths.tolist()]
+    paths = [*competition.train.images.tolist(), *competition.test.images.tolist()]
     names = [paths[row].decode() for row in rows]
     print(f"  unreadable images: {len(rows)}" + (f" ({first_few(names, 10)})" if names else ""))
 
 
 def report_duplicates(config: Config, competition: Competition, folds: np.ndarray, found: Duplicates) -> None:
     """Counts, the cure, a csv of all pairs and a picture of the worst. folds: (N,) int64."""
-    rows = len(competition.ids)
+    rows = len(competition.train.ids)
     inside = found.second < rows
     test = ~inside & (found.first < rows)
-    place = np.concatenate([folds, np.full(len(competition.test_ids), -1)])
-    label = np.concatenate([competition.labels, np.full(len(competition.test_ids), -1)])
+    place = np.concatenate([folds, np.full(len(competition.test.ids), -1)])
+    names = _all_labels(competition)
     across = inside & (place[found.first] != place[found.second])
-    contrary = inside & (label[found.first] != label[found.second])
+    contrary = inside & (names[found.first] != names[found.second])
 
     print("  duplicates                   exact   near")
     for text, which in (
@@ -73,12 +74,12 @@ def report_duplicates(config: Config, competition: Competition, folds: np.ndarra
 
     folder = Path(config.paths.cache) / competition.name
     worst = np.lexsort((found.distance, ~test, ~(across | contrary), ~(across & contrary)))
-    write_pairs(folder / "duplicates.csv", competition, place, label, found, worst)
+    write_pairs(folder / "duplicates.csv", competition, place, names, found, worst)
     print(f"wrote {folder / 'duplicates.csv'}" + (f" and {folder / 'duplicates.png'}" if len(worst) else ""))
     if not len(worst):
         (folder / "duplicates.png").unlink(missing_ok=True)  # of an earlier state of the data
         return
-    ids, names = _all_ids(competition), _all_labels(competition, label)
+    ids = _all_ids(competition)
 
     def caption(row: int) -> str:
         where = f"fold {place[row]}" if row < rows else "test"
@@ -96,10 +97,10 @@ def report_duplicates(config: Config, competition: Competition, folds: np.ndarra
 
 
 def write_pairs(
-    path: Path, competition: Competition, place: np.ndarray, label: np.ndarray, found: Duplicates, order: np.ndarray
+    path: Path, competition: Competition, place: np.ndarray, names: np.ndarray, found: Duplicates, order: np.ndarray
 ) -> None:
     """All pairs as csv, in the given order (P,): ids, kind, distance, mirrored, labels and folds (test has neither)."""
-    ids, names = _all_ids(competition), _all_labels(competition, label)
+    ids = _all_ids(competition)
     spot = np.where(place < 0, "test", place.astype(np.str_))
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -114,17 +115,17 @@ def write_pairs(
 
 
 def _all_ids(competition: Competition) -> np.ndarray:
-    return np.concatenate([competition.ids, competition.test_ids])
+    return np.concatenate([competition.train.ids, competition.test.ids])
 
 
-def _all_labels(competition: Competition, label: np.ndarray) -> np.ndarray:
+def _all_labels(competition: Competition) -> np.ndarray:
     """(N + M,) str, empty for the test rows."""
-    return np.where(label < 0, "", competition.classes[label])
+    return np.concatenate([competition.task.cells(competition.y), np.full(len(competition.test), "")])
 
 
 def _picture(competition: Competition, spec: ImageSpec, row: int) -> np.ndarray:
-    train = len(competition.ids)
-    path = competition.paths[row] if row < train else competition.test_paths[row - train]
+    train = len(competition.train.ids)
+    path = competition.train.images[row] if row < train else competition.test.images[row - train]
     try:
         file = competition.root / path.decode()
         return spec.visible(spec.read(read_file(file), 160, name=str(file)))

@@ -6,13 +6,13 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from src.competition.metrics import find_metric
 from src.config import Config
 from src.data.preprocess import Preprocess
 from src.errors import UserError
 from src.files import write_csv
+from src.fold.network import on_device
 from src.fold.predictor import load_network, make_predictor
 from src.inference.tta import parse_views
 from src.model.backbone import check_sizes
@@ -39,26 +39,29 @@ def score_sizes(config: Config) -> None:
     if not config.sizes or min(config.sizes) < 8:
         raise UserError(f"sizes={list(config.sizes)}: which pixels? Give some from 8 on, e.g. sizes=[96,112,128]")
     others = {other: measured_before(runs, other) for other in config.runs}
-    competition, metric = open_competition(config), find_metric(config.competition.metric)
+    competition = open_competition(config)
+    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
     accelerator, views = make_accelerator(config.device, config.precision), parse_views(config.tta)
     parts = {k: load_predictions(fold_folder(runs, run, k) / "oof.npz") for k in folds}
-    labels = {k: part.labels() for k, part in parts.items()}
+    y = {k: task.encode(np.asarray(part.target)) for k, part in parts.items()}
     pred: dict[tuple[int, int], np.ndarray] = {}
     trained = 0
     for k, part in parts.items():
-        network, normalisation, trained = load_network(runs, run, k, len(part.classes))
-        network = network.to(accelerator.device, memory_format=torch.channels_last)
+        own = load_network(runs, run, k)
+        trained, network = own.size, on_device(own.network, accelerator)
         sizes = sorted({*config.sizes, trained})
         check_sizes(config.model.name, network, sizes, image_spec(config.competition))
         short_side = round(max(sizes) / config.eval.crop)
-        store = open_images(config, competition, competition.paths, short_side=short_side, unreadable="blank")
-        probabilities = make_predictor(config, accelerator, Preprocess(normalisation, accelerator.device, store.spec))
+        store = open_images(config, competition, competition.train.images, short_side=short_side, unreadable="blank")
+        probabilities = make_predictor(
+            config, accelerator, Preprocess(own.normalisation, accelerator.device, store.spec), own.outputs.predict
+        )
         rows = rows_of(competition, part.ids)
         for size in sizes:
             pred[k, size] = probabilities(network, store, rows, size=size, views=views)
 
     def score(size: int, among: list[int]) -> float:
-        together = [np.concatenate(column) for column in zip(*((labels[k], pred[k, size]) for k in among), strict=True)]
+        together = [np.concatenate(column) for column in zip(*((y[k], pred[k, size]) for k in among), strict=True)]
         return metric.function(*together)
 
     def best(among: list[int]) -> int:
@@ -72,7 +75,7 @@ def score_sizes(config: Config) -> None:
     print(f"best {best(folds)} px, trained at {trained} px; chosen on the very rows that are scored", end="")
     if len(folds) > 1:
         chosen = {k: best([other for other in folds if other != k]) for k in folds}
-        nested = [np.concatenate(c) for c in zip(*((labels[k], pred[k, chosen[k]]) for k in folds), strict=True)]
+        nested = [np.concatenate(c) for c in zip(*((y[k], pred[k, chosen[k]]) for k in folds), strict=True)]
         print(f", nested {metric.function(*nested):.4f}", end="")
     print(f"\nto predict with it: ./run.sh predict run={run} size={best(folds)}")
 

@@ -74,10 +74,11 @@ def smoke(config: Config) -> None:
 
 def cut_down(competition: Competition, task: CompetitionConfig, root: Path) -> CompetitionConfig:
     """A competition of `PER_CLASS` rows of each class and `TEST_ROWS` test rows under `root`, its files copied."""
-    kept = [np.flatnonzero(competition.labels == label)[:PER_CLASS] for label in range(len(competition.classes))]
+    strata = competition.task.strata(competition.y)
+    kept = [np.flatnonzero(strata == stratum)[:PER_CLASS] for stratum in np.unique(strata)]
     rows = np.concatenate([few for few in kept if len(few) >= 2])  # two folds need two of a class
-    ids, test_ids = set(competition.ids[rows].tolist()), set(competition.test_ids[:TEST_ROWS].tolist())
-    for path in [*competition.paths[rows], *competition.test_paths[:TEST_ROWS]]:
+    ids, test_ids = set(competition.train.ids[rows].tolist()), set(competition.test.ids[:TEST_ROWS].tolist())
+    for path in [*competition.train.images[rows], *competition.test.images[:TEST_ROWS]]:
         target = root / path.decode()
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(competition.root / path.decode(), target)

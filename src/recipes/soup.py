@@ -9,22 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from src.competition.folds import fold_rows
 from src.competition.metrics import find_metric
 from src.config import Config
 from src.data.preprocess import Preprocess
-from src.data.spec import Normalisation
 from src.ensembling.nested import nested, splits
 from src.ensembling.soup import Chosen, greedy, mean_state
 from src.errors import UserError
 from src.files import read_config, read_json
-from src.fold.batch_size import usual
 from src.fold.lesson import augmented_inputs
 from src.fold.measured import ranges
-from src.fold.network import architecture, trained_model
-from src.fold.predictor import load_network, make_predictor, predict_test
+from src.fold.network import architecture, on_device, trained_model
+from src.fold.plan import stages_of
+from src.fold.predictor import TrainedFold, load_network, make_predictor, predict_test
 from src.inference.tta import parse_views
 from src.model.weights import read_state
 from src.predictions import Predictions
@@ -33,7 +31,7 @@ from src.runs.folder import fold_folder
 from src.runs.opening import open_competition, open_folds, open_images
 from src.training.averaging import refresh_batchnorm
 from src.training.device import make_accelerator
-from src.training.stages import plan
+from src.training.stages import training_orders
 
 
 def soup(config: Config) -> None:
@@ -51,47 +49,31 @@ def soup(config: Config) -> None:
     config = named(config, f"{competition.name}-soup")
     members, runs = open_members(config, competition), Path(config.paths.runs)
     sizes = {k: same_network(runs, members.names, k) for k in members.folds}
-    metric, folds = find_metric(config.competition.metric), open_folds(config, competition)
+    task, folds = competition.task, open_folds(config, competition)
+    metric = find_metric(config.competition.metric, task.metrics)
     table_rows = rows_of(competition, members.ids)
 
     accelerator = make_accelerator(config.device, config.precision)
     short_side = round(max(sizes.values()) / config.eval.crop)
     images = partial(open_images, config, competition, short_side=short_side)
-    store = images(competition.paths, unreadable="blank")
-    test_store = images(competition.test_paths, unreadable="mark")
+    store = images(competition.train.images, unreadable="blank")
+    test_store = images(competition.test.images, unreadable="mark")
     views = parse_views(config.tta)
 
-    def brew(chosen: Chosen, k: int) -> tuple[torch.nn.Module, Normalisation, Any]:
-        """Fold k's network of the chosen runs, its normalisation and its predictor."""
+    def build_soup(chosen: Chosen, k: int) -> tuple[TrainedFold, Preprocess, Any]:
+        """Fold k's network of the chosen runs, how it is shown images, and its predictor."""
         files = [fold_folder(runs, members.names[r], k) / "weights.safetensors" for r in chosen]
-        network, normalisation, _ = load_network(runs, members.names[chosen[0]], k, len(competition.classes))
-        network = network.to(accelerator.device, memory_format=torch.channels_last)
-        preprocess = Preprocess(normalisation, accelerator.device, store.spec)
-        probabilities = make_predictor(config, accelerator, preprocess)
+        first = load_network(runs, members.names[chosen[0]], k)
+        network = on_device(first.network, accelerator)
+        preprocess = Preprocess(first.normalisation, accelerator.device, store.spec)
         if len(chosen) > 1:
             network.load_state_dict(mean_state([read_state(file) for file in files]))
-            fold = fold_rows(folds, k)
-            last = plan(
-                config.stages,
-                rows=fold.train,
-                labels=competition.labels[fold.train],
-                epochs=config.epochs,
-                size=sizes[k],
-                batch_size=usual(config),
-                seed=config.seed,
-                balance=config.balance,
-            )[-1]
-            inputs = augmented_inputs(
-                store,
-                dataclasses.replace(last, size=sizes[k]),
-                ranges(config.augment, read_json(files[0].parent / "manifest.json").get("brightness")),
-                config.seed,
-                config.average.bn_batches,
-                accelerator,
-                preprocess,
-            )
-            refresh_batchnorm(network, inputs)
-        return network.eval(), normalisation, probabilities
+            rows = fold_rows(folds, k).train
+            last = dataclasses.replace(stages_of(config, rows, task.strata(competition.y)[rows])[-1], size=sizes[k])
+            augment = ranges(config.augment, read_json(files[0].parent / "manifest.json").get("brightness"))
+            orders = training_orders([last], augment, config.seed, last.start)
+            refresh_batchnorm(network, augmented_inputs(store, orders, config.average.bn_batches, preprocess))
+        return first, preprocess, make_predictor(config, accelerator, preprocess, first.outputs.predict)
 
     @cache
     def predictions(chosen: Chosen) -> np.ndarray:
@@ -100,61 +82,60 @@ def soup(config: Config) -> None:
             return members.oof[chosen[0]]
         pred = np.empty_like(members.oof[0])
         for k in members.folds:
-            network, _, probabilities = brew(chosen, k)
+            made, _, probabilities = build_soup(chosen, k)
             there = members.fold == k
-            pred[there] = probabilities(network, store, table_rows[there], size=sizes[k], views=views)
+            pred[there] = probabilities(made.network, store, table_rows[there], size=sizes[k], views=views)
         return pred
 
     def choose(rows: np.ndarray) -> Chosen:
         def quality(chosen: Chosen) -> float:
-            return metric.sign * metric.function(members.labels[rows], predictions(chosen)[rows])
+            return metric.sign * metric.function(members.y[rows], predictions(chosen)[rows])
 
         everyone = range(len(members.names))
         if kind == "uniform":
             return tuple(everyone)
         return greedy(sorted(everyone, key=lambda r: quality((r,)), reverse=True), quality)
 
-    parts = splits(members.fold, members.labels, config.seed, groups_of(competition, members.ids))
+    parts = splits(members.fold, task.strata(members.y), config.seed, groups_of(competition, members.ids))
     found = nested(
         parts,
         lambda k, rows: choose(rows),
         lambda chosen, k, rows: predictions(chosen)[rows],
         len(members.ids),
-        len(members.classes),
+        len(task.names),
     )
     plain = choose(np.arange(len(members.ids)))
 
     results = {}
     for k, chosen in found.fitted.items():
-        network, normalisation, probabilities = brew(chosen, k)
+        made, preprocess, probabilities = build_soup(chosen, k)
+        prior = task.prior(competition.y[fold_rows(folds, k).train])
         test, _ = predict_test(
-            probabilities,
-            network,
-            test_store,
-            competition,
-            competition.labels,
-            size=sizes[k],
-            views=views,
+            probabilities, made.network, test_store, competition.test.ids, prior, size=sizes[k], views=views
         )
         names = [members.names[r] for r in chosen]
-        notes = {"model": config.model.name, "size": sizes[k], "normalisation": dataclasses.asdict(normalisation)}
+        notes = {
+            "model": config.model.name,
+            "size": sizes[k],
+            "normalisation": dataclasses.asdict(preprocess.normalisation),
+            "prior": prior.tolist(),
+        }
         results[k] = FoldResult(
             test=test,
             kept="+".join(names),
             weights=dict.fromkeys(names, 1 / len(names)),
             notes=notes,
-            state=network.state_dict(),
+            state=made.network.state_dict(),
         )
-    target = members.classes[members.labels]
-    oof = Predictions(members.ids, found.pred, members.classes, members.fold, target)
-    save_run(config, competition, oof, competition.test_ids, results, began)
-    scored = {name: metric.function(members.labels, members.oof[r]) for r, name in enumerate(members.names)}
+    oof = Predictions(members.ids, found.pred, task.names, members.fold, task.cells(members.y), task.kind)
+    save_run(config, competition, oof, competition.test.ids, results, began)
+    scored = {name: metric.function(members.y, members.oof[r]) for r, name in enumerate(members.names)}
     print()
     for name, value in scored.items():
         print(f"member {name}   {metric.name} {value:.4f}")
     print(f"chosen on all rows: {'+'.join(members.names[r] for r in plain)}")
-    nested_score, plain_score = (metric.function(members.labels, p) for p in (found.pred, predictions(plain)))
-    print(compared(metric.name, scored, nested_score, plain_score), flush=True)
+    nested_score, plain_score = (metric.function(members.y, p) for p in (found.pred, predictions(plain)))
+    print(compared(metric, scored, nested_score, plain_score), flush=True)
 
 
 def same_network(runs: Path, names: tuple[str, ...], k: int) -> int:

@@ -38,7 +38,8 @@ def stack_runs(config: Config) -> None:
         import_lightgbm()  # said before minutes of loading
     competition = open_competition(config)
     config = named(config, f"{competition.name}-stack-{config.learner}")
-    metric, runs = find_metric(config.competition.metric), Path(config.paths.runs)
+    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
+    runs = Path(config.paths.runs)
 
     # ---- rows and blocks --------------------------------------------------------------------------------------------
     blocks: dict[str, FeaturesFor] = {}
@@ -46,14 +47,14 @@ def stack_runs(config: Config) -> None:
     wanted: list[int] = []
     if config.runs:
         members = open_members(config, competition)
-        ids, labels, folds, test_ids = members.ids, members.labels, members.fold, members.test_ids
+        ids, y, folds, test_ids = members.ids, members.y, members.fold, members.test_ids
         odds = log_odds(members.oof)
         test_odds = {k: log_odds(load_test(runs, members, k)) for k in members.folds}
         blocks[MEMBERS] = lambda k: (odds, test_odds[k])
         for name, pred in zip(members.names, members.oof, strict=True):
-            member_scores[name] = metric.function(labels, pred)
+            member_scores[name] = metric.function(y, pred)
     else:
-        ids, labels, test_ids = competition.ids, competition.labels, competition.test_ids
+        ids, y, test_ids = competition.train.ids, competition.y, competition.test.ids
         folds = open_folds(config, competition)
         if config.fold != "all":
             wanted = [int(config.fold)]
@@ -69,9 +70,9 @@ def stack_runs(config: Config) -> None:
     found = stack(
         config.learner,
         list(blocks.values()),
-        labels,
+        y,
         folds,
-        len(competition.classes),
+        task,
         metric,
         seed=config.seed,
         groups=groups_of(competition, ids),
@@ -89,14 +90,13 @@ def stack_runs(config: Config) -> None:
         notes = {"model": config.learner, "options": choice.options}
         results[k] = FoldResult(found.test[k], text, shares, notes)
     there = np.isin(folds, list(results))
-    classes = competition.classes
-    oof = Predictions(ids[there], found.pred[there], classes, folds[there], classes[labels[there]])
+    oof = Predictions(ids[there], found.pred[there], task.names, folds[there], task.cells(y[there]), task.kind)
     save_run(config, competition, oof, test_ids, results, began)
     print()
     for name, value in member_scores.items():
         print(f"member {name}   {metric.name} {value:.4f}")
-    nested, plain = metric.function(labels[there], found.pred[there]), metric.function(labels, found.plain_pred)
-    print(compared(metric.name, member_scores, nested, plain), flush=True)
+    nested, plain = metric.function(y[there], found.pred[there]), metric.function(y, found.plain_pred)
+    print(compared(metric, member_scores, nested, plain), flush=True)
 
 
 def find_features(name: str, runs: Path) -> list[Features]:

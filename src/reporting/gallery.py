@@ -27,15 +27,16 @@ class Exhibit:
     share: float
 
 
-def surest(pred: np.ndarray, labels: np.ndarray, count: int = COLUMNS) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of at most `count` right and `count` wrong rows, the surest first, of pred (N, C) and labels (N,) int64.
+def surest(pred: np.ndarray, holds: np.ndarray, count: int = COLUMNS) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of at most `count` right and `count` wrong rows, the surest first, of pred (N, C); holds (N,) bool says
+    whether its largest column is true.
 
     Right ones: first the surest of each class, as most of them look alike. Wrong ones as they come: the surest of all
     are wrong labels, often enough.
     """
     guess, share = pred.argmax(1), pred.max(1)
     order = np.argsort(-share, kind="stable")
-    right, wrong = order[guess[order] == labels[order]], order[guess[order] != labels[order]]
+    right, wrong = order[holds[order]], order[~holds[order]]
     _, first = np.unique(guess[right], return_index=True)
     ranked = np.concatenate([right[np.sort(first)], np.delete(right, first)])[:count]
     return ranked[np.argsort(-share[ranked], kind="stable")], wrong[:count]

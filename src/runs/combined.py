@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from src.competition.metrics import find_metric, scores
+from src.competition.metrics import Metric, find_metric
 from src.competition.tables import Competition
 from src.config import Config
 from src.errors import UserError, first_few
@@ -19,8 +19,8 @@ from src.predictions import Predictions
 from src.runs.claims import claim_run, run_name
 from src.runs.folder import finished_folds, fold_folder
 from src.runs.members import Members, load_members
-from src.runs.output import save_fold
-from src.runs.summary import summarise_run
+from src.runs.output import FoldSummary, save_fold
+from src.runs.summary import scores_of, summarise_run
 from src.tracking import NoTracker
 
 
@@ -40,8 +40,8 @@ def open_members(config: Config, competition: Competition) -> Members:
     fold = None if config.fold == "all" else int(config.fold)
     members = load_members(Path(config.paths.runs), config.runs, fold)
     for what, mine, theirs in (
-        ("classes", competition.classes, members.classes),
-        ("test rows", np.sort(competition.test_ids), np.sort(members.test_ids)),
+        ("classes", competition.task.names, members.task.names),
+        ("test rows", np.sort(competition.test.ids), np.sort(members.test_ids)),
     ):
         if not np.array_equal(mine, theirs):
             raise UserError(
@@ -54,7 +54,7 @@ def open_members(config: Config, competition: Competition) -> Members:
 
 def rows_of(competition: Competition, ids: np.ndarray) -> np.ndarray:
     """The training rows (N,) int64 of `ids` (N,). UserError for ids that the competition lacks."""
-    rows = find_rows(competition.ids, ids)
+    rows = find_rows(competition.train.ids, ids)
     unknown = ids[rows < 0].tolist()
     if unknown:
         raise UserError(
@@ -67,7 +67,8 @@ def rows_of(competition: Competition, ids: np.ndarray) -> np.ndarray:
 def groups_of(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
     """The groups of the rows `ids` (N,), or None if the competition has none. UserError for ids that it lacks."""
     rows = rows_of(competition, ids)
-    return None if competition.groups is None else competition.groups[rows]
+    groups = competition.train.groups
+    return None if groups is None else groups[rows]
 
 
 def named(config: Config, default: str) -> Config:
@@ -99,47 +100,31 @@ def save_run(
             f"run={run}: {folder} has fold {others[0]} too, which would be of another fit; choose another name with "
             "run=NAME, or delete the folder"
         )
-    metric = find_metric(config.competition.metric)
-    names = list(dict.fromkeys([metric.name, *config.competition.metrics]))
-    labels = oof.labels()
+    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
     seconds = (time.monotonic() - began) / len(results)
     for k, result in results.items():
-        rows = np.flatnonzero(oof.fold == k)
-        assert oof.target is not None
-        final = scores(names, labels[rows], oof.pred[rows])
+        own = oof.take(np.flatnonzero(oof.fold == k))
         place = fold_folder(runs, run, k)
         (place / "manifest.json").unlink(missing_ok=True)  # while its files are replaced, the fold is not finished
-        save_fold(
-            place,
-            oof=Predictions(oof.ids[rows], oof.pred[rows], oof.classes, oof.fold[rows], oof.target[rows]),
-            test=Predictions(test_ids, result.test, oof.classes, np.full(len(test_ids), k)),
-            weights=result.state,
-            history=(),
-            tracker=NoTracker(),
-            manifest={
-                "run": run,
-                "fold": k,
-                "competition": competition.name,
-                "metric": metric.name,
-                "greater_is_better": metric.greater_is_better,
-                "score": final[metric.name],
-                "scores": final,
-                "kept": result.kept,
-                "weights": result.weights,
-                "members": list(config.runs),
-                "features": list(config.features),
-                "classes": oof.classes.tolist(),
-                "seconds": {"total": seconds},
-                **result.notes,
-            },
+        notes = {"members": list(config.runs), "features": list(config.features), "seconds": {"total": seconds}}
+        summary = FoldSummary(
+            run=run,
+            fold=k,
+            competition=competition.name,
+            metric=metric,
+            scores=scores_of(config, task, own),
+            kept=result.kept,
+            weights=result.weights,
+            notes={**notes, **result.notes},
         )
+        test = Predictions(test_ids, result.test, oof.classes, np.full(len(test_ids), k), kind=oof.kind)
+        save_fold(place, summary, task, oof=own, test=test, weights=result.state, history=(), tracker=NoTracker())
     summarise_run(config, competition, run)
     return folder
 
 
-def compared(metric_name: str, member_scores: Mapping[str, float], nested: float, plain: float) -> str:
+def compared(metric: Metric, member_scores: Mapping[str, float], nested: float, plain: float) -> str:
     """`nested 0.9, plain 0.91 (…), best single member a 0.88` in one line."""
-    metric = find_metric(metric_name)
     text = f"{metric.name} nested {nested:.4f}   plain {plain:.4f} (on the rows that it was fitted on)"
     if member_scores:
         best = metric.best(member_scores)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from src.competition.kinds import task_of
+from src.competition.task import Task
 from src.errors import UserError, first_few, nearest
 from src.ids import differ
 from src.predictions import Predictions, align, concatenate, load_predictions
@@ -20,9 +22,9 @@ class Members:
 
     names: tuple[str, ...]
     ids: np.ndarray  # (N,) str
-    labels: np.ndarray  # (N,) int64, index into classes
+    y: np.ndarray  # targets, as the task encodes them
     fold: np.ndarray  # (N,) int64
-    classes: np.ndarray  # (C,) str
+    task: Task
     oof: np.ndarray  # (R, N, C) float32
     test_ids: np.ndarray  # (M,) str
 
@@ -47,15 +49,17 @@ def load_members(runs: Path, names: Sequence[str], fold: int | None = None) -> M
         _compare(names[0], first, name, other)
         oof[r] = align(other, first.ids).pred
     test = load_predictions(fold_folder(runs, names[0], folds[0]) / "test.npz")
-    return Members(tuple(names), first.ids, first.labels(), first.fold, first.classes, oof, test.ids)
+    task = task_of(first.kind, first.classes)
+    assert first.target is not None
+    return Members(tuple(names), first.ids, task.encode(first.target), first.fold, task, oof, test.ids)
 
 
 def load_test(runs: Path, members: Members, k: int) -> np.ndarray:
     """Test predictions of the members' fold-k models, (R, M, C) float32, rows in the order of `members.test_ids`."""
-    test = np.empty((len(members.names), len(members.test_ids), len(members.classes)), np.float32)
+    test = np.empty((len(members.names), len(members.test_ids), len(members.task.names)), np.float32)
     for r, name in enumerate(members.names):
         part = load_predictions(fold_folder(runs, name, k) / "test.npz")
-        _same_classes(members.names[0], members.classes, name, part.classes)
+        _same_classes(members.names[0], members.task.names, name, part.classes)
         if text := differ(members.test_ids, part.ids, "ids missing"):
             raise UserError(
                 f"runs: {name!r} fold {k} has other test rows than {members.names[0]!r}: {text}; "

@@ -25,13 +25,11 @@ DIGITS = "digits"
 def open_competition(config: Config) -> Competition:
     """The checked tables of `config.competition`; the embedded digits are made at their default place if need be."""
     task = config.competition
-    for metric in (task.metric, *task.metrics):
-        find_metric(metric)
     if not task.root:
         raise UserError(f"competition.root: where is {task.name}? Give its folder, competition.root=DIR")
     if task.name == DIGITS and not (Path(task.root) / task.train_csv).exists():
         make_digits(Path(task.root))
-    return load_competition(
+    competition = load_competition(
         name=task.name,
         root=task.root,
         train_csv=task.train_csv,
@@ -44,7 +42,11 @@ def open_competition(config: Config) -> Competition:
         group_column=task.group_column,
         submission=task.submission,
         merge_labels=task.merge_labels,
+        kind=task.kind,
     )
+    for metric in (task.metric, *task.metrics):
+        find_metric(metric, competition.task.metrics)
+    return competition
 
 
 def open_folds(config: Config, competition: Competition) -> np.ndarray:
@@ -59,8 +61,8 @@ def find_copies(config: Config, competition: Competition) -> Duplicates:
     folder, workers = Path(config.paths.cache) / competition.name, loader_workers(config.workers)
     return open_duplicates(
         competition.root,
-        competition.paths,
-        competition.test_paths,
+        competition.train.images,
+        competition.test.images,
         folder,
         workers,
         print,
@@ -100,7 +102,7 @@ def image_cache(config: Config, competition: Competition, short_side: int) -> Pa
     folder = Path(config.paths.cache) / competition.name
     if not config.cache:
         return None
-    if has_room(folder, len(competition.ids) + len(competition.test_ids), short_side):
+    if has_room(folder, len(competition.train) + len(competition.test), short_side):
         return folder
     say(f"{folder}: the disk is too full for decoded images; decoding anew each time")
     return None

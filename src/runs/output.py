@@ -3,47 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from src import files, predictions
-from src.competition.metrics import per_class
+from src.competition.metrics import Metric, per_class
+from src.competition.task import Task
 from src.predictions import Predictions
 from src.reporting.figures import confusion_matrix, history_picture
 from src.tracking import NoTracker
 
 
+@dataclass(frozen=True)
+class FoldSummary:
+    """The head of a manifest. kept, weights: what was chosen, and from what (scores by kind, shares by member)."""
+
+    run: str
+    fold: int
+    competition: str
+    metric: Metric
+    scores: Mapping[str, float]
+    kept: str
+    weights: Mapping[str, float]
+    notes: Mapping[str, Any] = field(default_factory=dict)  # further entries: at least model and seconds
+
+    @property
+    def score(self) -> float:
+        return self.scores[self.metric.name]
+
+    def manifest(self, task: Task) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "fold": self.fold,
+            "competition": self.competition,
+            "metric": self.metric.name,
+            "greater_is_better": self.metric.greater_is_better,
+            "score": self.score,
+            "scores": self.scores,
+            "kept": self.kept,
+            "weights": self.weights,
+            "classes": task.names.tolist(),
+            **self.notes,
+        }
+
+
 def save_fold(
     folder: Path,
+    summary: FoldSummary,
+    task: Task,
     *,
     oof: Predictions,
     test: Predictions,
     weights: Mapping[str, Any] | None,
     history: Sequence[Mapping[str, float]],
-    manifest: Mapping[str, Any],
     tracker: NoTracker,
 ) -> str | None:
-    """Write a fold's artefacts; `manifest` has at least run, fold, metric, score, scores, weights, model and kept.
-
-    A fold of an ensemble has no `weights` (None) and no history: it lies in its members.
-    Returns the command that uploads an offline W&B run, or None.
+    """Write what a fold leaves behind. A fold of an ensemble has no `weights` (None) and no history: it lies in its
+    members. Returns the command that uploads an offline W&B run, or None.
     """
     predictions.save_predictions(folder / "oof.npz", oof)
     predictions.save_predictions(folder / "test.npz", test)
     if weights is not None:
-        metadata = {"model": manifest["model"], "kept": manifest["kept"]}
+        metadata = {"model": summary.notes["model"], "kept": summary.kept}
         files.save_weights(folder / "weights.safetensors", weights, metadata)
         files.write_csv(folder / "history.csv", history)
-    title = f"{manifest['run']}/fold{manifest['fold']}: {manifest['metric']} {manifest['score']:.4f}"
-    picture = confusion_matrix(folder / "figures" / "confusion.png", oof.labels(), oof.pred, list(oof.classes), title)
-    tracker.image("confusion", picture)
+    title = f"{summary.run}/fold{summary.fold}: {summary.metric.name} {summary.score:.4f}"
+    if task.exclusive:
+        assert oof.target is not None
+        y = task.encode(oof.target)
+        picture = confusion_matrix(folder / "figures" / "confusion.png", y, oof.pred, list(oof.classes), title)
+        tracker.image("confusion", picture)
+        table = per_class(y, oof.pred, oof.classes)
+        tracker.table("per class", [str(name) for name in table.columns], table.values.tolist())
     if history:
-        picture = history_picture(folder / "figures" / "history.png", history, manifest["metric"], title)
+        picture = history_picture(folder / "figures" / "history.png", history, summary.metric.name, title)
         tracker.image("history", picture)
-    table = per_class(oof.labels(), oof.pred, oof.classes)
-    tracker.table("per class", [str(name) for name in table.columns], table.values.tolist())
-    compared = {f"weights/{name}": value for name, value in manifest["weights"].items()}
-    tracker.summary({**manifest["scores"], **compared, "kept": manifest["kept"]})
+    compared = {f"weights/{name}": value for name, value in summary.weights.items()}
+    tracker.summary({**summary.scores, **compared, "kept": summary.kept})
     sync = tracker.finish()
-    files.write_json(folder / "manifest.json", {**manifest, "wandb": tracker.id})
+    files.write_json(folder / "manifest.json", {**summary.manifest(task), "wandb": tracker.id})
     return sync

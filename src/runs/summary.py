@@ -11,9 +11,10 @@ from src.competition.grading import grade
 from src.competition.metrics import find_metric, scores
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import Competition
+from src.competition.task import Task
 from src.config import Config
 from src.files import read_json, remove_leftovers, write_json
-from src.predictions import concatenate, fold_mean, load_predictions
+from src.predictions import Predictions, concatenate, fold_mean, load_predictions
 from src.runs.claims import run_lock
 from src.runs.folder import finished_folds, fold_folder
 from src.runs.opening import solution_path
@@ -22,7 +23,7 @@ from src.runs.opening import solution_path
 def summarise_run(config: Config, competition: Competition, run: str) -> None:
     """Write cv.json and submissions/<run>.csv from every finished fold, and print the table and the paths.
 
-    Locked, because folds of one run may be trained by several processes: who writes last has seen all that is finished.
+    Locked, because folds of one run may be trained by several processes: the last writer sees every finished fold.
     """
     with run_lock(config, run):
         remove_leftovers(Path(config.paths.runs) / run)
@@ -30,16 +31,23 @@ def summarise_run(config: Config, competition: Competition, run: str) -> None:
         _summarise(config, competition, run)
 
 
+def scores_of(config: Config, task: Task, oof: Predictions) -> dict[str, float]:
+    """The metric that decides and those beside it, of predictions with targets."""
+    assert oof.target is not None
+    names = dict.fromkeys([config.competition.metric, *config.competition.metrics])
+    return scores(names, task.encode(oof.target), oof.pred, task.metrics)
+
+
 def _summarise(config: Config, competition: Competition, run: str) -> None:
     runs = Path(config.paths.runs)
     folds = finished_folds(runs, run)
     folders = [fold_folder(runs, run, k) for k in folds]
-    metric = find_metric(config.competition.metric)
+    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
     manifests = [read_json(folder / "manifest.json") for folder in folders]
     oof = concatenate([load_predictions(folder / "oof.npz") for folder in folders])
     test = fold_mean([load_predictions(folder / "test.npz") for folder in folders])
     per_fold = [manifest["score"] for manifest in manifests]
-    pooled = scores([metric.name, *config.competition.metrics], oof.labels(), oof.pred)
+    pooled = scores_of(config, task, oof)
     summary = {
         "run": run,
         "competition": competition.name,
@@ -53,8 +61,8 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
         "seconds": sum(manifest["seconds"]["total"] for manifest in manifests),
     }
     submission = Path(config.paths.submissions) / f"{run}.csv"
-    table = submission_table(competition.sample, test.ids, test.pred, test.classes.tolist())
-    write_submission(submission, table, competition.sample, test.classes.tolist())
+    table = submission_table(competition.sample, test.ids, test.pred, task)
+    write_submission(submission, table, competition.sample, task)
 
     write_json(runs / run / "cv.json", summary)  # before the grading, which may find fault with the solution file
     solution = solution_path(config)
@@ -65,7 +73,7 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
             metric.name,
             id_column=competition.id_column,
             target_column=competition.target_column,
-            classes=competition.classes,
+            task=task,
         )[metric.name]
         write_json(runs / run / "cv.json", summary)
 

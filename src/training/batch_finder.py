@@ -38,32 +38,25 @@ def largest_batch(fits: Callable[[int], bool], most: int = LARGEST) -> int:
 
 
 def step_fits(
-    model: nn.Module,
-    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
-    size: int,
-    accelerator: Any,
-    spec: ImageSpec = RGB,
+    step: Callable[[int], None], network: nn.Module, size: int, accelerator: Any, spec: ImageSpec = RGB
 ) -> Callable[[int], bool]:
-    """batch -> whether a step of a copy of `model` on that many random images (3, size, size) runs on its device.
+    """batch -> whether `step` (batch), a whole step of `network` at `size` pixels, runs on its device.
 
-    Forwards, backwards and the optimiser, twice, because the optimiser's state is there from the second on. On a CPU,
-    where a process that asks for too much is killed, only what should fit into SHARE of the free memory is tried.
+    It is taken twice, because the optimiser's state is there from the second on, beside copies for the two averages.
+    On a CPU, where a process that asks for too much is killed, only what should fit into SHARE of the free memory is
+    tried.
     """
 
     def fits(batch: int) -> bool:
-        if accelerator.device.type == "cpu" and BESIDE * batch * saved_bytes(model, size, spec) > SHARE * free_memory():
+        if (
+            accelerator.device.type == "cpu"
+            and BESIDE * batch * saved_bytes(network, size, spec) > SHARE * free_memory()
+        ):
             return False
         try:
-            trial, _average = copy.deepcopy(model).train(), copy.deepcopy(model)  # the room of the two averages
-            optimizer = make_optimizer(trial)
+            _averages = [copy.deepcopy(network) for _ in range(2)]
             for _ in range(2):
-                x = example_input(spec, batch, size, accelerator.device)
-                with accelerator.autocast():
-                    loss = trial(x).float().square().mean()
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                loss.item()  # waits for the device
+                step(batch)
         except (torch.OutOfMemoryError, MemoryError):
             return False
         except RuntimeError as error:  # torch's CPU allocator, and what cuDNN makes of it

@@ -6,10 +6,9 @@ planned anew over what is left.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,13 +16,13 @@ import torch
 from torch import nn
 
 from src.data.spec import ImageSpec, example_input
-from src.training.losses import cross_entropy
 from src.training.stages import Stage
 
 # A fold is begun only if it gets this share of its epochs; the folds that do not fit are left for the next session.
 LEAST_SHARE = 0.75
 # The plan is made again when it would end this much too late, as a share of the time that is left.
 TOLERANCE = 0.03
+REPEATS = 2  # of what is timed
 View = TypeVar("View")
 
 
@@ -36,34 +35,43 @@ class Cost:
 
 
 def measure(
-    model: nn.Module, stages: Sequence[Stage], spec: ImageSpec, classes: int, accelerator: Any, repeats: int = 2
+    step: Callable[[int, int], None], network: nn.Module, stages: Sequence[Stage], spec: ImageSpec, accelerator: Any
 ) -> Cost:
-    """Time a copy of the model on random pixels: forward and backward at each stage's shape, forward at the last one.
+    """Time `step` (batch, size), from `learner.rehearsal`, at each stage's shape, and a forward pass at the last one.
 
-    The fastest of some repeats counts. All processes get the slowest one's figures, so that they plan alike.
+    The fastest of REPEATS counts. All processes get the slowest one's figures, so that they plan alike.
     """
-    trial = copy.deepcopy(model).train()
-
-    def seconds(batch: int, size: int, learn: bool) -> float:
-        x = example_input(spec, batch, size, accelerator.device)
-        y = torch.full((batch, classes), 1 / classes, device=accelerator.device)
-        timings = []
-        for _ in range(repeats + 1):  # the first warms up
-            began = time.perf_counter()
-            with accelerator.autocast(), torch.set_grad_enabled(learn):
-                loss = cross_entropy(trial(x), y)
-            if learn:
-                loss.backward()
-            loss.item()  # waits for the device
-            timings.append(time.perf_counter() - began)
-        return min(timings[1:])
-
     shapes = [(stage.batch_size, stage.size) for stage in stages]
-    micro = {shape: seconds(*shape, learn=True) for shape in dict.fromkeys(shapes)}
-    image = seconds(*shapes[-1], learn=False) / shapes[-1][0] / accelerator.num_processes
-    found = [micro[shape] * accelerator.gradient_accumulation_steps for shape in shapes]
-    slowest = accelerator.gather(torch.tensor([[*found, image]], device=accelerator.device)).amax(0).tolist()
+    whole = {shape: fastest(lambda shape=shape: step(*shape)) for shape in dict.fromkeys(shapes)}  # type: ignore[misc]
+    image = forward_seconds(network, spec, *shapes[-1], accelerator) / accelerator.num_processes
+    found = [*(whole[shape] for shape in shapes), image]
+    slowest = accelerator.gather(torch.tensor([found], device=accelerator.device)).amax(0).tolist()
     return Cost(tuple(slowest[:-1]), slowest[-1])
+
+
+@torch.no_grad()
+def forward_seconds(network: nn.Module, spec: ImageSpec, batch: int, size: int, accelerator: Any) -> float:
+    """Seconds an image of a forward pass of `network` in this process, in batches, the fastest of REPEATS."""
+    mode, images = network.training, example_input(spec, batch, size, accelerator.device)
+
+    def forwards() -> None:
+        with accelerator.autocast():
+            network(images).sum().item()  # waits for the device
+
+    network.eval()
+    seconds = fastest(forwards)
+    network.train(mode)
+    return seconds / batch
+
+
+def fastest(work: Callable[[], object]) -> float:
+    """Seconds of `work`, which is done once more before, to warm up."""
+    timings = []
+    for _ in range(REPEATS + 1):
+        began = time.perf_counter()
+        work()
+        timings.append(time.perf_counter() - began)
+    return min(timings[1:])
 
 
 def remaining(stages: Sequence[Stage], cost: Cost, step: int = 0) -> float:
@@ -78,7 +86,7 @@ class Watch:
     since it was made.
 
     after: seconds of what follows, at the measured cost; it is slowed down like the steps. validation: seconds that
-    one takes, as far as is known, with `every` epochs between two; `validated` is told what they took, and keeps them
+    one takes, as far as is known, with `every` epochs between two; `validated` takes what they took, and keeps them
     apart from the pace. The first steps (kernels are chosen, memory is mapped) do not count, and no verdict is given
     before the pace has been seen for a while: it could not be taken back.
     """
@@ -116,7 +124,7 @@ class Watch:
         needed = left * pace + self.validation * validations(self.stages, step, self.every)
         return max(0.0, self.end - now - self.after * max(1.0, pace)) / needed if needed else math.inf
 
-    def late(self, step: int, now: float | None = None) -> bool:
+    def must_replan(self, step: int, now: float | None = None) -> bool:
         """To be asked after each step."""
         now = time.time() if now is None else now
         if self.began is None:

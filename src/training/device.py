@@ -60,6 +60,11 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
     return accelerator
 
 
+def precision_of(accelerator: Any) -> str:
+    """fp32, fp16 or bf16."""
+    return {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+
+
 def from_main(accelerator: Any, value: Any) -> Any:
     """What the first process says, so that all of them decide alike about files and clocks that only one may read."""
     from accelerate.utils import broadcast_object_list

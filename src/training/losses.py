@@ -87,6 +87,17 @@ def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.where(counts > 0, len(labels) / (counts > 0).sum() / np.maximum(counts, 1), 0).astype(np.float32)
 
 
+def softened(logs: Tensor, temperature: float) -> Tensor:
+    """Probabilities (B, C) of a teacher at a temperature: softmax(logs / T), for logits or log-probabilities."""
+    return F.softmax(logs.float() / temperature, dim=1)
+
+
+def matching(logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
+    """T²·KL(soft ‖ student), the student softened by the temperature, `soft` (B, C) already; mean over the batch."""
+    student = F.log_softmax(logits.float() / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, soft, reduction="batchmean")
+
+
 def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T²·KL(teacher ‖ student), both softened by the temperature, mean over the batch (Hinton et al. 1503.02531).
 

@@ -10,7 +10,7 @@ from src.log import say
 from src.training.stages import Stage
 
 
-class Progress:
+class ProgressBar:
     """Counts images per second and the time left; shows them if `visible` (the main process only).
 
     log: called with the numbers of each validated epoch (W&B). metric: the score that is shown.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor, nn
 
 from src.data.loader import Batch
 from src.data.preprocess import Preprocess
 from src.training.device import seed_torch
+from src.training.learner import Learner
+from src.training.objective import Objective
 from src.training.optimizer import scaled_rate, set_rate
 
 
@@ -23,16 +24,11 @@ class Suggestion(NamedTuple):
 
 
 def range_test(
-    *,
-    accelerator: Any,
-    model: nn.Module,
-    optimizer: Any,
+    learner: Learner,
+    objective: Objective,
     batches: Iterator[Batch],
-    targets: Callable[[Tensor], Tensor],
-    loss_function: Callable[[Tensor, Tensor, Tensor], Tensor],
-    rates: np.ndarray,
     preprocess: Preprocess,
-    clip: float | None,
+    rates: np.ndarray,
     seed: int,
     diverged: float = 4.0,
 ) -> np.ndarray:
@@ -41,26 +37,19 @@ def range_test(
 
     rates are per 256 examples, as optimizer.lr is; the rest is as in `engine.fit`, without mixing and accumulation.
     """
-    before = copy.deepcopy(model.state_dict())
+    before = copy.deepcopy(learner.network.state_dict())
     losses: list[float] = []
-    model.train()
+    learner.model.train()
     for step, rate in enumerate(rates.tolist()):
         batch = next(batches)
-        rows = batch.rows.to(accelerator.device)
-        seed_torch(hash((seed, step)), accelerator.device)
-        set_rate(optimizer, scaled_rate(rate, len(rows)))
-        x = preprocess(batch.images[0], batch.colour)
-        loss = loss_function(model(x), targets(rows), x)
-        accelerator.backward(loss)
-        if clip is not None:
-            accelerator.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
+        seed_torch(hash((seed, step)), preprocess.device)
+        set_rate(learner.optimizer, scaled_rate(rate, len(batch.rows)))
+        y = objective.targets(batch.rows.to(preprocess.device))
+        losses.append(float(learner.step(preprocess(batch.images[0], batch.colour), y, objective)))
         smooth = smoothed(np.array(losses))
         if not np.isfinite(losses[-1]) or smooth[-1] > diverged * smooth.min():
             break
-    model.load_state_dict(before)
+    learner.network.load_state_dict(before)
     return np.array(losses)
 
 

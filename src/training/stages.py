@@ -1,4 +1,4 @@
-"""The plan of a run: stages with fixed first and last steps, and the batch that belongs to each step.
+"""The stages of a run with fixed first and last steps, and the batch that belongs to each step.
 
 A batch is a function of (seed, step): the plan needs no state, so a resume at any step goes on with the same rows.
 """
@@ -50,11 +50,11 @@ class Stage:
         )
 
 
-def plan(
+def plan_stages(
     specs: Sequence[StageConfig],
     *,
     rows: np.ndarray,
-    labels: np.ndarray,
+    strata: np.ndarray,
     epochs: float,
     size: int,
     batch_size: int,
@@ -65,8 +65,8 @@ def plan(
 ) -> list[Stage]:
     """The stages of one fold.
 
-    rows: (N,) int64 training rows of the fold; labels: (N,) their classes. A share of the run is a share of its
-    examples, epochs x N. balance: see `balance_classes`. Raises UserError naming the stage.
+    rows: (N,) int64 training rows of the fold; strata: (N,) int64, whose shares a share of the rows keeps. A share of
+    the run is a share of its examples, epochs x N. balance: see `balance_classes`. Raises UserError naming the stage.
     """
     stages: list[Stage] = []
     for number, spec in enumerate(specs):
@@ -82,7 +82,7 @@ def plan(
         for name, value in (("batch_size", spec.batch_size), ("classes", spec.classes)):
             if value is not None and value < 1:
                 raise UserError(f"{key}.{name}={value}: must be at least 1")
-        positions = subset(labels, spec.rows, spec.classes, seed)
+        positions = subset(strata, spec.rows, spec.classes, seed)
         chosen = rows[positions]
         per_process = spec.batch_size or batch_size
         total_batch = per_process * processes * accumulate
@@ -105,7 +105,7 @@ def plan(
                 total_batch=total_batch,
                 train=spec.train,
                 lr=spec.lr,
-                balance=balance_classes(chosen, labels[positions], balance) if balance else None,
+                balance=balance_classes(chosen, strata[positions], balance) if balance else None,
             )
         )
     return stages

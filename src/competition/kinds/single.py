@@ -1,0 +1,165 @@
+"""One label per row: classes, of which a prediction is the probabilities."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from src.competition.metrics import METRICS, Metric
+from src.competition.sample import Sample, match_classes, require_two, wrong_probabilities
+from src.errors import UserError, first_few, nearest
+
+
+@dataclass(frozen=True)
+class Single:
+    """names (C,) str, sorted; numerically if all are integers: "2" before "10". y is (N,) int64 into them."""
+
+    names: np.ndarray
+    kind: ClassVar[str] = "single"
+    exclusive: ClassVar[bool] = True
+    metrics: ClassVar[Mapping[str, Metric]] = METRICS
+    blends: ClassVar[tuple[str, ...]] = ("vote", "soft", "geometric", "rank", "climb", "convex")
+
+    @classmethod
+    def learn(
+        cls, table: Mapping[str, np.ndarray], place: str, merge: bool, say: Callable[[str], None]
+    ) -> tuple[Single, np.ndarray]:
+        """The task and y of a training table's target column (N,) str, in the file `place`.
+
+        Labels that differ only in case or spaces are reported through `say`, or merged if `merge`. Raises UserError for
+        fewer than two classes.
+        """
+        ((column, cells),) = table.items()
+        if alike := similar_labels(cells):
+            say(_describe(alike, cells, f"{place}: column {column!r}", merge))
+            if merge:
+                cells = np.array([alike.get(name, name) for name in cells.tolist()], dtype=np.str_)
+        names = np.array(sort_classes(cells.tolist()), dtype=np.str_)
+        if len(names) < 2:
+            raise UserError(
+                f"{place}: column {column!r} holds only {str(names[0])!r}; it takes two classes to learn "
+                "(see competition.target_column=)"
+            )
+        task = cls(names)
+        return task, task.encode(cells)
+
+    def cells_of(self, table: Mapping[str, np.ndarray]) -> np.ndarray:
+        """A column of labels as it is; of one column per class, the class of the largest number."""
+        if len(table) == 1:
+            return next(iter(table.values()))
+        return np.array(list(table), dtype=np.str_)[np.stack([*table.values()], 1).astype(np.float64).argmax(axis=1)]
+
+    def encode(self, cells: np.ndarray) -> np.ndarray:
+        """(N,) str -> (N,) int64."""
+        number = {name: position for position, name in enumerate(self.names.tolist())}
+        strange = [cell for cell in dict.fromkeys(cells.tolist()) if cell not in number]
+        if strange:
+            raise UserError(f"{len(strange)} labels are no class ({first_few(strange)})")
+        return np.fromiter((number[cell] for cell in cells.tolist()), dtype=np.int64, count=len(cells))
+
+    def cells(self, y: np.ndarray) -> np.ndarray:
+        return self.names[y]
+
+    def strata(self, y: np.ndarray) -> np.ndarray:
+        return y
+
+    def prior(self, y: np.ndarray) -> np.ndarray:
+        """The classes' shares."""
+        return np.bincount(y, minlength=len(self.names)) / len(y)
+
+    def holds(self, y: np.ndarray, column: np.ndarray) -> np.ndarray:
+        return y == column
+
+    def credit(self, y: np.ndarray, pred: np.ndarray) -> np.ndarray:
+        return pred[np.arange(len(y)), y].astype(np.float64)
+
+    def submit(self, pred: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
+        """The most probable class, the probability of the last of two classes, or a probability per class."""
+        if sample.kind == "labels":
+            return {sample.value_columns[0]: self.names[pred.argmax(axis=1)].astype(object)}
+        if sample.kind == "positive":
+            require_two(self.names)
+            return {sample.value_columns[0]: pred[:, 1]}
+        positions = match_classes(sample.value_columns, self.names.tolist())
+        return {column: pred[:, at] for column, at in zip(sample.value_columns, positions, strict=True)}
+
+    def wrong(self, values: list[object], sample: Sample) -> tuple[list[int], str]:
+        if sample.kind != "labels":
+            return wrong_probabilities(values)
+        known = set(self.names.tolist())
+        rows = [number for number, label in enumerate(values) if str(label) not in known]
+        return rows, f"not a class{nearest(str(values[rows[0]]), known)}" if rows else ""
+
+    def parse(self, table: Mapping[str, np.ndarray], place: str, ids: np.ndarray) -> np.ndarray:
+        names = self.names.tolist()
+        if len(table) > 1:
+            pred = np.zeros((len(ids), len(names)))
+            for column, at in zip(table, match_classes(list(table), names), strict=True):
+                pred[:, at] = probabilities(place, ids, column, table[column])
+            return pred
+        ((column, cells),) = table.items()
+        strange = sorted(set(cells.tolist()) - set(names))
+        if not strange:
+            return np.eye(len(names))[self.encode(cells)]
+        if len(names) == 2 and all(is_probability(cell) for cell in set(cells.tolist())):
+            last = cells.astype(np.float64)
+            return np.stack([1 - last, last], axis=1)
+        first = str(ids[cells == strange[0]][0])
+        raise UserError(
+            f"{place}: {len(strange)} labels are no class ({first_few(strange)}; the first at id {first!r}); "
+            f"classes are {first_few(names, 10)}"
+        )
+
+
+def sort_classes(names: Iterable[str]) -> list[str]:
+    """Class names in their order: as numbers if all are integers, else as text."""
+    unique = sorted(set(names))
+    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in unique):
+        unique.sort(key=int)
+    return unique
+
+
+def similar_labels(targets: np.ndarray) -> dict[str, str]:
+    """Labels of (N,) str that differ only in case or spaces -> the most frequent spelling (of equals, the first).
+
+    Holds every spelling of each such group, the most frequent one included; empty if there are none.
+    """
+    counts = Counter(targets.tolist())
+    groups: dict[str, list[str]] = {}
+    for name in sorted(counts):
+        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = [group for group in groups.values() if len(group) > 1]
+    return {name: max(group, key=counts.__getitem__) for group in alike for name in group}
+
+
+def _describe(alike: Mapping[str, str], targets: np.ndarray, place: str, merged: bool) -> str:
+    counts = Counter(targets.tolist())
+    spellings: dict[str, list[str]] = {}
+    for name, usual in alike.items():
+        spellings.setdefault(usual, []).append(f"{name!r} ({counts[name]} rows)")
+    groups = first_few([" and ".join(names) for names in spellings.values()])
+    what = "merged" if merged else "kept apart; competition.merge_labels=true merges them to the most frequent spelling"
+    return f"{place}: labels differ only in case or spaces: {groups}: {what}"
+
+
+def is_probability(cell: str) -> bool:
+    try:
+        return 0 <= float(cell) <= 1
+    except ValueError:
+        return False
+
+
+def probabilities(place: str, ids: np.ndarray, column: str, cells: np.ndarray) -> np.ndarray:
+    """Cells (M,) str as (M,) float64. Raises UserError that names the first id whose cell is no probability."""
+    for cell in np.unique(cells).tolist():
+        if not is_probability(cell):
+            first = str(ids[cells == cell][0])
+            raise UserError(
+                f"{place}: column {column!r} of id {first!r} is {cell!r}; probabilities are between 0 and 1"
+            )
+    return cells.astype(np.float64)

@@ -1,0 +1,92 @@
+"""The steps of a fold, planned again where a deadline asks for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from src.config import Config
+from src.data.loader import batches
+from src.data.preprocess import Preprocess
+from src.fold.deadline import FoldTime, shortened
+from src.fold.lesson import Lesson
+from src.log import say
+from src.tracking import NoTracker
+from src.training.budget import Watch
+from src.training.checkpoint import CheckpointWriter
+from src.training.device import from_main, loader_workers
+from src.training.engine import fit
+from src.training.interrupt import stop_on_signals
+from src.training.learner import Learner
+from src.training.plan import Plan
+from src.training.progress import ProgressBar
+from src.training.session import Progress, Session
+
+Validate = Callable[[nn.Module, int], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Around:
+    """What looks on while a fold trains; metric: the score that is shown."""
+
+    config: Config
+    tracker: NoTracker
+    writer: CheckpointWriter
+    metric: str
+
+
+def train_in_time(
+    learner: Learner,
+    lesson: Lesson,
+    preprocess: Preprocess,
+    whole: Plan,
+    cuts: list[list[float]],
+    timing: FoldTime | None,
+    validate: Validate,
+    around: Around,
+    so_far: Progress,
+) -> tuple[Progress, Plan]:
+    """`fit` to the plan's end, which a time budget may shorten on the way; each time is another entry of `cuts`.
+
+    Returns how far it came and the plan that it came to the end of.
+    """
+    config, accelerator = around.config, learner.accelerator
+    rank, world = accelerator.process_index, accelerator.num_processes
+    plan = shortened(whole, cuts)
+    while so_far.step < plan.steps:  # once, unless the time budget asks for a shorter plan on the way
+        watch = timing.watch(plan.stages, so_far.step) if timing is not None else None
+        bar = ProgressBar(plan.stages, so_far.step, around.metric, accelerator.is_main_process, around.tracker.log)
+        orders = plan.orders(so_far.step, rank, world)
+        made = batches(lesson.store, orders, loader_workers(config.workers), accelerator.device)
+        notes = {
+            "cuts": cuts,
+            "wandb": around.tracker.id or "",
+            "processes": world,
+            "batches": [stage.total_batch for stage in plan.stages],
+        }
+        with stop_on_signals() as wish:
+            session = Session(bar, around.writer, config.checkpoint.every, watch, wish, notes)
+            so_far = fit(learner, lesson.objective, plan, made, preprocess, timed(validate, watch), session, so_far)
+        bar.close()
+        if watch is not None and so_far.step < plan.steps:
+            cuts.append([so_far.step, from_main(accelerator, watch.factor(so_far.step))])
+            before, plan = plan, shortened(whole, cuts)
+            say(f"time_budget: behind the plan at step {so_far.step}; {plan.steps} steps instead of {before.steps}")
+    return so_far, plan
+
+
+def timed(validate: Validate, watch: Watch | None) -> Validate:
+    """`validate`, its seconds kept apart from the pace of the steps."""
+    if watch is None:
+        return validate
+
+    def measured(network: nn.Module, size: int) -> Mapping[str, float]:
+        began = time.monotonic()
+        found = validate(network, size)
+        watch.validated(time.monotonic() - began)
+        return found
+
+    return measured

@@ -1,0 +1,48 @@
+"""The plan of a fold from its configuration."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from src.config import Config
+from src.data.augment import Augment
+from src.fold.batch_size import batch_size_or_default
+from src.training.plan import Plan
+from src.training.stages import Stage, plan_stages
+
+
+def plan_fold(config: Config, rows: np.ndarray, strata: np.ndarray, augment: Augment, processes: int = 1) -> Plan:
+    """Of a fold that learns from `rows` (n,) int64; strata (n,) int64 as `Task.strata` gives them.
+
+    Raises UserError naming the stage or key.
+    """
+    return Plan(
+        stages=tuple(stages_of(config, rows, strata, processes, config.optimizer.accumulate)),
+        rows=len(rows),
+        seed=config.seed,
+        base_lr=config.optimizer.lr,
+        schedule=config.schedule,
+        average=config.average,
+        mixing=config.mix,
+        augment=augment,
+        freeze=config.model.freeze,
+        validate_every=config.eval.every,
+    )
+
+
+def stages_of(
+    config: Config, rows: np.ndarray, strata: np.ndarray, processes: int = 1, accumulate: int = 1
+) -> list[Stage]:
+    """The configured stages; arguments as for `plan_fold`."""
+    return plan_stages(
+        config.stages,
+        rows=rows,
+        strata=strata,
+        epochs=config.epochs,
+        size=config.size,
+        batch_size=batch_size_or_default(config),
+        processes=processes,
+        accumulate=accumulate,
+        seed=config.seed,
+        balance=config.balance,
+    )

@@ -1,0 +1,39 @@
+"""What the values mean that a network ends in: from outputs to probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Outputs(NamedTuple):
+    """width: values per image that the network ends in; predict: (B, width) float32 -> (B, C) probabilities; logs: the
+    same as log-probabilities, exact where probabilities underflow."""
+
+    width: int
+    predict: Callable[[Tensor], Tensor]
+    logs: Callable[[Tensor], Tensor]
+
+
+def outputs_of(kind: str, loss: str, classes: int) -> Outputs:
+    """Of the network of a task of that kind with so many columns, trained with that loss."""
+    if kind == "single" and loss == "bce":
+        return Outputs(classes, one_of_sigmoids, lambda logits: one_of_sigmoids(logits).clamp(min=1e-12).log())
+    return Outputs(classes, softmax, lambda logits: F.log_softmax(logits, dim=1))
+
+
+def softmax(logits: Tensor) -> Tensor:
+    return torch.softmax(logits, dim=1)
+
+
+def one_of_sigmoids(logits: Tensor) -> Tensor:
+    """Each class against the rest, where one of them is true: sigmoids, scaled to sum 1.
+
+    Under binary cross-entropy sigmoid(z_c) estimates P(c). Softmax would sharpen it: .6/.3/.1 becomes .735/.210/.054.
+    """
+    # softmax of log sigmoid(z) is sigmoid(z) / sum of them, without an underflow of all
+    return torch.softmax(F.logsigmoid(logits), dim=1)

@@ -1,0 +1,75 @@
+"""What a network learns: targets by row, the loss on them, and what its outputs mean; with a margin or a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from src.config import DistillConfig, LossConfig, ModelConfig
+from src.model.outputs import Outputs
+from src.training.losses import add_margin, distillation, make_loss, matching, soft_targets, softened
+
+
+@dataclass(frozen=True)
+class Objective:
+    """targets: rows (B,) -> (B, T), a row of what may be mixed with another's. loss: (logits, targets, inputs
+    (B, C, S, S)) -> scalar; the inputs are there for a teacher that looks at the same crops. outputs: see there."""
+
+    targets: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    outputs: Outputs
+
+
+def one_label(labels: Tensor, outputs: Outputs, config: LossConfig, weights: Tensor | None = None) -> Objective:
+    """One class per row: labels (N,) int64 by row, weights (C,) of the classes."""
+    loss = make_loss(config.name, config.gamma, weights)
+
+    def targets(rows: Tensor) -> Tensor:
+        return soft_targets(labels[rows], outputs.width, config.smoothing, config.smoothing_kind)
+
+    return Objective(targets, lambda logits, y, x: loss(logits, y), outputs)
+
+
+def with_margin(objective: Objective, config: ModelConfig) -> Objective:
+    """The loss on logits that `model.head` has made harder by `model.margin`; a teacher comes after."""
+    if config.head == "linear":
+        return objective
+    harder = partial(add_margin, kind=config.head, margin=config.margin, scale=config.scale)
+    return replace(objective, loss=lambda logits, y, x: objective.loss(harder(logits, y), y, x))
+
+
+def taught_on_sight(objective: Objective, teacher: nn.Module, config: DistillConfig) -> Objective:
+    """A patient teacher, (B, C, S, S) -> (B, K) log-probabilities, that looks at the very crops of the student, mixed
+    ones too (2106.05237)."""
+
+    def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            theirs = teacher(x)
+        own = objective.loss(logits, y, x)
+        return own + config.weight * distillation(objective.outputs.logs(logits.float()), theirs, config.temperature)
+
+    return replace(objective, loss=loss)
+
+
+def taught_before(objective: Objective, known: Tensor, config: DistillConfig) -> Objective:
+    """A teacher that was asked once: known (N, K) probabilities by row.
+
+    They are softened before anything mixes them: the mean of two softened predictions, not the softened mean, is what a
+    mixed image is to be matched with, as its loss is the mean of two losses.
+    """
+    soft = softened(known.clamp(min=1e-8).log(), config.temperature)
+    width = known.shape[1]
+
+    def targets(rows: Tensor) -> Tensor:
+        return torch.cat([objective.targets(rows), soft[rows]], dim=1)
+
+    def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        own, theirs = y[:, :-width], y[:, -width:]
+        student = objective.outputs.logs(logits.float())
+        return objective.loss(logits, own, x) + config.weight * matching(student, theirs, config.temperature)
+
+    return replace(objective, targets=targets, loss=loss)
