@@ -96,14 +96,16 @@ def auc(target: np.ndarray, pred: np.ndarray) -> float:
     """
     numbers = [1] if pred.shape[1] == 2 else range(pred.shape[1])
     areas = [
-        _area(target == number, pred[:, number]) for number in numbers if 0 < (target == number).sum() < len(target)
+        area_under_curve(target == number, pred[:, number])
+        for number in numbers
+        if 0 < (target == number).sum() < len(target)
     ]
     if not areas:
         raise UserError("metric auc: the rows are all of one class; use fewer folds (folds.n=) or another metric")
     return float(np.mean(areas))
 
 
-def _area(positive: np.ndarray, value: np.ndarray) -> float:
+def area_under_curve(positive: np.ndarray, value: np.ndarray) -> float:
     """Mann-Whitney U: the chance that a positive ranks above a negative, ties counting half."""
     _, inverse, counts = np.unique(value, return_inverse=True, return_counts=True)
     rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse.reshape(-1)]

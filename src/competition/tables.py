@@ -86,12 +86,18 @@ def load_competition(
     column_position(id_column, header, train_path, "competition.id_column")
     if group_column is not None:
         column_position(group_column, header, train_path, "competition.group_column")
-    target_column = _target(target_column, header, sample, train_path, id_column, group_column)
-    used = [id_column, target_column, *([group_column] if group_column is not None else [])]
-    columns = _columns(train_path, header, used, train_images, "competition.train_images", "competition.train_csv")
+    if target_column is not None:
+        column_position(target_column, header, train_path, "competition.target_column")
+    others = [name for name in header if name not in (id_column, group_column)]
+    target_columns = KINDS[kind].target_columns(target_column, others, sample, train_path)
+    used = [id_column, *target_columns, *([group_column] if group_column is not None else [])]
+    required = used if KINDS[kind].needs_a_cell else [name for name in used if name not in target_columns]
+    columns = _columns(
+        train_path, header, used, required, train_images, "competition.train_images", "competition.train_csv"
+    )
     ids = columns[id_column]
     refuse_repeats(ids, train_path)
-    task, y = KINDS[kind].learn({target_column: columns[target_column]}, str(train_path), merge_labels, say)
+    task, y = KINDS[kind].learn({name: columns[name] for name in target_columns}, str(train_path), merge_labels, say)
     task.submit(np.zeros((0, len(task.names))), sample)  # refused before training if it cannot be filled
 
     test_path = root / test_csv
@@ -129,38 +135,26 @@ def load_competition(
             ),
         ),
         id_column=id_column,
-        target_column=target_column,
+        target_column=target_columns[0] if len(target_columns) == 1 else None,
         sample=sample,
     )
 
 
-def _target(
-    column: str | None, header: tuple[str, ...], sample: Sample, path: Path, id_column: str, group_column: str | None
-) -> str:
-    """The target column: configured, else the sample's other column, else the only one that train.csv leaves."""
-    if column is not None:
-        column_position(column, header, path, "competition.target_column")
-        return column
-    if len(sample.columns) == 2 and sample.value_columns[0] in header:
-        return sample.value_columns[0]
-    candidates = [name for name in header if name not in (id_column, group_column)]
-    if len(candidates) != 1:
-        choices = (
-            f"one of: {', '.join(candidates)}" if candidates else "the labels' column; there is none besides the ids"
-        )
-        raise UserError(f"{path}: which column is the target? Set competition.target_column= to {choices}")
-    return candidates[0]
-
-
 def _columns(
-    path: Path, header: tuple[str, ...], used: list[str], template: str, images_key: str, key: str
+    path: Path,
+    header: tuple[str, ...],
+    used: list[str],
+    required: list[str],
+    template: str,
+    images_key: str,
+    key: str,
 ) -> dict[str, np.ndarray]:
-    """The columns in use, plus those that the image template names."""
+    """The columns in use, plus those that the image template names; all but those not `required` have no empty cell."""
     named = [field for field in template_fields(template, images_key) if field != "id"]
     for field in named:
         column_position(field, header, path, images_key)
     wanted = list(dict.fromkeys([*used, *named]))
-    return read_columns(path, wanted, key, required=wanted)
+    return read_columns(path, wanted, key, required=list(dict.fromkeys([*required, *named])))
 
 
 def _test_columns(path: Path, sample: Sample, id_column: str, template: str) -> dict[str, np.ndarray]:
@@ -170,7 +164,7 @@ def _test_columns(path: Path, sample: Sample, id_column: str, template: str) -> 
     header = read_header(path, "competition.test_csv")
     column = id_column if id_column in header else sample.id_column
     column_position(column, header, path, "competition.id_column")
-    columns = _columns(path, header, [column], template, "competition.test_images", "competition.test_csv")
+    columns = _columns(path, header, [column], [column], template, "competition.test_images", "competition.test_csv")
     refuse_repeats(columns[column], path)
     return {**columns, "id": columns[column]}
 

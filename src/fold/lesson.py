@@ -87,19 +87,24 @@ def from_labels(
     """The fold's training `rows` (n,) int64 with their own targets, of which `loss.flip_labels` are made wrong by the
     seed. y: of all rows of the store."""
     wrong = flipped(y, rows, len(task.names), config.loss.flip_labels, config.seed)
+    if config.model.head != "linear" and (outputs.width != len(task.names) or not outputs.exclusive):
+        raise UserError(f"model.head={config.model.head}: tells one class from the others; use model.head=linear here")
     objective = labelled(task, wrong, rows, outputs, config.loss, device)
     return Lesson(store, rows, task.strata(y), with_margin(objective, config.model))
 
 
-def flipped(labels: np.ndarray, rows: np.ndarray, classes: int, share: float, seed: int) -> np.ndarray:
-    """labels (N,) int64 as a copy in which `share` of those of `rows`, drawn by `seed`, are another class; all classes
-    but the row's own are equally likely. What the plan knows of classes stays as it was, so the batches hold the same
-    rows as without."""
-    wrong = labels.copy()
+def flipped(y: np.ndarray, rows: np.ndarray, classes: int, share: float, seed: int) -> np.ndarray:
+    """Targets y as a copy in which `share` of those of `rows`, drawn by `seed`, are wrong: another class, all but the
+    row's own equally likely, or where y is (N, C) another row's. What the plan knows of strata stays as it was, so the
+    batches hold the same rows as without."""
+    wrong = y.copy()
     if share and classes > 1:
         rng = generator(seed, Stream.FLIP_LABELS)
         chosen = rng.permutation(rows)[: round(share * len(rows))]
-        wrong[chosen] = (labels[chosen] + rng.integers(1, classes, len(chosen))) % classes
+        if y.ndim == 1:
+            wrong[chosen] = (y[chosen] + rng.integers(1, classes, len(chosen))) % classes
+        else:
+            wrong[chosen] = y[rng.permutation(chosen)]
     return wrong
 
 

@@ -19,4 +19,4 @@ def labelled(
     weights = None
     if config.class_weights == "balanced":
         weights = torch.from_numpy(balanced_weights(y[rows], len(task.names))).to(device)
-    return one_label(torch.from_numpy(y).to(device), outputs, config, weights)
+    return one_label(torch.from_numpy(y).to(device), len(task.names), outputs, config, weights)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 class Outputs(NamedTuple):
     """width: values per image that the network ends in; predict: (B, width) float32 -> (B, C) probabilities; logs: the
-    same as log-probabilities, exact where probabilities underflow."""
+    same as log-probabilities, exact where probabilities underflow; exclusive: whether these sum to 1."""
 
     width: int
     predict: Callable[[Tensor], Tensor]
     logs: Callable[[Tensor], Tensor]
+    exclusive: bool = True
 
 
 def outputs_of(kind: str, loss: str, classes: int) -> Outputs:

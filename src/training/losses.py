@@ -87,23 +87,35 @@ def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.where(counts > 0, len(labels) / (counts > 0).sum() / np.maximum(counts, 1), 0).astype(np.float32)
 
 
-def softened(logs: Tensor, temperature: float) -> Tensor:
-    """Probabilities (B, C) of a teacher at a temperature: softmax(logs / T), for logits or log-probabilities."""
-    return F.softmax(logs.float() / temperature, dim=1)
+def softened(logs: Tensor, temperature: float, exclusive: bool = True) -> Tensor:
+    """A teacher's log-probabilities (B, C) as probabilities at a temperature: softmax(logs / T), or where columns are
+    not exclusive each one's sigmoid of its log-odds / T. Exclusive ones may also be logits."""
+    if exclusive:
+        return F.softmax(logs.float() / temperature, dim=1)
+    return torch.sigmoid(log_odds(logs) / temperature)
 
 
-def matching(logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
-    """T²·KL(soft ‖ student), the student softened by the temperature, `soft` (B, C) already; mean over the batch."""
-    student = F.log_softmax(logits.float() / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, soft, reduction="batchmean")
+def matching(logs: Tensor, soft: Tensor, temperature: float, exclusive: bool = True) -> Tensor:
+    """T²·KL(soft ‖ student), the student's log-probabilities (B, C) softened here, `soft` (B, C) already; the mean over
+    the batch, of the sum over columns where these are not exclusive. In fp32 whatever the precision of the models."""
+    if exclusive:
+        student = F.log_softmax(logs.float() / temperature, dim=1)
+        return temperature**2 * F.kl_div(student, soft, reduction="batchmean")
+    odds = log_odds(logs) / temperature
+    true = F.kl_div(F.logsigmoid(odds), soft, reduction="batchmean")
+    return temperature**2 * (true + F.kl_div(F.logsigmoid(-odds), 1 - soft, reduction="batchmean"))
 
 
-def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def log_odds(logs: Tensor) -> Tensor:
+    """log p - log(1 - p) from log p, in fp32, for p from 1e-6 to 1 - 1e-6."""
+    kept = logs.float().clamp(min=math.log(1e-6), max=math.log1p(-1e-6))
+    return kept - torch.log(-torch.expm1(kept))
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float, exclusive: bool = True) -> Tensor:
     """T²·KL(teacher ‖ student), both softened by the temperature, mean over the batch (Hinton et al. 1503.02531).
 
     logits (B, C) of the student; teacher (B, C) logits or log-probabilities, without gradient. T² keeps the gradient
-    at the size of the cross-entropy's whatever T is. In fp32 whatever the precision of the models.
+    at the size of the cross-entropy's whatever T is.
     """
-    student = F.log_softmax(logits.float() / temperature, dim=1)
-    soft = F.log_softmax(teacher.float() / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, soft, reduction="batchmean", log_target=True)
+    return matching(logits, softened(teacher, temperature, exclusive), temperature, exclusive)

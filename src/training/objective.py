@@ -24,12 +24,14 @@ class Objective:
     outputs: Outputs
 
 
-def one_label(labels: Tensor, outputs: Outputs, config: LossConfig, weights: Tensor | None = None) -> Objective:
+def one_label(
+    labels: Tensor, classes: int, outputs: Outputs, config: LossConfig, weights: Tensor | None = None
+) -> Objective:
     """One class per row: labels (N,) int64 by row, weights (C,) of the classes."""
     loss = make_loss(config.name, config.gamma, weights)
 
     def targets(rows: Tensor) -> Tensor:
-        return soft_targets(labels[rows], outputs.width, config.smoothing, config.smoothing_kind)
+        return soft_targets(labels[rows], classes, config.smoothing, config.smoothing_kind)
 
     return Objective(targets, lambda logits, y, x: loss(logits, y), outputs)
 
@@ -45,12 +47,13 @@ def with_margin(objective: Objective, config: ModelConfig) -> Objective:
 def taught_on_sight(objective: Objective, teacher: nn.Module, config: DistillConfig) -> Objective:
     """A patient teacher, (B, C, S, S) -> (B, K) log-probabilities, that looks at the very crops of the student, mixed
     ones too (2106.05237)."""
+    exclusive = objective.outputs.exclusive
 
     def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
             theirs = teacher(x)
-        own = objective.loss(logits, y, x)
-        return own + config.weight * distillation(objective.outputs.logs(logits.float()), theirs, config.temperature)
+        own, student = objective.loss(logits, y, x), objective.outputs.logs(logits.float())
+        return own + config.weight * distillation(student, theirs, config.temperature, exclusive)
 
     return replace(objective, loss=loss)
 
@@ -61,8 +64,8 @@ def taught_before(objective: Objective, known: Tensor, config: DistillConfig) ->
     They are softened before anything mixes them: the mean of two softened predictions, not the softened mean, is what a
     mixed image is to be matched with, as its loss is the mean of two losses.
     """
-    soft = softened(known.clamp(min=1e-8).log(), config.temperature)
-    width = known.shape[1]
+    exclusive, width = objective.outputs.exclusive, known.shape[1]
+    soft = softened(known.clamp(min=1e-8).log(), config.temperature, exclusive)
 
     def targets(rows: Tensor) -> Tensor:
         return torch.cat([objective.targets(rows), soft[rows]], dim=1)
@@ -70,6 +73,6 @@ def taught_before(objective: Objective, known: Tensor, config: DistillConfig) ->
     def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
         own, theirs = y[:, :-width], y[:, -width:]
         student = objective.outputs.logs(logits.float())
-        return objective.loss(logits, own, x) + config.weight * matching(student, theirs, config.temperature)
+        return objective.loss(logits, own, x) + config.weight * matching(student, theirs, config.temperature, exclusive)
 
     return replace(objective, targets=targets, loss=loss)

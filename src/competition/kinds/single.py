@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +25,20 @@ class Single:
     exclusive: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     blends: ClassVar[tuple[str, ...]] = ("vote", "soft", "geometric", "rank", "climb", "convex")
+
+    needs_a_cell: ClassVar[bool] = True  # in the training table
+
+    @staticmethod
+    def target_columns(column: str | None, candidates: list[str], sample: Sample, path: Path) -> list[str]:
+        """The one target column among the `candidates` of the training table `path`: configured, else the sample's
+        other column, else the only one that is left. Raises UserError where that is not enough."""
+        if column is None and len(sample.columns) == 2 and sample.value_columns[0] in candidates:
+            return [sample.value_columns[0]]
+        found = candidates if column is None else [column]
+        if len(found) != 1:
+            choices = f"one of: {', '.join(found)}" if found else "the labels' column; there is none besides the ids"
+            raise UserError(f"{path}: which column is the target? Set competition.target_column= to {choices}")
+        return found
 
     @classmethod
     def learn(
