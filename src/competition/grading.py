@@ -40,9 +40,10 @@ def grade(
     if len(header) < 2:
         raise UserError(f"{submission}: only column {header[0]!r}; a submission has ids and at least one more column")
     id_column = id_column if id_column in header else header[0]
-    table = read_columns(submission, header, SUBMISSION, required=header)
+    blank = task is not None and not task.needs_a_cell
+    table = read_columns(submission, header, SUBMISSION, required=[id_column] if blank else header)
     ids = table.pop(id_column)
-    truth_ids, columns = _truth(solution, id_column, target_column, list(table))
+    truth_ids, columns = _truth(solution, id_column, target_column, list(table), blank)
     rows = align(ids, truth_ids, str(submission), str(solution))
     known = task or Single(np.array([], np.str_))
     truth = known.cells_of({name: cells[rows] for name, cells in columns.items()})
@@ -59,9 +60,9 @@ def grade(
 
 
 def _truth(
-    path: Path, id_column: str, target: str | None, values: list[str]
+    path: Path, id_column: str, target: str | None, values: list[str], blank: bool
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Ids (M,) str of the solution and its target columns, each (M,) str."""
+    """Ids (M,) str of the solution and its target columns, each (M,) str; blank: whether a cell may be empty."""
     header = read_header(path, SOLUTION)
     column_position(id_column, header, path, SOLUTION)
     others = [name for name in header if name != id_column and name.lower() != "usage"]
@@ -76,7 +77,7 @@ def _truth(
             f"{path}: which column is the label? Set competition.target_column= to one of {', '.join(others)}"
         )
     wanted = [id_column, *(values if target is None else [target])]
-    table = read_columns(path, wanted, SOLUTION, required=wanted)
+    table = read_columns(path, wanted, SOLUTION, required=[id_column] if blank else wanted)
     return table.pop(id_column), table
 
 

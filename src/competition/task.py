@@ -35,6 +35,10 @@ class Task(Protocol):
         """Whether exactly one column is true of a row, so that predictions are shares which sum to 1."""
 
     @property
+    def needs_a_cell(self) -> bool:
+        """Whether an empty cell is a mistake."""
+
+    @property
     def metrics(self) -> Mapping[str, Metric]:
         """By name, those that fit."""
 
