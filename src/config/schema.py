@@ -22,7 +22,7 @@ class CompetitionConfig:
     train_images: str = "train"  # a folder, or a template such as "images/{label}/{id}.png" with train.csv's columns
     test_images: str = "test"
     id_column: str | None = None  # None: the first column of the sample submission
-    kind: Literal["single"] = "single"  # of the targets: one label per row
+    kind: Literal["single", "multi"] = "single"  # of the targets: one label per row, or several (words, 0/1 columns)
     target_column: str | None = None  # None: the sample submission's other column
     group_column: str | None = None  # rows of one group (patient, scene) never straddle folds
     merge_labels: bool = False  # labels that differ only in case or spaces become one, spelt as most rows do

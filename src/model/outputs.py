@@ -24,6 +24,8 @@ def outputs_of(kind: str, loss: str, classes: int) -> Outputs:
     """Of the network of a task of that kind with so many columns, trained with that loss."""
     if kind == "single" and loss == "bce":
         return Outputs(classes, one_of_sigmoids, lambda logits: one_of_sigmoids(logits).clamp(min=1e-12).log())
+    if kind == "multi":
+        return Outputs(classes, torch.sigmoid, F.logsigmoid, exclusive=False)
     return Outputs(classes, softmax, lambda logits: F.log_softmax(logits, dim=1))
 
 

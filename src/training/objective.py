@@ -8,10 +8,19 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
 
 from src.config import DistillConfig, LossConfig, ModelConfig
 from src.model.outputs import Outputs
-from src.training.losses import add_margin, distillation, make_loss, matching, soft_targets, softened
+from src.training.losses import (
+    add_margin,
+    binary_cross_entropy,
+    distillation,
+    make_loss,
+    matching,
+    soft_targets,
+    softened,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,25 @@ def one_label(
         return soft_targets(labels[rows], classes, config.smoothing, config.smoothing_kind)
 
     return Objective(targets, lambda logits, y, x: loss(logits, y), outputs)
+
+
+def several_labels(y: Tensor, outputs: Outputs, config: LossConfig, positive: Tensor | None = None) -> Objective:
+    """Columns that are true or not: y (N, C) float by row, positive (C,) weights of the true ones.
+
+    The cross-entropy of each column, or its focal loss (1708.02002), summed over columns. Smoothing moves every target
+    by half of it towards 1/2.
+    """
+
+    def targets(rows: Tensor) -> Tensor:
+        return y[rows] * (1 - config.smoothing) + config.smoothing / 2
+
+    def loss(logits: Tensor, soft: Tensor, x: Tensor) -> Tensor:
+        if config.name == "focal":
+            each = sigmoid_focal_loss(logits.float(), soft, alpha=-1, gamma=config.gamma)
+            return each.sum(dim=1).mean()
+        return binary_cross_entropy(logits, soft, positive)
+
+    return Objective(targets, loss, outputs)
 
 
 def with_margin(objective: Objective, config: ModelConfig) -> Objective:

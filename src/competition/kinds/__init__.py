@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from src.competition.kinds.multi import Multi
 from src.competition.kinds.single import Single
 from src.competition.task import Task
 from src.errors import UserError
 
-KINDS = {"single": Single}
+KINDS: dict[str, type[Single] | type[Multi]] = {"single": Single, "multi": Multi}
 
 
 def task_of(kind: str, names: np.ndarray) -> Task:
