@@ -142,7 +142,8 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"  # bce: each class against the rest
+    # bce: each class against the rest; ordinal: above each of the grades, for classes in an order (qwk)
+    name: Literal["cross_entropy", "focal", "bce", "ordinal"] = "cross_entropy"
     gamma: float = 2.0  # focal: cross-entropy times (1-p)^gamma (1708.02002)
     class_weights: Literal["none", "balanced"] = "none"  # balanced: N / (K · rows of the class)
     smoothing: float = 0.0  # epsilon of label smoothing

@@ -26,11 +26,24 @@ def outputs_of(kind: str, loss: str, classes: int) -> Outputs:
         return Outputs(classes, one_of_sigmoids, lambda logits: one_of_sigmoids(logits).clamp(min=1e-12).log())
     if kind == "multi":
         return Outputs(classes, torch.sigmoid, F.logsigmoid, exclusive=False)
+    if loss == "ordinal":
+        return Outputs(classes - 1, steps, lambda logits: steps(logits).clamp(min=1e-12).log())
     return Outputs(classes, softmax, lambda logits: F.log_softmax(logits, dim=1))
 
 
 def softmax(logits: Tensor) -> Tensor:
     return torch.softmax(logits, dim=1)
+
+
+def steps(logits: Tensor) -> Tensor:
+    """Grades: (B, C - 1) logits of "above class c" -> (B, C), the differences of their sigmoids (Frank & Hall 2001).
+
+    Nothing keeps the outputs in order; a difference below 0 is none, and the rest is scaled to sum 1.
+    """
+    above = torch.sigmoid(logits)
+    ends = torch.ones_like(above[:, :1])
+    shares = (torch.cat([ends, above], 1) - torch.cat([above, 0 * ends], 1)).clamp(min=0)
+    return shares / shares.sum(dim=1, keepdim=True)
 
 
 def one_of_sigmoids(logits: Tensor) -> Tensor:

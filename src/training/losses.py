@@ -67,11 +67,26 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, positive: Tensor | Non
     return each.sum(dim=1).mean()
 
 
+def ordinal(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Grades: Σ over steps c of the cross-entropy of "above class c", mean over the batch; fp32 (Frank & Hall 2001;
+    as the loss of a network, 0704.1028).
+
+    logits (B, C - 1); targets (B, C) soft, of which the share above each step is what that step should say, so that
+    smoothing, mixing and a teacher work as with softmax. weights (C,): of the classes, applied to whole rows.
+    """
+    above = targets.flip(1).cumsum(1).flip(1)[:, 1:].clamp(0, 1)
+    each = F.binary_cross_entropy_with_logits(logits.float(), above, reduction="none").sum(dim=1)
+    return each.mean() if weights is None else (each * (targets @ weights)).mean()
+
+
 def make_loss(name: str, gamma: float = 2.0, weights: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
-    """(logits (B, C), targets (B, C)) -> scalar: cross_entropy, focal or bce. weights (C,): of the classes, or None.
+    """(logits (B, C), targets (B, C)) -> scalar: cross_entropy, focal, bce or ordinal. weights (C,): of the classes, or
+    None.
 
     They multiply the targets, as in torch's cross_entropy with probabilities; in bce they are the `positive` ones.
     """
+    if name == "ordinal":
+        return partial(ordinal, weights=weights)
     if name == "bce":
         return partial(binary_cross_entropy, positive=weights)
     loss = partial(focal, gamma=gamma) if name == "focal" else cross_entropy
