@@ -93,15 +93,14 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
     """
     done: set[Cell] = set()
     before = sum(finished(folder_of(study, cell)) for cell in study.cells())
+    began = time.monotonic()
     print(f"{study.place}: {len(study.cells())} folds to train, {before} of them finished", flush=True)
-    took: list[float] = []
     trained = True
     while trained:
         trained = False
         for cell in study.cells():
             if cell in done or cell.arm in refused:
                 continue
-            began = time.monotonic()
             try:
                 config = planned(study, cell)
                 if config is None:
@@ -111,7 +110,6 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
                     done.add(cell)
                     continue
                 train_quietly(study.place, config)
-                took.append(time.monotonic() - began)
             except FoldBusy:
                 continue
             except UserError as error:
@@ -125,7 +123,8 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
             wanted = [other for other in study.cells() if other.arm not in refused]
             left = sum(not finished(folder_of(study, other)) for other in wanted)
             count = f"[{len(wanted) - left:>{len(str(len(wanted)))}}/{len(wanted)}]"
-            pace = sum(took) / len(took)
+            # of all processes since this one began
+            pace = (time.monotonic() - began) / max(1, len(wanted) - left - before)
             print(
                 f"{count}  {line_about(study, cell)}  {f'about {clock(left * pace)} left' if left else ''}", flush=True
             )
