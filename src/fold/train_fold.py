@@ -328,6 +328,7 @@ def train_fold(
         candidates["swa"] = swa.module
     if not in_time:
         say("time_budget: no time to compare the weights; their moving average is taken if there is one")
+    if not (in_time and average.compare):
         candidates = dict([list(candidates.items())[-1]])
     candidates = {name: fused(net) for name, net in candidates.items()}  # plain convolutions, where ACNet trained
     compared = {name: validate(net, last.size)[metric.name] for name, net in candidates.items()}
