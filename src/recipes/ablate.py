@@ -25,18 +25,21 @@ def ablate(base: Config, arms: Mapping[str, Config | str], pairing: Pairing) -> 
     it (remove: without it), or why there is none. Raises UserError if the baseline cannot be trained; an arm that
     cannot is in the table as refused.
     """
-    compare(place_of(base, "ablate"), base, arms, pairing)
+    compare(place_of(base, "ablate"), base, arms, pairing, started=len(arms))
 
 
 def ladder(base: Config, arms: Mapping[str, Config | str], pairing: Pairing) -> None:
     """Successive halving (1502.07943): `ablate` on a small share of the rows, then the better tricks on a larger one.
 
-    Each rung has its table in runs/<run>/rung<i>; the last one's is the result.
+    Each rung has its table in runs/<run>/rung<i>; the last one's is the result. Holm's correction is over all
+    techniques that started, and the seeds of the last rung have chosen nothing.
     """
     place, alive = place_of(base, "ladder"), dict(arms)
     for number, share in enumerate(pairing.rungs, 1):
         print(f"\nrung {number} of {len(pairing.rungs)}: {share:.0%} of the rows, {', '.join(alive)}", flush=True)
-        effects, missing = compare(place / f"rung{number}", base, alive, dataclasses.replace(pairing, share=share))
+        fresh = pairing.seeds if 1 < number == len(pairing.rungs) else 0
+        own = dataclasses.replace(pairing, share=share, first_seed=fresh)
+        effects, missing = compare(place / f"rung{number}", base, alive, own, started=len(arms))
         names = promoted(effects, pairing.keep)
         if missing or not names:
             why = "folds of this rung are missing: start again to go on" if missing else "no technique is left"

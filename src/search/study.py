@@ -43,18 +43,23 @@ class Study:
 
     def cells(self) -> list[Cell]:
         """Pair by pair, so that a stop leaves whole pairs, the baseline first."""
-        pairing = self.pairing
-        return [Cell(arm, seed, k) for seed in range(pairing.seeds) for k in pairing.folds for arm in self.configs]
+        return [Cell(arm, seed, k) for seed in self.seeds() for k in self.folds() for arm in self.configs]
+
+    def folds(self) -> tuple[int, ...]:
+        return self.pairing.folds or tuple(range(self.configs[BASELINE].folds.n))
+
+    def seeds(self) -> range:
+        return range(self.pairing.first_seed, self.pairing.first_seed + self.pairing.seeds)
 
 
 def compare(
-    place: Path, base: Config, arms: Mapping[str, Config | str], pairing: Pairing
+    place: Path, base: Config, arms: Mapping[str, Config | str], pairing: Pairing, started: int
 ) -> tuple[dict[str, Effect], int]:
-    """One table: the effects of the tricks that were not refused, and how many folds are missing."""
-    same = "the baseline has it already" if pairing.mode == "add" else "the baseline and the others have it as well"
-    refused = {
-        name: arm if isinstance(arm, str) else same for name, arm in arms.items() if isinstance(arm, str) or arm == base
-    }
+    """Make one table: the effects of the tricks that were not refused, and how many folds are missing.
+
+    started: how many techniques Holm's correction is over, if more than are left in `arms`.
+    """
+    refused = {name: why for name, arm in arms.items() if (why := refusal(base, arm, pairing.mode))}
     for name, why in refused.items():
         print(f"{name}: refused: {why}", flush=True)
     configs = {BASELINE: cut(base, pairing.share)}
@@ -65,19 +70,34 @@ def compare(
     try:
         train_missing(study, refused)
     except Interrupted:
-        tabulate(study, refused)  # of what there is
+        tabulate(study, refused, started)  # of what there is
         raise
-    return tabulate(study, refused)
+    return tabulate(study, refused, started)
 
 
-def tabulate(study: Study, refused: Mapping[str, str]) -> tuple[dict[str, Effect], int]:
+def refusal(base: Config, arm: Config | str, mode: str) -> str:
+    """Why an arm has nothing to compare with the baseline; empty if it has."""
+    if isinstance(arm, str):
+        return arm
+    if arm == base:
+        return "the baseline has it already" if mode == "add" else "the baseline and the others have it as well"
+    if base.average.swa and without_ema(arm) == without_ema(base):
+        return "both sides keep their SWA weights, whatever the EMA is; compare it with average.swa=false"
+    return ""
+
+
+def without_ema(config: Config) -> Config:
+    return dataclasses.replace(config, average=dataclasses.replace(config.average, ema=0.0, ema_every=1))
+
+
+def tabulate(study: Study, refused: Mapping[str, str], started: int) -> tuple[dict[str, Effect], int]:
     """Print and write the table of what is finished; as `compare`."""
     study = dataclasses.replace(study, configs={n: c for n, c in study.configs.items() if n not in refused})
     missing = sum(not finished(folder_of(study, cell)) for cell in study.cells())
     pairs = [pair for cell in study.cells() if cell.arm != BASELINE and (pair := pair_of(study, cell)) is not None]
     tricks = [name for name in study.configs if name != BASELINE]
-    competition = study.configs[BASELINE].competition
-    return write_table(study.place, pairs, tricks, refused, competition, study.pairing, missing), missing
+    pairing = dataclasses.replace(study.pairing, folds=study.folds())
+    return write_table(study.place, pairs, tricks, refused, study.configs[BASELINE], pairing, missing, started), missing
 
 
 def cut(config: Config, share: float) -> Config:
@@ -173,7 +193,7 @@ def time_factor(study: Study, arm: str) -> float | None:
     known = read_json(file) if file.is_file() else {}
     if arm in known:
         return known[arm]
-    reference, measured = (Cell(name, 0, study.pairing.folds[0]) for name in (BASELINE, arm))
+    reference, measured = (Cell(name, study.pairing.first_seed, study.folds()[0]) for name in (BASELINE, arm))
     folders = [folder_of(study, measured, suffix), folder_of(study, reference)]
     if not finished(folders[1]):
         return None
