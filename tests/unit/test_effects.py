@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from benchmarks import false_calls
+from src.config import CompetitionConfig, Config
+from src.config.schema import FoldsConfig
 from src.search.effects import (
     MOST_SEEDS,
     Differences,
@@ -20,6 +24,8 @@ from src.search.effects import (
     promoted,
     spreads,
 )
+from src.search.table import Pair, write_table
+from src.search.tricks import Pairing
 
 DESIGNS = [(3, 3), (2, 4), (5, 1)]  # folds, seeds
 
@@ -188,6 +194,20 @@ def test_techniques_that_an_earlier_rung_has_dropped_count() -> None:
     assert alone.p == among.p and among.holm == pytest.approx(40 * alone.p)  # type: ignore[operator]
     assert alone.verdict == "helps" and among.verdict.startswith("undecided")
     assert fold_means(d).tolist() == pytest.approx([0.011, 0.012, 0.009])
+
+
+def test_pairs_are_judged_by_their_fold(tmp_path, capsys) -> None:
+    competition = CompetitionConfig(name="it", root=".")
+    base = dataclasses.replace(Config(competition=competition), folds=FoldsConfig(n=4))
+    differences = {0: [0.010, 0.013], 1: [0.020, 0.017], 2: [0.016, 0.012]}
+    pairs = [
+        Pair("trick", fold, seed, 0.9, 0.9 + d, d, 1.0, 1.0, 1, 1)
+        for seed in (0, 1) for fold, each in differences.items() for d in [each[seed]]
+    ]  # fmt: skip
+    found = write_table(tmp_path, pairs, ["trick"], {}, base, Pairing(("trick",), folds=(0, 1, 2)), 0, started=3)
+    assert found == judged({"trick": differences}, started=3, folds_n=4)
+    assert found["trick"].verdict == f"undecided: about 4 folds x {found['trick'].verdict.split()[5]} seeds in all"
+    assert "correction over 3 techniques" in capsys.readouterr().out
 
 
 def test_what_a_rung_promotes() -> None:
