@@ -70,7 +70,7 @@ VERBS = {
     "lr_find": "learning-rate range test on the first stage: a picture and a suggestion",
     "sizes": "score against test size with a finished run: sizes run=NAME sizes=[96,112,128]",
     "soup": "average the weights of runs of one network: soup runs=[a,b,c] method=greedy run=NAME",
-    "ablate": "what is each technique worth: ablate tricks=[mixup,ema,loss.gamma=1] seeds=3 folds=[0,1,2]",
+    "ablate": "what is each technique worth: ablate tricks=[mixup,ema,loss.gamma=1] seeds=2",
     "ladder": "ablate on growing shares of the rows, the better half going on: ladder tricks=[…] rungs=[0.25,0.5,1]",
     "score": "grade a file: score submission=FILE solution=FILE [metric=NAME]",
     "smoke": "the whole path on a few images, under a minute",

@@ -184,6 +184,7 @@ class AverageConfig:
     swa_start: float = 0.75  # share of the run
     swa_every: str = "1 epochs"  # distance of the weights that are averaged
     swa_lr: float | None = None  # constant rate during SWA, share of the peak; None keeps the schedule
+    compare: bool = True  # raw, EMA and SWA weights on the held-out fold; false: the last of them that is on is kept
     bn_batches: int = 32  # batches (per process) that the fresh BN statistics are taken from (precise BN, 2105.07576)
 
 

@@ -39,12 +39,13 @@ def choose_weights(
 ) -> Kept:
     """The best on the held-out rows of the raw weights, their moving average and SWA with fresh BatchNorm statistics.
 
-    score: (network, size) -> scores of the held-out fold. in_time: whether there is time to compare; if not, the moving
-    average is kept if there is one.
+    score: (network, size) -> scores of the held-out fold. in_time: whether there is time to compare; if not, or if
+    `average.compare` is false, the last of them that there is is kept.
     """
     candidates = averages_of(learner, lesson, plan, preprocess, with_swa=in_time)
     if not in_time:
         say("time_budget: no time to compare the weights; their moving average is taken if there is one")
+    if not (in_time and plan.average.compare):
         candidates = dict([list(candidates.items())[-1]])
     networks = {kind: fused(network) for kind, network in candidates.items()}
     compared = {kind: score(network, plan.stages[-1].size)[metric.name] for kind, network in networks.items()}

@@ -6,49 +6,16 @@ own folder; finished folds are skipped, so the same command goes on after a stop
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from src.competition.metrics import find_metric
 from src.config import Config
 from src.errors import UserError
-from src.files import held, read_json, write_json
-from src.fold.train_run import train_run
-from src.runs.claims import FoldBusy, claim_run, run_name
-from src.runs.folder import finished, fold_folder
-from src.search.effects import Effect, promoted
-from src.search.table import Pair, write_table
-from src.search.tricks import BASELINE, Pairing, folder_name
-from src.training.interrupt import Interrupted
-from src.training.progress import clock
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A fold to train: of which arm, with which seed (counted from the configuration's own), which fold."""
-
-    arm: str
-    seed: int
-    fold: int
-
-
-@dataclass(frozen=True)
-class Study:
-    """One table: its folder, the configuration of the baseline and of each trick, and how they are paired."""
-
-    place: Path
-    configs: Mapping[str, Config]
-    pairing: Pairing
-
-    def cells(self) -> list[Cell]:
-        """Pair by pair, so that a stop leaves whole pairs, the baseline first."""
-        pairing = self.pairing
-        return [Cell(arm, seed, k) for seed in range(pairing.seeds) for k in pairing.folds for arm in self.configs]
+from src.runs.claims import run_name
+from src.search.effects import promoted
+from src.search.study import compare
+from src.search.tricks import Pairing
 
 
 def ablate(base: Config, arms: Mapping[str, Config | str], pairing: Pairing) -> None:
@@ -58,18 +25,21 @@ def ablate(base: Config, arms: Mapping[str, Config | str], pairing: Pairing) -> 
     it (remove: without it), or why there is none. Raises UserError if the baseline cannot be trained; an arm that
     cannot is in the table as refused.
     """
-    compare(place_of(base, "ablate"), base, arms, pairing)
+    compare(place_of(base, "ablate"), base, arms, pairing, started=len(arms))
 
 
 def ladder(base: Config, arms: Mapping[str, Config | str], pairing: Pairing) -> None:
     """Successive halving (1502.07943): `ablate` on a small share of the rows, then the better tricks on a larger one.
 
-    Each rung has its table in runs/<run>/rung<i>; the last one's is the result.
+    Each rung has its table in runs/<run>/rung<i>; the last one's is the result. Holm's correction is over all
+    techniques that started, and the seeds of the last rung have chosen nothing.
     """
     place, alive = place_of(base, "ladder"), dict(arms)
     for number, share in enumerate(pairing.rungs, 1):
         print(f"\nrung {number} of {len(pairing.rungs)}: {share:.0%} of the rows, {', '.join(alive)}", flush=True)
-        effects, missing = compare(place / f"rung{number}", base, alive, dataclasses.replace(pairing, share=share))
+        fresh = pairing.seeds if 1 < number == len(pairing.rungs) else 0
+        own = dataclasses.replace(pairing, share=share, first_seed=fresh)
+        effects, missing = compare(place / f"rung{number}", base, alive, own, started=len(arms))
         names = promoted(effects, pairing.keep)
         if missing or not names:
             why = "folds of this rung are missing: start again to go on" if missing else "no technique is left"
@@ -86,176 +56,3 @@ def place_of(base: Config, verb: str) -> Path:
         )
     name = run_name(dataclasses.replace(base, run=base.run or f"{verb}-{base.competition.name}"))
     return Path(base.paths.runs) / name
-
-
-def compare(
-    place: Path, base: Config, arms: Mapping[str, Config | str], pairing: Pairing
-) -> tuple[dict[str, Effect], int]:
-    """One table: the effects of the tricks that were not refused, and how many folds are missing."""
-    same = "the baseline has it already" if pairing.mode == "add" else "the baseline and the others have it as well"
-    refused = {name: same if arm == base else arm for name, arm in arms.items() if isinstance(arm, str) or arm == base}
-    for name, why in refused.items():
-        print(f"{name}: refused: {why}", flush=True)
-    configs = {BASELINE: cut(base, pairing.share)}
-    for name, arm in arms.items():
-        if isinstance(arm, Config) and name not in refused:
-            configs[name] = cut(arm, pairing.share)
-    study = Study(place, configs, pairing)
-    try:
-        train_missing(study, refused)
-    except Interrupted:
-        tabulate(study, refused)  # of what there is
-        raise
-    return tabulate(study, refused)
-
-
-def tabulate(study: Study, refused: Mapping[str, str]) -> tuple[dict[str, Effect], int]:
-    """Print and write the table of what is finished; as `compare`."""
-    study = dataclasses.replace(study, configs={n: c for n, c in study.configs.items() if n not in refused})
-    missing = sum(not finished(folder_of(study, cell)) for cell in study.cells())
-    pairs = [pair for cell in study.cells() if cell.arm != BASELINE and (pair := pair_of(study, cell)) is not None]
-    tricks = [name for name in study.configs if name != BASELINE]
-    competition = study.configs[BASELINE].competition
-    return write_table(study.place, pairs, tricks, refused, competition, study.pairing, missing), missing
-
-
-def cut(config: Config, share: float) -> Config:
-    """`config` on a share of the rows of every stage, with as many passes over them as before."""
-    stages = tuple(dataclasses.replace(stage, rows=stage.rows * share) for stage in config.stages)
-    return dataclasses.replace(config, epochs=config.epochs * share, stages=stages)
-
-
-def train_missing(study: Study, refused: dict[str, str]) -> None:
-    """Train what is not finished, and add to `refused` the arms that cannot be.
-
-    Folds that another process trains are left to it; the passes end with one in which there was nothing to do.
-    """
-    done: set[Cell] = set()
-    before = sum(finished(folder_of(study, cell)) for cell in study.cells())
-    print(f"{study.place}: {len(study.cells())} folds to train, {before} of them finished", flush=True)
-    took: list[float] = []
-    trained = True
-    while trained:
-        trained = False
-        for cell in study.cells():
-            if cell in done or cell.arm in refused:
-                continue
-            began = time.monotonic()
-            try:
-                config = planned(study, cell)
-                if config is None:
-                    continue
-                claim_run(config, str(config.run))  # what is finished was made with this very configuration
-                if finished(folder_of(study, cell)):
-                    done.add(cell)
-                    continue
-                train_quietly(study.place, config)
-                took.append(time.monotonic() - began)
-            except FoldBusy:
-                continue
-            except UserError as error:
-                if cell.arm == BASELINE:
-                    raise
-                refused[cell.arm] = str(error)
-                print(f"{cell.arm}: refused: {error}", flush=True)
-                continue
-            trained = True
-            done.add(cell)
-            wanted = [other for other in study.cells() if other.arm not in refused]
-            left = sum(not finished(folder_of(study, other)) for other in wanted)
-            count = f"[{len(wanted) - left:>{len(str(len(wanted)))}}/{len(wanted)}]"
-            pace = sum(took) / len(took)
-            print(
-                f"{count}  {line_about(study, cell)}  {f'about {clock(left * pace)} left' if left else ''}", flush=True
-            )
-
-
-def planned(study: Study, cell: Cell) -> Config | None:
-    """The run of a cell, with the fold to train; None if its length cannot be known before another process has finished
-    the pair that it is measured on."""
-    config = ordinary_run(study, cell)
-    if study.pairing.equal == "epochs" or cell.arm == BASELINE:
-        return config
-    factor = time_factor(study, cell.arm)
-    return None if factor is None else dataclasses.replace(config, epochs=config.epochs / factor)
-
-
-def ordinary_run(study: Study, cell: Cell, suffix: str = "") -> Config:
-    """The arm's configuration as a run in the study's own folder; no time budget may shorten it."""
-    config = study.configs[cell.arm]
-    places = {"runs": str(study.place / "runs"), "submissions": str(study.place / "submissions")}
-    seed = config.seed + cell.seed
-    return dataclasses.replace(
-        config,
-        run=f"{folder_name(cell.arm)}-s{seed}{suffix}",
-        fold=cell.fold,
-        seed=seed,
-        time_budget=None,
-        paths=dataclasses.replace(config.paths, **places),
-    )
-
-
-def folder_of(study: Study, cell: Cell, suffix: str = "") -> Path:
-    return fold_folder(study.place / "runs", str(ordinary_run(study, cell, suffix).run), cell.fold)
-
-
-def time_factor(study: Study, arm: str) -> float | None:
-    """Training time of an arm over the baseline's, measured once at equal epochs on the first pair and kept in
-    equal_time.json; None while another process trains the baseline's side of it. Raises FoldBusy for the arm's side."""
-    file, suffix = study.place / "equal_time.json", "-equal-epochs"
-    known = read_json(file) if file.is_file() else {}
-    if arm in known:
-        return known[arm]
-    reference, measured = (Cell(name, 0, study.pairing.folds[0]) for name in (BASELINE, arm))
-    folders = [folder_of(study, measured, suffix), folder_of(study, reference)]
-    if not finished(folders[1]):
-        return None
-    if not finished(folders[0]):
-        train_quietly(study.place, ordinary_run(study, measured, suffix))
-    with_it, without = (manifest(folder)["seconds"]["training"] for folder in folders)
-    with held(study.place / ".lock", 60, f"{study.place}/.lock: another process has held it for a minute"):
-        known = read_json(file) if file.is_file() else {}
-        write_json(file, {arm: with_it / without, **known})
-    return read_json(file)[arm]
-
-
-def train_quietly(place: Path, config: Config) -> None:
-    """`train` one fold; what it prints goes to log.txt."""
-    place.mkdir(parents=True, exist_ok=True)
-    with open(place / "log.txt", "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        train_run(config, time.time())
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "manifest.json")
-
-
-def line_about(study: Study, cell: Cell) -> str:
-    """What is said of a fold that is finished: its score, and the difference if both sides of the pair are there."""
-    pair = pair_of(study, cell) if cell.arm != BASELINE else None
-    score = manifest(folder_of(study, cell))["score"]
-    difference = f"{pair.difference:+.4f}" if pair else " " * 7
-    return f"{cell.arm}  fold {cell.fold}  seed {cell.seed}  {score:.4f}  {difference}"
-
-
-def pair_of(study: Study, cell: Cell) -> Pair | None:
-    """The cell of a trick against the baseline's, if both are finished; + is better with the trick than without."""
-    folders = [folder_of(study, dataclasses.replace(cell, arm=arm)) for arm in (BASELINE, cell.arm)]
-    if not all(finished(folder) for folder in folders):
-        return None
-    base, arm = (manifest(folder) for folder in folders)
-    baseline = study.configs[BASELINE]
-    sign = 1 if find_metric(baseline.competition.metric).greater_is_better else -1
-    difference = sign * (arm["score"] - base["score"])
-    return Pair(
-        trick=cell.arm,
-        fold=cell.fold,
-        seed=baseline.seed + cell.seed,
-        baseline=base["score"],
-        score=arm["score"],
-        difference=difference if study.pairing.mode == "add" else -difference,
-        baseline_seconds=base["seconds"]["training"],
-        seconds=arm["seconds"]["training"],
-        baseline_memory=base["memory"],
-        memory=arm["memory"],
-    )

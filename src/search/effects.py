@@ -1,9 +1,19 @@
-"""What a technique is worth, from paired differences: an interval, Holm's correction, a verdict, pairs still needed.
+"""Judge a technique by paired differences: an interval, Holm's correction, a verdict, the folds and seeds still needed.
 
 A pair is two runs, with and without the technique, on the same fold with the same seed: they hold out the same rows and
-see the same batches, so what is common to both cancels. Pairs of one fold share their held-out rows (and pairs of one
-seed their batches), so they are not quite independent of each other: with many seeds and one fold the interval speaks
-about that fold's rows, and is too narrow for the whole task. Several folds with a few seeds each are the better spend.
+see the same batches, so what is common to both cancels. Pairs of one fold share their held-out rows and are not
+independent of each other, so the unit is the fold: its mean over seeds is one value, and Student's t over these means
+holds its level whatever the pairs of a fold have in common.
+
+Simulated share of tables of eight techniques worth nothing in which one is called, 3 folds x 3 seeds and 2 x 4, at
+intraclass correlations of 0, .1, .3, .5 (benchmarks/false_calls.py; 4,000 tables each, a standard error of .003):
+
+    Student over all pairs   .04 .07 .15 .27    .04 .09 .21 .40
+    a mixed model            .03 .04 .08 .12    .03 .07 .14 .25
+    Student over fold means  .05 .05 .04 .04    .05 .05 .04 .05
+
+The price is power: of a technique worth two deviations of a pair, alone, 3 folds x 3 seeds find 61 to 84 %, 2 x 4 19 to
+35 %, but 5 x 1 90 % and 5 x 2 96 % and more, hence all folds with few seeds by default.
 """
 
 from __future__ import annotations
@@ -11,26 +21,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-FEWEST = 3  # pairs for an interval: two have one difference to judge their spread by
-# From so many pairs on the interval is the studentised bootstrap's, below it Student's. Simulated coverage of 95 %
-# intervals of normal differences: percentile bootstrap 0.80, 0.85, 0.88 at n = 4, 6, 9; Student 0.95 at each;
-# studentised bootstrap 0.95, 0.94, 0.94, but twice Student's width at n = 4, and its 99.9 % quantile, which Holm asks
-# for, is 10.2 at n = 6 (Student 5.9) and 4.6 at n = 9 (Student 4.5): resamples of nearly equal values have no spread.
-# For exponential differences it covers 0.94 at n = 9, where Student covers 0.90.
-BOOTSTRAP_FROM = 8
-RESAMPLES = 20_000
-MOST_PAIRS = 999  # more than anyone runs: said as "more than"
+FEWEST = 2  # folds for an interval: one says nothing about how much folds differ
+MOST_SEEDS = 99  # more than anyone runs: reported as "more than"
+
+Differences = Mapping[int, Sequence[float]]  # fold -> the difference of each seed, + is better
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Of one technique: number of pairs, their mean difference (+ is better), a 95 % interval or None, the p-value of
-    "worth nothing" that belongs to the interval, the same after Holm's correction, and the verdict in words."""
+    """Of one technique: number of pairs and of folds, the mean over folds of their mean differences (+ is better), a
+    95 % interval or None, the p-value of "worth nothing" that belongs to the interval, the same after Holm's
+    correction, and the verdict in words."""
 
     pairs: int
+    folds: int
     mean: float
     low: float | None = None
     high: float | None = None
@@ -39,123 +47,152 @@ class Effect:
     verdict: str = ""
 
 
-def judged(differences: Mapping[str, Sequence[float]], level: float = 0.05) -> dict[str, Effect]:
-    """An effect for each technique from its paired differences, + is better; none at all is an effect of no pairs.
+def judged(
+    differences: Mapping[str, Differences], *, started: int = 0, folds_n: int = 5, level: float = 0.05
+) -> dict[str, Effect]:
+    """Give each technique its effect, from the paired differences of each fold; none at all is an effect of no pairs.
 
-    "helps" and "harms" are said where Holm's correction over all techniques that have an interval leaves p at or below
-    `level`; where one is not, the verdict estimates how many more pairs would show the mean that was seen.
+    "helps" and "harms" stand where Holm's correction leaves p at or below `level`. It is over all techniques that have
+    an interval, or over `started` if those are more: techniques that an earlier rung has dropped count with p = 1,
+    which holds the level however the survivors were chosen, on the same rows and seeds too. Where nothing is shown, the
+    verdict estimates which folds (up to `folds_n`) and seeds would show the mean that was seen.
     """
-    found = {name: interval(np.asarray(each, np.float64)) for name, each in differences.items()}
-    tested = [name for name, effect in found.items() if effect.p is not None]
-    ps = np.array([found[name].p for name in tested], np.float64)
-    adjusted = dict(zip(tested, holm(ps).tolist(), strict=True))
+    found = {name: interval(each) for name, each in differences.items()}
+    ps = {name: effect.p for name, effect in found.items() if effect.p is not None}
+    count = max(started, len(ps))
+    adjusted = dict(zip(ps, holm(np.array([*ps.values()], np.float64), count).tolist(), strict=True))
     # the step at which Holm looks at a technique is the level that it has to pass
-    steps = dict(zip([tested[i] for i in np.argsort(ps, kind="stable")], range(len(tested)), strict=True))
+    levels = {name: level / (count - step) for step, name in enumerate(sorted(ps, key=lambda name: ps[name]))}
     effects = {}
     for name, effect in found.items():
-        each = np.asarray(differences[name], np.float64)
         if effect.p is None:
-            verdict, p = without_test(each), None
+            verdict, p = without_test(differences[name]), None
         else:
             p = adjusted[name]
-            own_level = level / (len(tested) - steps[name])
-            verdict = ("helps" if effect.mean > 0 else "harms") if p <= level else undecided(each, own_level)
-        effects[name] = Effect(effect.pairs, effect.mean, effect.low, effect.high, effect.p, p, verdict)
+            calls = "helps" if effect.mean > 0 else "harms"
+            verdict = calls if p <= level else undecided(differences[name], levels[name], folds_n)
+        effects[name] = Effect(effect.pairs, effect.folds, effect.mean, effect.low, effect.high, effect.p, p, verdict)
     return effects
 
 
-def interval(differences: np.ndarray, coverage: float = 0.95) -> Effect:
-    """Mean of differences (n,), its interval and the p-value that inverts it; no verdict yet.
+def interval(differences: Differences, coverage: float = 0.95) -> Effect:
+    """Student's interval over the means of the folds, and the two-sided p-value that inverts it; no verdict yet.
 
-    Student's below BOOTSTRAP_FROM pairs, the studentised bootstrap's from there if it is finite. Without an interval:
-    fewer than FEWEST pairs, or differences that are all alike, which say nothing about their spread.
+    Without an interval: fewer than FEWEST folds, or means that are all alike, which say nothing about their spread.
     """
-    count = len(differences)
-    mean = float(differences.mean()) if count else math.nan
-    if count < FEWEST or all_alike(differences):
-        return Effect(count, mean)
-    low, high, p = (student if count < BOOTSTRAP_FROM else studentised_bootstrap)(differences, coverage)
-    if not math.isfinite(high - low):  # most pairs are alike, and so are all values of many resamples
-        low, high, p = student(differences, coverage)
-    return Effect(count, mean, low, high, p)
+    from scipy import special  # the distribution of scipy.stats.ttest_1samp without its 1 ms a call, for simulations
+
+    means = fold_means(differences)
+    pairs, mean = sum(map(len, differences.values())), float(means.mean()) if len(means) else math.nan
+    if len(means) < FEWEST or all_alike(means):
+        return Effect(pairs, len(means), mean)
+    error, freedom = float(means.std(ddof=1)) / math.sqrt(len(means)), len(means) - 1
+    half = float(special.stdtrit(freedom, (1 + coverage) / 2)) * error
+    p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
+    return Effect(pairs, len(means), mean, mean - half, mean + half, p)
 
 
-def student(differences: np.ndarray, coverage: float) -> tuple[float, float, float]:
-    """Student's interval of the mean of differences (n,) and the two-sided p-value of a mean of 0."""
-    from scipy import stats
-
-    found = stats.ttest_1samp(differences, 0.0)
-    low, high = found.confidence_interval(coverage)
-    return float(low), float(high), float(found.pvalue)
+def fold_means(differences: Differences) -> np.ndarray:
+    """The mean over seeds of each fold that has a pair: (folds,)."""
+    return np.array([np.mean(each) for each in differences.values() if len(each)], np.float64)
 
 
-def studentised_bootstrap(differences: np.ndarray, coverage: float, seed: int = 0) -> tuple[float, float, float]:
-    """The bootstrap-t interval (Efron, Tibshirani 1993, chapter 12) and its two-sided p-value, at least 1/RESAMPLES.
-
-    scipy.stats.bootstrap has the percentile, basic and BCa intervals, which are too narrow for so few pairs. A resample
-    whose values are all alike has t = +-infinity, which makes the interval wider, up to infinity.
-    """
-    count, mean = len(differences), differences.mean()
-    error = differences.std(ddof=1) / math.sqrt(count)
-    resampled = differences[np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))]
-    shift, errors = resampled.mean(axis=1) - mean, resampled.std(axis=1, ddof=1) / math.sqrt(count)
-    flat = errors < 1e-9 * error
-    t = np.where(flat, np.copysign(np.inf, shift), shift / np.where(flat, 1.0, errors))
-    tail = (1 - coverage) / 2
-    # "lower" and "higher" interpolate nothing, which infinity would not survive
-    lower, upper = np.quantile(t, tail, method="lower"), np.quantile(t, 1 - tail, method="higher")
-    at_zero = mean / error
-    p = 2 * (1 + min(np.count_nonzero(t >= at_zero), np.count_nonzero(t <= at_zero))) / (RESAMPLES + 1)
-    return float(mean - upper * error), float(mean - lower * error), float(min(1.0, p))
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values (m,) after Holm's step-down correction (Holm 1979), each to be compared with the level itself.
+def holm(p: np.ndarray, count: int | None = None) -> np.ndarray:
+    """Correct p-values (m,) by Holm's step-down rule (Holm 1979) over `count` >= m techniques, each to be compared with
+    the level itself.
 
     Own, because scipy has only the corrections for false discoveries (stats.false_discovery_control).
     """
+    count = len(p) if count is None else count
     order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    stepped = np.maximum.accumulate(p[order] * np.arange(count, count - len(p), -1))
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(1.0, stepped)
     return adjusted
 
 
-def pairs_needed(mean: float, spread: float, level: float = 0.05, power: float = 0.8) -> int:
-    """Pairs with which a paired two-sided t-test finds a true mean difference `mean` with this power.
+def spreads(differences: Differences) -> tuple[float, float]:
+    """Variance between folds (of what all pairs of a fold have in common) and within them, from the mean squares.
 
-    spread: standard deviation of the differences. MOST_PAIRS + 1 if it takes more than MOST_PAIRS.
+    With one seed per fold the two cannot be told apart: all of it counts as between folds, which no seeds reduce.
     """
-    from scipy import stats
-
-    counts = np.arange(2, MOST_PAIRS + 1)
-    shift = abs(mean) / spread * np.sqrt(counts)
-    bound = stats.t.ppf(1 - level / 2, counts - 1)
-    reached = stats.nct.sf(bound, counts - 1, shift) + stats.nct.cdf(-bound, counts - 1, shift)
-    enough = np.flatnonzero(reached >= power)  # nct gives NaN for shifts beyond its range, where the power is 1
-    first_nan = np.flatnonzero(np.isnan(reached) & (shift > bound))
-    found = np.concatenate([enough, first_nan])
-    return int(counts[found.min()]) if len(found) else MOST_PAIRS + 1
+    each = [np.asarray(values, np.float64) for values in differences.values() if len(values)]
+    of_means = float(np.var(fold_means(differences), ddof=1))
+    freedom = sum(len(values) - 1 for values in each)
+    if not freedom:
+        return of_means, 0.0
+    within = sum(float(((values - values.mean()) ** 2).sum()) for values in each) / freedom
+    return max(0.0, of_means - within * float(np.mean([1 / len(values) for values in each]))), within
 
 
-def all_alike(differences: np.ndarray) -> bool:
-    return float(np.ptp(differences)) <= 1e-12 * max(1.0, float(np.abs(differences).max()))
+def design_needed(
+    mean: float,
+    between: float,
+    within: float,
+    *,
+    level: float = 0.05,
+    fewest: tuple[int, int] = (FEWEST, 1),
+    folds_n: int = 5,
+) -> tuple[int, int] | None:
+    """The folds and seeds of the fewest pairs with which a two-sided t-test over fold means finds a true mean
+    difference with power 0.8; None if `folds_n` folds with MOST_SEEDS seeds do not.
+
+    between, within: variances as from `spreads`. fewest: folds and seeds that are there already.
+    """
+    found = []
+    for folds in range(max(FEWEST, fewest[0]), folds_n + 1):
+        # (mean / needed_shift)² · folds is the variance of a fold's mean that may be, between + within / seeds the one
+        # that is
+        left = (mean / needed_shift(folds, level)) ** 2 * folds - between
+        if left > 0 and within <= MOST_SEEDS * left:
+            found.append((folds, max(fewest[1], math.ceil(within / left))))
+    return min(found, key=lambda each: (each[0] * each[1], each[1]), default=None)
 
 
-def without_test(differences: np.ndarray) -> str:
+@cache
+def needed_shift(folds: int, level: float, power: float = 0.8) -> float:
+    """The mean in units of its standard error at which a two-sided t-test of so many values has this power.
+
+    By the quantiles of the standard deviation; inverted once for each number of folds and level, as scipy has no
+    inverse in the noncentrality.
+    """
+    from scipy import optimize, stats
+
+    bound = stats.t.ppf(1 - level / 2, folds - 1)
+    quantiles = (np.arange(2000) + 0.5) / 2000
+    bounds = bound * np.sqrt(stats.chi2.ppf(quantiles, folds - 1) / (folds - 1))  # in true standard errors
+
+    def missing(shift: float) -> float:
+        return power - float((stats.norm.sf(bounds - shift) + stats.norm.cdf(-bounds - shift)).mean())
+
+    return float(optimize.brentq(missing, 0.0, float(bounds[-1]) + 10))
+
+
+def all_alike(means: np.ndarray) -> bool:
+    return float(np.ptp(means)) <= 1e-12 * max(1.0, float(np.abs(means).max()))
+
+
+def without_test(differences: Differences) -> str:
     """The verdict on differences that have no interval."""
-    if len(differences) and not differences.any():
+    used = [fold for fold, each in differences.items() if len(each)]
+    if not used:
+        return "no pairs"
+    if not any(np.any(each) for each in differences.values()):
         return "changes nothing"
-    if len(differences) < FEWEST:
-        return "too few pairs"
-    return "undecided: all pairs differ alike, which says nothing about the spread"
+    if len(used) < FEWEST:
+        return f"one fold: speaks of the rows of fold {used[0]} only; add folds, more seeds do not help"
+    return "undecided: the means of all folds are alike, which says nothing about their spread"
 
 
-def undecided(differences: np.ndarray, level: float) -> str:
-    more = pairs_needed(float(differences.mean()), float(differences.std(ddof=1)), level) - len(differences)
-    if more + len(differences) > MOST_PAIRS:
-        return f"undecided: more than {MOST_PAIRS} pairs, if it is worth anything"
-    return f"undecided: about {max(1, more)} more pair{'s' if more > 1 else ''}"
+def undecided(differences: Differences, level: float, folds_n: int) -> str:
+    """The verdict where nothing is shown: with which folds and seeds the mean that was seen would be."""
+    means = fold_means(differences)
+    fewest = len(means), max(map(len, differences.values()))
+    folds_n = max(folds_n, len(means))
+    wanted = design_needed(float(means.mean()), *spreads(differences), level=level, fewest=fewest, folds_n=folds_n)
+    if wanted is None:
+        return f"undecided: not with {folds_n} folds, whatever the seeds, if it is worth anything"
+    return f"undecided: about {wanted[0]} folds x {wanted[1]} seed{'s' if wanted[1] > 1 else ''} in all"
 
 
 def promoted(effects: Mapping[str, Effect], keep: float) -> list[str]:

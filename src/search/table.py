@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.config import CompetitionConfig
+from src.config import CompetitionConfig, Config
 from src.files import write_csv
-from src.search.effects import BOOTSTRAP_FROM, FEWEST, Effect, judged
+from src.search.effects import Effect, judged
 from src.search.effects_plot import effects_picture
 from src.search.tricks import PLANTED, Pairing
 
@@ -36,23 +36,25 @@ def write_table(
     pairs: Sequence[Pair],
     tricks: Sequence[str],
     refused: Mapping[str, str],
-    competition: CompetitionConfig,
+    base: Config,
     pairing: Pairing,
     missing: int,
+    started: int,
 ) -> dict[str, Effect]:
-    """Writes the files into `place` and prints the table, the best trick first; the effects of all but the refused."""
+    """Write the files into `place` and print the table, the best trick first; the effects of all but the refused."""
     of = {name: [pair for pair in pairs if pair.trick == name] for name in tricks if name not in refused}
-    effects = judged({name: [pair.difference for pair in each] for name, each in of.items()})
+    competition, differences = base.competition, {name: by_fold(each) for name, each in of.items()}
+    effects = judged(differences, started=started, folds_n=base.folds.n)
     ranked = sorted(effects, key=lambda name: -effects[name].mean if effects[name].pairs else float("inf"))
     rows = [{**row_of(name, effects[name]), **factors(of[name], pairing.mode)} for name in ranked]
-    rows += [{"trick": name, "pairs": 0, "verdict": f"refused: {why}"} for name, why in refused.items()]
+    rows += [{"trick": name, "pairs": 0, "folds": 0, "verdict": f"refused: {why}"} for name, why in refused.items()]
 
     write_csv(
         place / "pairs.csv", [dataclasses.asdict(pair) for pair in pairs], [f.name for f in dataclasses.fields(Pair)]
     )
-    columns = ["trick", "pairs", "mean", "low", "high", "p", "holm", "time_factor", "memory_factor", "verdict"]
+    columns = ["trick", "pairs", "folds", "mean", "low", "high", "p", "holm", "time_factor", "memory_factor", "verdict"]
     write_csv(place / "ablate.csv", rows, columns)
-    print(f"\n{heading(competition, pairing, effects)}\n\n{markdown(rows, competition.metric)}", flush=True)
+    print(f"\n{heading(competition, pairing, effects, started)}\n\n{markdown(rows, competition.metric)}", flush=True)
     if missing:
         print(f"\n{missing} of the folds missing: another process trains them, or start again to go on", flush=True)
     shown = [name for name in ranked if effects[name].pairs]
@@ -71,6 +73,14 @@ def write_table(
     return effects
 
 
+def by_fold(pairs: Sequence[Pair]) -> dict[int, list[float]]:
+    """The differences of each fold's pairs."""
+    found: dict[int, list[float]] = {}
+    for pair in pairs:
+        found.setdefault(pair.fold, []).append(pair.difference)
+    return found
+
+
 def row_of(name: str, effect: Effect) -> dict[str, Any]:
     return {"trick": name, **{key: value for key, value in dataclasses.asdict(effect).items() if value is not None}}
 
@@ -86,18 +96,17 @@ def factors(pairs: Sequence[Pair], mode: str) -> dict[str, float]:
     }  # fmt: skip
 
 
-def heading(competition: CompetitionConfig, pairing: Pairing, effects: Mapping[str, Effect]) -> str:
-    tested = [effect for effect in effects.values() if effect.p is not None]
+def heading(competition: CompetitionConfig, pairing: Pairing, effects: Mapping[str, Effect], started: int) -> str:
+    tested = max(started, sum(effect.p is not None for effect in effects.values()))
     what = "added to the baseline" if pairing.mode == "add" else "each left out of the baseline with all of them"
-    count = f"{len(tested)} technique{'' if len(tested) == 1 else 's'}"
+    count = f"{tested} technique{'' if tested == 1 else 's'}"
     lines = [
         f"{competition.name}: {competition.metric} with the technique less without it, + is better; {what}.",
         f"A pair is one fold with one seed ({len(pairing.folds)} folds, {pairing.seeds} seeds), "
         f"at equal {pairing.equal}, on {pairing.share:.0%} of the rows.",
-        f"Intervals are of each technique by itself (studentised bootstrap from {BOOTSTRAP_FROM} pairs on where it "
-        f"is finite, else Student's t; from {FEWEST} pairs on). "
+        "Intervals are of each technique by itself, Student's t over the means of folds, as a fold's pairs share rows.",
         f'"helps" and "harms" stand where this holds after Holm\'s correction over {count} at 5 %;',
-        "more pairs: how many would show the mean that was seen, if it is true, with power 0.8.",
+        '"about": the folds and seeds that would show the mean that was seen, if it is true, with power 0.8.',
     ]
     return "\n".join(lines)
 
@@ -107,14 +116,15 @@ def markdown(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
         return format(row[key], form) if row.get(key) is not None and row.get("pairs") else "–"
 
     lines = [
-        f"| technique | pairs | {metric} | 95 % interval | time × | memory × | verdict |",
-        "|---|---|---|---|---|---|---|",
+        f"| technique | pairs | folds | {metric} | 95 % interval | time × | memory × | verdict |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         span = f"{row['low']:+.4f} … {row['high']:+.4f}" if "low" in row else "–"
         cells = [
             row["trick"].replace("|", "/"),
             str(row["pairs"]),
+            str(row["folds"]),
             cell(row, "mean", "+.4f"),
             span,
             cell(row, "time_factor", ".2f"),

@@ -18,7 +18,8 @@ PLANTED = "planted_"  # what the names of the planted controls begin with
 
 @dataclass(frozen=True)
 class Pairing:
-    """How tricks are compared: on every one of `folds` with `seeds` seeds each.
+    """How tricks are compared: on every one of `folds` (none named: all of the configuration's) with `seeds` seeds
+    each, from the `first_seed`-th on.
 
     mode: add (baseline against baseline with the trick) or remove (all tricks against all without this one). equal:
     epochs, or time (fewer or more epochs, so that both sides of a pair train about as long). share: of the training
@@ -26,13 +27,14 @@ class Pairing:
     """
 
     tricks: tuple[str, ...]
-    seeds: int = 3
-    folds: tuple[int, ...] = (0, 1, 2)
+    seeds: int = 2
+    folds: tuple[int, ...] = ()
     mode: str = "add"
     equal: str = "epochs"
     share: float = 1.0
     rungs: tuple[float, ...] = (0.25, 0.5, 1.0)
     keep: float = 0.5
+    first_seed: int = 0
 
 
 WORDS = {

@@ -30,19 +30,20 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_an_ablation_pairs_its_runs_and_goes_on_where_it_was(command: Command, tmp_path: Path, capsys) -> None:
     tricks = (
-        "tricks=[mixup,planted_null_exact,'loss.name=focal mix.mixup=0.2','model.acnet=true model.separable=true',ema]"
+        "tricks=[mixup,planted_null_exact,'loss.name=focal mix.mixup=0.2','model.acnet=true model.separable=true',ema,"
+        "swa]"
     )
     words = [tricks, "seeds=2", "folds=[0,1]"]
     place = tmp_path / "runs" / "study"
     with held(place / "runs" / "mixup-s0" / ".fold1.lock", 0, ""):  # as another process that trains this fold
         assert ablate(command, *words, "seeds=1") == 0
     printed = capsys.readouterr().out
-    assert "[5/6]" in printed and "[6/6]" not in printed and "1 of the folds missing" in printed
-    assert "| mixup | 1 | " in printed and "too few pairs" in printed
+    assert "[7/8]" in printed and "[8/8]" not in printed and "1 of the folds missing" in printed
+    assert "| mixup | 1 | 1 | " in printed and "one fold: speaks of the rows of fold 0 only" in printed
     assert ablate(command, *words) == 0
     printed = capsys.readouterr().out
-    assert "16 folds to train, 5 of them finished" in printed
-    assert "[12/12]" in printed
+    assert "20 folds to train, 7 of them finished" in printed
+    assert "[16/16]" in printed
     assert "stage 1" not in printed, "what runs print is in log.txt"
     assert "stage 1" in (place / "log.txt").read_text()
 
@@ -56,10 +57,13 @@ def test_an_ablation_pairs_its_runs_and_goes_on_where_it_was(command: Command, t
             own = place / "runs" / f"{arm}-s{row['seed']}" / f"fold{row['fold']}"
             part = load_predictions(own / "oof.npz")
             assert float(row[column]) == np.mean(part.pred.argmax(1) == part.labels())
-            assert read_json(own / "manifest.json")["memory"] > 2**20
+            manifest = read_json(own / "manifest.json")
+            assert manifest["memory"] > 2**20
+            # the kind is decided before anything is measured: one candidate, and no best of several
+            assert manifest["weights"] == {"swa" if arm == "swa" else "ema": float(row[column])}
         assert float(row["difference"]) == float(row["score"]) - float(row["baseline"])
     table = {row["trick"]: row for row in rows(place / "ablate.csv")}
-    assert table["mixup"]["pairs"] == "4"
+    assert (table["mixup"]["pairs"], table["mixup"]["folds"]) == ("4", "2")
     differences = [float(row["difference"]) for row in pairs if row["trick"] == "mixup"]
     assert float(table["mixup"]["mean"]) == pytest.approx(np.mean(differences))
     assert table["planted_null_exact"]["verdict"] == "changes nothing"
@@ -69,13 +73,13 @@ def test_an_ablation_pairs_its_runs_and_goes_on_where_it_was(command: Command, t
         "found in training"
     )
     for name, row in table.items():
-        assert f"| {name} | {row['pairs']} |" in printed
+        assert f"| {name} | {row['pairs']} | {row['folds']} |" in printed
     assert cv2.imread(str(place / "ablate.png")) is not None
 
     # ---- an arm is an ordinary run, out of the way of the others ----------------------------------------------------
     config = read_config(place / "runs" / "mixup-s1" / "config.yaml")
     assert (config["seed"], config["mix"]["mixup"], config["time_budget"]) == (1, 0.2, None)
-    assert len(list((place / "submissions").glob("*.csv"))) == 6
+    assert len(list((place / "submissions").glob("*.csv"))) == 8
     assert main(["runs", f"paths.runs={tmp_path / 'runs'}"]) == 0
     assert "no finished run" in capsys.readouterr().out
 
@@ -83,7 +87,7 @@ def test_an_ablation_pairs_its_runs_and_goes_on_where_it_was(command: Command, t
     before = {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("manifest.json")}
     assert ablate(command, *words) == 0
     again = capsys.readouterr().out
-    assert "[12/12]" not in again
+    assert "[16/16]" not in again
     assert again[again.index("| technique") :] == printed[printed.index("| technique") :]
     assert {path: path.stat().st_mtime_ns for path in (place / "runs").rglob("manifest.json")} == before
     assert ablate(command, *words, "epochs=2") == 2
@@ -121,10 +125,12 @@ def test_a_ladder_sends_the_better_half_to_more_rows(command: Command, tmp_path:
     assert [row["trick"] for row in second] == [first[0]["trick"]]
     config = read_config(place / "rung1" / "runs" / "planted_null-s7919" / "config.yaml")
     assert config["seed"] == 7919, "other seeds than the baseline's"
-    small, whole = (read_config(place / f"rung{n}" / "runs" / "baseline-s3" / "config.yaml") for n in (1, 2))
-    assert small["seed"] == 3
+    small, whole = (read_config(place / f"rung{n}" / "runs" / f"baseline-s{n + 2}" / "config.yaml") for n in (1, 2))
+    assert (small["seed"], whole["seed"]) == (3, 4) and not (place / "rung2" / "runs" / "baseline-s3").exists(), (
+        "the last rung has seeds that chose nothing"
+    )
     assert (small["epochs"], small["stages"][0]["rows"]) == (0.5, 0.5)
     assert (whole["epochs"], whole["stages"][0]["rows"]) == (1.0, 1.0)
-    capsys.readouterr()
+    assert capsys.readouterr().out.count("Holm's correction over 2 techniques") == 2, "over all that started"
     assert ablate(command, *words, verb="ladder") == 0
     assert "[" not in capsys.readouterr().out.split("|")[0], "nothing is trained again"

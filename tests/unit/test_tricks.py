@@ -9,7 +9,10 @@ import pytest
 from src import cli
 from src.config import Config
 from src.errors import UserError
-from src.search.tricks import Pairing, folder_name, merged, named_tricks, pairing_of, words_of
+from src.recipes import ablate
+from src.search.effects import Effect
+from src.search.study import Study, ordinary_run, refusal
+from src.search.tricks import BASELINE, Pairing, folder_name, merged, named_tricks, pairing_of, words_of
 from tests.unit.test_configs import composed
 
 NAMED = named_tricks(cli.ROOT / "configs" / "tricks.yaml")
@@ -119,6 +122,52 @@ def test_arms_add_or_leave_out_one_trick_each(monkeypatch: pytest.MonkeyPatch) -
     assert arms["mixup"] == dataclasses.replace(base, mix=dataclasses.replace(base.mix, mixup=0.0))
     assert arms["ema"] == dataclasses.replace(base, average=dataclasses.replace(base.average, ema=0.9))
     assert base.wandb.mode == "offline"
+
+
+def test_no_side_of_a_pair_is_scored_by_weights_that_its_rows_have_chosen(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, arms = arms_of("tricks=[ema,no_ema,no_swa]", "preset=scratch", "average.ema=0.9", monkeypatch=monkeypatch)
+    assert base.average.swa and base.average.compare, "an ordinary run compares them"
+    study = Study(tmp_path, {BASELINE: base, "no_swa": arms["no_swa"]}, Pairing(("no_swa",)))  # type: ignore[dict-item]
+    assert [ordinary_run(study, cell).average.compare for cell in study.cells()] == [False] * 20
+    # both sides would keep their SWA weights, and the EMA changes no others
+    assert "both sides keep their SWA weights" in refusal(base, arms["ema"], "add")
+    assert "both sides keep their SWA weights" in refusal(base, arms["no_ema"], "add")
+    assert refusal(base, arms["no_swa"], "add") == ""
+    without, arms = arms_of("tricks=[no_ema]", "preset=scratch", "average.swa=false", monkeypatch=monkeypatch)
+    assert refusal(without, arms["no_ema"], "add") == ""
+
+
+def test_the_rungs_of_a_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holm's correction is over all that started; the last rung has seeds that no rung before it had."""
+    rungs = []
+
+    def compare(place, base, arms, pairing: Pairing, started: int) -> tuple[dict[str, Effect], int]:
+        rungs.append((place.name, list(arms), pairing.share, pairing.first_seed, started))
+        return {name: Effect(2, 2, worth) for worth, name in enumerate(arms)}, 0
+
+    monkeypatch.setattr(ablate, "compare", compare)
+    base, arms = arms_of("tricks=[mixup,cutmix,erase,gem]", monkeypatch=monkeypatch)
+    ablate.ladder(base, arms, Pairing(tuple(arms), seeds=3))
+    assert rungs == [
+        ("rung1", ["mixup", "cutmix", "erase", "gem"], 0.25, 0, 4),
+        ("rung2", ["gem", "erase"], 0.5, 0, 4),
+        ("rung3", ["erase"], 1.0, 3, 4),
+    ]
+    rungs.clear()
+    ablate.ladder(base, arms, Pairing(tuple(arms), rungs=(1.0,)))
+    assert rungs == [("rung1", list(arms), 1.0, 0, 4)], "a single rung has nothing before it"
+
+
+def test_a_study_is_on_all_folds_unless_some_are_named(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, _ = arms_of("tricks=[mixup]", "folds.n=3", monkeypatch=monkeypatch)
+
+    def cells(**words) -> set[tuple[int, int]]:
+        return {(cell.fold, cell.seed) for cell in Study(tmp_path, {BASELINE: base}, Pairing((), **words)).cells()}
+
+    assert cells() == {(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)}
+    assert cells(folds=(2, 4), seeds=1, first_seed=5) == {(2, 5), (4, 5)}
 
 
 def test_refused_arms_are_named_and_a_model_does_not_bring_its_own_preset(
