@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from src.cli import GROUPS, VERBS
 from src.config import keys
+from src.verbs import VERBS
+from src.words import GROUPS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COLUMNS = ["#", "technique", "key", "source", "file", "test"]
