@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from src.config import migrate
 from src.errors import UserError
 from src.files import read_config
 from src.search.tricks import WORDS
@@ -33,7 +34,7 @@ def run_of(given: Values, defaults: Values) -> dict[str, Any]:
 
 def sizes_of(given: Values, defaults: Values) -> dict[str, Any]:
     """`run_of`, without what a soup was made of: `runs` are the runs that it is compared with."""
-    return {**run_of(given, defaults), "runs": []}
+    return {**run_of(given, defaults), "runs": [], "combined": None}
 
 
 def network_of(given: Values, defaults: Values) -> dict[str, Any] | None:
@@ -64,7 +65,7 @@ def student_of(given: Values, defaults: Values) -> dict[str, Any]:
     while base.get("runs"):
         base = made_with(base["runs"][0], "teacher: runs", given, defaults)
     fresh = {"run": f"{given['teacher']}-student", "fold": 0, "resume": "auto", "time_budget": "auto"}
-    return {**base, **fresh, "prune": defaults["prune"]}
+    return {**base, **fresh, "prune": defaults["prune"], "combined": None}
 
 
 def pruned_of(given: Values, defaults: Values) -> dict[str, Any]:
@@ -82,7 +83,8 @@ def pruned_of(given: Values, defaults: Values) -> dict[str, Any]:
         "model": {**base["model"], "acnet": False},  # its branches are fused in the weights
         "prune": {**defaults["prune"], "run": source},
         "runs": [],  # a soup is pruned like a trained run
-        "method": None,
+        "combined": None,
+        "soup": defaults["soup"],
     }
 
 
@@ -96,7 +98,7 @@ def made_with(name: object, key: str, given: Values, defaults: Values) -> dict[s
         raise UserError(
             f"{key}: which run? Give one {choices}" if name is None else f"{key}={name}: no such run {choices}"
         )
-    return read_config(file)
+    return migrate(read_config(file))
 
 
 def first_member(given: Values, defaults: Values) -> dict[str, Any]:
@@ -120,7 +122,7 @@ class Verb:
     base: Base | None = from_configs  # None: no configuration at all, so that a broken one cannot stop it
     preferred: tuple[str, ...] = ()  # what Hydra composes before the words that are given
     processes: Literal["one", "one per device"] = "one"
-    section: str | None = None  # its own keys, which may be given without the section's name: ratio= is prune.ratio=
+    section: str | None = None  # keys of its own, which may be given without its name: method= is ensemble.method=
     words: tuple[str, ...] | None = ()  # its own words, which are no keys; None: any, as they are typed
     compares: bool = False  # its words say which configurations are paired (src/search/tricks.py)
     timed: bool = False  # its recipe takes the time at which the command began, from which a time budget counts
@@ -181,6 +183,7 @@ VERBS = {
             ("stack", "stack_runs"),
             members_of,
             preferred=("fold=all", "preset=scratch"),
+            section="stack",
         ),
         Verb(
             "prepare",
@@ -204,6 +207,7 @@ VERBS = {
             "average the weights of runs of one network: soup runs=[a,b,c] method=greedy run=NAME",
             ("soup", "soup"),
             network_of_members,
+            section="soup",
         ),
         Verb(
             "ablate",

@@ -48,6 +48,10 @@ def checked(word: str, verb: Verb, given: set[str]) -> str:
         full = own
     head = full.split("[")[0]
     if head not in valid and not head.startswith("model.options."):
+        others = {v.name: f"{v.section}.{head}" for v in VERBS.values() if f"{v.section}.{head}" in valid}
+        if others:
+            names, meant = " and ".join(others), ", ".join(others.values())
+            raise UserError(f"{head}: there is no such key of {verb.name}; it is one of {names}, in full {meant}")
         raise unknown_key(full, [*valid, *GROUPS])
     # model.options is a free mapping: a new entry in it needs Hydra's plus sign, which nobody should have to know
     return f"{'++' if head.startswith('model.options.') else sign}{full}={value}"

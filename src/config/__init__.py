@@ -1,6 +1,6 @@
 """Every key with its default (schema.py), what its value may be (limits.py), and how mappings become one (read.py)."""
 
-from src.config.read import RUNTIME_KEYS, build, defaults, difference, keys, plain, refuse_secrets, unknown_key
+from src.config.read import RUNTIME_KEYS, build, defaults, difference, keys, migrate, plain, refuse_secrets, unknown_key
 from src.config.schema import (
     AugmentConfig,
     CompetitionConfig,
@@ -11,6 +11,8 @@ from src.config.schema import (
     OptimizerConfig,
     PathsConfig,
     PruneConfig,
+    SoupConfig,
+    StackConfig,
     StageConfig,
 )
 
@@ -25,11 +27,14 @@ __all__ = [
     "OptimizerConfig",
     "PathsConfig",
     "PruneConfig",
+    "SoupConfig",
+    "StackConfig",
     "StageConfig",
     "build",
     "defaults",
     "difference",
     "keys",
+    "migrate",
     "plain",
     "refuse_secrets",
     "unknown_key",

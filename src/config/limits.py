@@ -97,6 +97,10 @@ CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         "model.acnet=true: its branches are fused in the run that is pruned; set model.acnet=false",
     ),
     (
+        lambda c: c.combined is not None and not (c.runs or c.stack.features),
+        "combined: is set by ./run.sh ensemble, stack and soup; leave it out",
+    ),
+    (
         lambda c: c.loss.name == "bce" and c.teacher is not None,
         "loss.name=bce: its logits are not those of a softmax, which a teacher speaks of; use cross_entropy or focal",
     ),

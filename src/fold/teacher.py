@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
+from src.config import migrate
 from src.errors import UserError, first_few
 from src.files import read_config, read_json
 from src.fold.predictor import load_network
@@ -40,11 +41,12 @@ def load_teacher(
     if (folder / "weights.safetensors").is_file():
         network, normalisation, size = load_network(runs, run, k, len(classes))
         return Ensemble([network], [size], [normalisation], [1.0], inputs).eval().requires_grad_(False)
-    method = read_config(runs / run / "config.yaml")["method"]
+    config = migrate(read_config(runs / run / "config.yaml"))
+    method = config["ensemble"]["method"] if config.get("combined") == "ensemble" else None
     if method not in KINDS:
         raise UserError(
-            f"teacher={run}: {'a stack' if method is None else f'method={method}'} cannot teach, it says nothing about "
-            f"one image alone; make an ensemble with method={', '.join(KINDS)}"
+            f"teacher={run}: {'a stack' if method is None else f'ensemble.method={method}'} cannot teach, it says "
+            f"nothing about one image alone; make an ensemble with ensemble.method={', '.join(KINDS)}"
         )
     weights = {name: weight for name, weight in read_json(folder / "manifest.json")["weights"].items() if weight > 0}
     members = [load_teacher(runs, name, k, inputs=inputs, classes=classes, held_out=held_out) for name in weights]

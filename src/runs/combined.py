@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -70,9 +70,9 @@ def groups_of(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
     return None if competition.groups is None else competition.groups[rows]
 
 
-def named(config: Config, default: str) -> Config:
-    """The configuration with its run's name filled in; a run cannot be a member of itself."""
-    config = dataclasses.replace(config, run=config.run or default)
+def named(config: Config, combined: Literal["ensemble", "stack", "soup"], default: str) -> Config:
+    """Fill in by which verb the run is made of others, and its name; a run cannot be a member of itself."""
+    config = dataclasses.replace(config, combined=combined, run=config.run or default)
     if run_name(config) in config.runs:
         raise UserError(f"run={config.run}: is one of its own runs=[{','.join(config.runs)}]; choose another name")
     return config
@@ -127,7 +127,7 @@ def save_run(
                 "kept": result.kept,
                 "weights": result.weights,
                 "members": list(config.runs),
-                "features": list(config.features),
+                "features": list(config.stack.features),
                 "classes": oof.classes.tolist(),
                 "seconds": {"total": seconds},
                 **result.notes,

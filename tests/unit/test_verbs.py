@@ -58,9 +58,28 @@ def test_the_keys_of_the_section_may_be_given_alone() -> None:
     assert full_words(VERBS["ensemble"], ["rounds=3", "bags=2"]) == ["ensemble.rounds=3", "ensemble.bags=2"]
     assert full_words(VERBS["prune"], ["run=a", "seed=1"]) == ["prune.run=a", "seed=1"]
     assert full_words(VERBS["prune"], ["run=b", "prune.run=a"]) == ["run=b", "prune.run=a"], "what comes of it"
+    assert full_words(VERBS["ensemble"], ["method=soft"]) == ["ensemble.method=soft"]
+    assert full_words(VERBS["soup"], ["method=uniform"]) == ["soup.method=uniform"]
+    assert full_words(VERBS["stack"], ["learner=ridge", "features=[x.npz]"]) == [
+        "stack.learner=ridge",
+        "stack.features=[x.npz]",
+    ]
     assert full_words(VERBS["train"], ["run=b"]) == ["run=b"]
-    with pytest.raises(UserError, match=r"^ratio: .*prune\.ratio"):
-        full_words(VERBS["train"], ["ratio=0.3"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "word", "complaint"),
+    [
+        ("train", "ratio=1", "ratio: there is no such key of train; it is one of prune, in full prune.ratio"),
+        ("ensemble", "learner=ridge", "learner: there is no such key of ensemble; it is one of stack, in full stack.l"),
+        ("stack", "method=soft", "method: there is no such key of stack; it is one of ensemble and soup, in full ense"),
+        ("stack", "metod=soft", "metod: there is no such key"),
+    ],
+)
+def test_a_key_of_another_verb_is_answered_with_that_verb(verb: str, word: str, complaint: str) -> None:
+    with pytest.raises(UserError) as error:
+        full_words(VERBS[verb], [word])
+    assert str(error.value).startswith(complaint)
 
 
 # ---- bases ----------------------------------------------------------------------------------------------------------
@@ -79,8 +98,8 @@ def runs(tmp_path: Path) -> dict:
         write_config(tmp_path / run / "config.yaml", values)
 
     write("a", prune={"run": "older", "ratio": 0.2}, time_budget="9s", resume="never")
-    write("soup", runs=["a", "b"], method="uniform", teacher="t")
-    write("both", runs=["soup", "a"], method="climb")
+    write("soup", runs=["a", "b"], method="uniform", teacher="t")  # as an older version wrote it
+    write("both", runs=["soup", "a"], combined="ensemble")
     return {"paths": {"runs": str(tmp_path)}}
 
 
@@ -93,7 +112,10 @@ def changed(base: dict | None) -> dict:
 def test_a_run_is_predicted_with_its_own_configuration(runs: dict) -> None:
     base = run_of({**runs, "run": "soup"}, defaults())
     assert (base["run"], base["fold"], base["runs"], base["epochs"]) == ("soup", "all", ["a", "b"], 6.0)
-    assert sizes_of({**runs, "run": "soup"}, defaults())["runs"] == []
+    assert (base["combined"], base["soup"]["method"]) == ("soup", "uniform")
+    base = sizes_of({**runs, "run": "soup"}, defaults())
+    assert base["runs"] == []
+    build(base)
 
 
 def test_features_are_of_a_run_that_exists_or_of_a_backbone(runs: dict) -> None:
@@ -128,6 +150,7 @@ def test_a_pruned_run_goes_on_for_a_third(runs: dict) -> None:
     base = pruned_of({**runs, "prune": {"run": "soup", "ratio": 0.3}}, defaults())
     assert (base["run"], base["fold"], base["epochs"]) == ("soup-pruned", "all", 2.0)
     assert base["prune"] == {"run": "soup", "ratio": defaults()["prune"]["ratio"]} and base["runs"] == []
+    assert (base["combined"], base["soup"]) == (None, defaults()["soup"])
     assert base["model"] == {**base["model"], "name": "resnet34", "acnet": False}
     build(base)
 
