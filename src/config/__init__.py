@@ -1,6 +1,6 @@
 """Every key with its default (schema.py), what its value may be (limits.py), and how mappings become one (read.py)."""
 
-from src.config.read import RUNTIME_KEYS, build, defaults, difference, keys, plain, refuse_secrets, unknown_key
+from src.config.read import RUNTIME_KEYS, build, defaults, difference, keys, migrate, plain, refuse_secrets, unknown_key
 from src.config.schema import (
     AugmentConfig,
     AverageConfig,
@@ -14,6 +14,8 @@ from src.config.schema import (
     PathsConfig,
     PruneConfig,
     ScheduleConfig,
+    SoupConfig,
+    StackConfig,
     StageConfig,
 )
 
@@ -31,11 +33,14 @@ __all__ = [
     "PathsConfig",
     "PruneConfig",
     "ScheduleConfig",
+    "SoupConfig",
+    "StackConfig",
     "StageConfig",
     "build",
     "defaults",
     "difference",
     "keys",
+    "migrate",
     "plain",
     "refuse_secrets",
     "unknown_key",

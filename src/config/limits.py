@@ -97,4 +97,8 @@ CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         lambda c: c.prune.run is not None and c.model.acnet,
         "model.acnet=true: its branches are fused in the run that is pruned; set model.acnet=false",
     ),
+    (
+        lambda c: c.combined is not None and not (c.runs or c.stack.features),
+        "combined: is set by ./run.sh ensemble, stack and soup; leave it out",
+    ),
 )

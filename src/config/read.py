@@ -36,7 +36,7 @@ def plain(config: Config) -> dict[str, Any]:
 
 def build(values: Mapping[str, Any]) -> Config:
     """A checked `Config` from a nested mapping. Raises `UserError` that names the key and the valid choices."""
-    config: Config = _build(Config, values, "")
+    config: Config = _build(Config, migrate(values), "")
     if not config.competition.name and config.competition.root:
         named = dataclasses.replace(config.competition, name=Path(config.competition.root).resolve().name)
         config = dataclasses.replace(config, competition=named)
@@ -57,6 +57,30 @@ def build(values: Mapping[str, Any]) -> Config:
     if isinstance(config.fold, str) and config.fold != "all":
         raise UserError(f"fold={config.fold}: give a fold number or all")
     return config
+
+
+def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the keys of older versions under their present names.
+
+    `method`, `learner` and `features` stood at the top; `method` was an ensemble's or a soup's, and a run that was made
+    of others had one of the first two and no `combined`.
+    """
+    found = {key: value for key, value in values.items() if key not in ("method", "learner", "features")}
+
+    def put(section: str, key: str, value: object) -> None:
+        there = found.get(section, {})
+        found[section] = {**there, key: value} if isinstance(there, Mapping) else there
+        of_others = values.get("runs") or values.get("features")
+        if key != "features" and of_others and found.get("combined") is None:
+            found["combined"] = section
+
+    if (method := values.get("method")) is not None:
+        put("soup" if method in ("greedy", "uniform") else "ensemble", "method", method)
+    if (learner := values.get("learner")) is not None:
+        put("stack", "learner", learner)
+    if features := values.get("features"):
+        put("stack", "features", features)
+    return found
 
 
 def refuse_secrets(values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
@@ -97,7 +121,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str
     A key that one side lacks has its default there: a run made before the key existed is not another run.
     """
     base = _flat(defaults())
-    before, after = {**base, **_flat(old)}, {**base, **_flat(new)}
+    before, after = {**base, **_flat(migrate(old))}, {**base, **_flat(migrate(new))}
     changed = []
     for key in sorted(before.keys() | after.keys()):
         if any(key == skip or key.startswith(skip + ".") for skip in ignore):

@@ -219,8 +219,21 @@ class WandbConfig:
 
 @dataclass(frozen=True)
 class EnsembleConfig:
+    method: Literal["vote", "soft", "geometric", "rank", "climb", "convex"] = "climb"  # soft: the mean
     rounds: int = 50  # climb: members taken one after the other, with replacement
     bags: int = 1  # climb: above 1, mean over climbs with half of the members and a bootstrap sample of the rows
+
+
+@dataclass(frozen=True)
+class SoupConfig:
+    # greedy: a run joins if the soup is no worse with it on the other folds' rows; uniform: all join
+    method: Literal["greedy", "uniform"] = "greedy"
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    learner: Literal["logistic", "ridge", "lightgbm", "mlp"] = "logistic"
+    features: tuple[str, ...] = ()  # .npz files, or folders with features.npz or fold<k>/features.npz
 
 
 @dataclass(frozen=True)
@@ -253,11 +266,8 @@ class Config:
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
     runs: tuple[str, ...] = ()  # ensemble, stack, soup: the runs to combine; sizes: drawn beside the run
-    # ensemble: one of the first six (None: climb); soup: greedy (None) or uniform
-    method: Literal["vote", "soft", "geometric", "rank", "climb", "convex", "greedy", "uniform"] | None = None
-    learner: Literal["logistic", "ridge", "lightgbm", "mlp"] | None = None  # stack; None: logistic
+    combined: Literal["ensemble", "stack", "soup"] | None = None  # by which verb this run was made of others; set by it
     sizes: tuple[int, ...] = ()  # sizes: the pixels to try
-    features: tuple[str, ...] = ()  # stack: .npz files, or folders with features.npz or fold<k>/features.npz
     competition: CompetitionConfig = field(default_factory=CompetitionConfig)
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -274,4 +284,6 @@ class Config:
     session: SessionConfig = field(default_factory=SessionConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    soup: SoupConfig = field(default_factory=SoupConfig)
+    stack: StackConfig = field(default_factory=StackConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

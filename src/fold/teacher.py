@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from src.competition.task import Task
+from src.config import migrate
 from src.data.spec import Normalisation
 from src.errors import UserError, first_few
 from src.files import read_config, read_json
@@ -41,11 +42,12 @@ def load_teacher(runs: Path, run: str, k: int, *, inputs: Normalisation, task: T
         own = load_network(runs, run, k)
         alone = Ensemble([own.network], [own.size], [own.normalisation], [1.0], inputs, logs=[own.outputs.logs])
         return alone.eval().requires_grad_(False)
-    method = read_config(runs / run / "config.yaml")["method"]
+    config = migrate(read_config(runs / run / "config.yaml"))
+    method = config["ensemble"]["method"] if config.get("combined") == "ensemble" else None
     if method not in KINDS:
         raise UserError(
-            f"teacher={run}: {'a stack' if method is None else f'method={method}'} cannot teach, it says nothing about "
-            f"one image alone; make an ensemble with method={', '.join(KINDS)}"
+            f"teacher={run}: {'a stack' if method is None else f'ensemble.method={method}'} cannot teach, it says "
+            f"nothing about one image alone; make an ensemble with ensemble.method={', '.join(KINDS)}"
         )
     weights = {name: weight for name, weight in read_json(folder / "manifest.json")["weights"].items() if weight > 0}
     members = [load_teacher(runs, name, k, inputs=inputs, task=task, held_out=held_out) for name in weights]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from src.competition.metrics import Metric, find_metric
 from src.config import Config
-from src.ensembling.blend import METHODS, Blend, blend, error_correlations, mix
+from src.ensembling.blend import Blend, blend, error_correlations, mix
 from src.errors import UserError
 from src.files import write_json
 from src.predictions import Predictions
@@ -21,31 +20,24 @@ from src.runs.opening import open_competition
 
 
 def ensemble(config: Config) -> None:
-    """Blend `config.runs` by `config.method` and write the result like a run's.
+    """Blend `config.runs` by `config.ensemble.method` and write the result like a run's.
 
     oof.npz holds the nested predictions, so that scores of the ensemble are honest and it can itself be a member;
     test.npz of fold k holds the members' fold-k predictions with the weights that were fitted without fold k.
     """
     began = time.monotonic()
-    for key, value in (("learner", config.learner), ("features", config.features)):
-        if value:
-            raise UserError(f"ensemble: {key}= belongs to ./run.sh stack; give method= here")
-    config = dataclasses.replace(config, method=config.method or "climb")
-    if config.method not in METHODS:
-        raise UserError(
-            f"ensemble: method={config.method} belongs to ./run.sh soup; choose one of {', '.join(METHODS)}"
-        )
+    method = config.ensemble.method
     competition = open_competition(config)
-    config = named(config, f"{competition.name}-{config.method}")
+    config = named(config, "ensemble", f"{competition.name}-{method}")
     members = open_members(config, competition)
     task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
-    if config.method not in task.blends:
+    if config.ensemble.method not in task.blends:
         choices = ", ".join(task.blends)
-        raise UserError(f"ensemble: method={config.method}: not for this kind of target; choose {choices}")
+        raise UserError(f"ensemble.method={config.ensemble.method}: not for this kind of target; choose {choices}")
     print(f"{len(members.names)} members, {len(members.ids)} rows of {len(members.folds)} folds", flush=True)
 
     found = blend(
-        config.method,
+        method,
         members.oof,
         members.y,
         members.fold,
@@ -60,10 +52,10 @@ def ensemble(config: Config) -> None:
     for k in members.folds:
         weights = found.weights[k]
         results[k] = FoldResult(
-            test=mix(config.method, load_test(Path(config.paths.runs), members, k), weights),
-            kept=config.method,
+            test=mix(method, load_test(Path(config.paths.runs), members, k), weights),
+            kept=method,
             weights=dict(zip(members.names, weights.tolist(), strict=True)),
-            notes={"model": config.method},
+            notes={"model": method},
         )
     target = task.cells(members.y)
     oof = Predictions(members.ids, found.pred, task.names, members.fold, target, task.kind)

@@ -34,7 +34,7 @@ def predict_run(config: Config) -> None:
         raise UserError(f"run={run}: no fold is finished; train it first")
     if not (fold_folder(runs, run, folds[0]) / "weights.safetensors").is_file():
         raise UserError(
-            f"run={run}: has no weights of its own, it combines {', '.join([*config.runs, *config.features])}; "
+            f"run={run}: has no weights of its own, it combines {', '.join([*config.runs, *config.stack.features])}; "
             "predict with those"
         )
     configured = read_config(runs / run / "config.yaml")["size"]

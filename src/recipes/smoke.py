@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.tables import Competition
-from src.config import CompetitionConfig, Config, PathsConfig, StageConfig
+from src.config import CompetitionConfig, Config, PathsConfig, SoupConfig, StackConfig, StageConfig
 from src.files import read_json
 from src.recipes.distill import distill
 from src.recipes.ensemble import ensemble
@@ -60,10 +60,11 @@ def smoke(config: Config) -> None:
     train(dataclasses.replace(quiet, run="other", seed=config.seed + 1), time.time())
     both = (RUN, "other")
     combined = dataclasses.replace(quiet, runs=both)
-    ensemble(dataclasses.replace(combined, method="climb", run="ensemble"))
-    soup(dataclasses.replace(combined, method="uniform", run="soup"))
+    climb = dataclasses.replace(config.ensemble, method="climb")  # can teach the student below
+    ensemble(dataclasses.replace(combined, ensemble=climb, run="ensemble"))
+    soup(dataclasses.replace(combined, soup=SoupConfig("uniform"), run="soup"))
     extract_features(dataclasses.replace(quiet, run=RUN, tta="none"))
-    stack_runs(dataclasses.replace(combined, learner="logistic", features=(RUN,), run="stack"))
+    stack_runs(dataclasses.replace(combined, stack=StackConfig(features=(RUN,)), run="stack"))
     distill(dataclasses.replace(quiet, teacher="ensemble", run="student"), time.time())
     for run in (RUN, "ensemble", "soup", "stack", "student"):
         if not (scratch / "submissions" / f"{run}.csv").is_file():

@@ -41,12 +41,8 @@ def soup(config: Config) -> None:
     fold, on parts of its rows. A soup of one run is that run. The result has weights of its own and can predict.
     """
     began = time.monotonic()
-    kind = config.method or "greedy"
-    if kind not in ("greedy", "uniform"):
-        raise UserError(f"soup: method={kind}: choose greedy or uniform; {kind} belongs to ./run.sh ensemble")
-    config = dataclasses.replace(config, method=kind)
     competition = open_competition(config)
-    config = named(config, f"{competition.name}-soup")
+    config = named(config, "soup", f"{competition.name}-soup")
     members, runs = open_members(config, competition), Path(config.paths.runs)
     sizes = {k: same_network(runs, members.names, k) for k in members.folds}
     task, folds = competition.task, open_folds(config, competition)
@@ -92,7 +88,7 @@ def soup(config: Config) -> None:
             return metric.sign * metric.function(members.y[rows], predictions(chosen)[rows])
 
         everyone = range(len(members.names))
-        if kind == "uniform":
+        if config.soup.method == "uniform":
             return tuple(everyone)
         return greedy(sorted(everyone, key=lambda r: quality((r,)), reverse=True), quality)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -22,22 +21,19 @@ MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of `fe
 
 
 def stack_runs(config: Config) -> None:
-    """Fit `config.learner` on the log-odds of `config.runs` and the blocks of `config.features`.
+    """Fit `config.stack.learner` on the log-odds of `config.runs` and the blocks of `config.stack.features`.
 
     oof.npz holds the nested predictions; test.npz of fold k those of the model that was fitted without fold k, on the
     members' fold-k test predictions and fold k's features.
     """
     began = time.monotonic()
-    if config.method is not None:
-        raise UserError(f"stack: method={config.method} belongs to ./run.sh ensemble; give learner= here")
-    if not config.runs and not config.features:
+    learner, features = config.stack.learner, config.stack.features
+    if not config.runs and not features:
         raise UserError("stack: nothing to learn from; give runs=[a,b], features=[FILE.npz] or both")
-    config = dataclasses.replace(config, learner=config.learner or "logistic")
-    assert config.learner is not None
-    if config.learner == "lightgbm":
+    if learner == "lightgbm":
         import_lightgbm()  # said before minutes of loading
     competition = open_competition(config)
-    config = named(config, f"{competition.name}-stack-{config.learner}")
+    config = named(config, "stack", f"{competition.name}-stack-{learner}")
     task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
     runs = Path(config.paths.runs)
 
@@ -59,16 +55,16 @@ def stack_runs(config: Config) -> None:
         if config.fold != "all":
             wanted = [int(config.fold)]
             fold_rows(folds, wanted[0])  # refuses a fold that does not exist
-    for name in config.features:
+    for name in features:
         blocks[name] = features_of(find_features(name, runs), ids, test_ids, name)
         for k in np.unique(folds).tolist():  # also the inner parts need their own; said before anything is fitted
             blocks[name](k)
     count = len(np.unique(folds))
-    print(f"{config.learner} on {', '.join(blocks)}: {len(ids)} rows of {count} folds", flush=True)
+    print(f"{learner} on {', '.join(blocks)}: {len(ids)} rows of {count} folds", flush=True)
 
     # ---- fit, nested ------------------------------------------------------------------------------------------------
     found = stack(
-        config.learner,
+        learner,
         list(blocks.values()),
         y,
         folds,
@@ -84,10 +80,10 @@ def stack_runs(config: Config) -> None:
     for k, choice in found.chosen.items():
         options = ", ".join(f"{key}={value:g}" for key, value in choice.options.items())
         shares = dict(zip(blocks, choice.weights.tolist(), strict=True))
-        text = f"{config.learner} {options}"
+        text = f"{learner} {options}"
         if len(blocks) > 1:
             text += ", " + ", ".join(f"{name} x {weight:.2g}" for name, weight in shares.items())
-        notes = {"model": config.learner, "options": choice.options}
+        notes = {"model": learner, "options": choice.options}
         results[k] = FoldResult(found.test[k], text, shares, notes)
     there = np.isin(folds, list(results))
     oof = Predictions(ids[there], found.pred[there], task.names, folds[there], task.cells(y[there]), task.kind)

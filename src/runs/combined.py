@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -71,9 +71,9 @@ def groups_of(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
     return None if groups is None else groups[rows]
 
 
-def named(config: Config, default: str) -> Config:
-    """The configuration with its run's name filled in; a run cannot be a member of itself."""
-    config = dataclasses.replace(config, run=config.run or default)
+def named(config: Config, combined: Literal["ensemble", "stack", "soup"], default: str) -> Config:
+    """Fill in by which verb the run is made of others, and its name; a run cannot be a member of itself."""
+    config = dataclasses.replace(config, combined=combined, run=config.run or default)
     if run_name(config) in config.runs:
         raise UserError(f"run={config.run}: is one of its own runs=[{','.join(config.runs)}]; choose another name")
     return config
@@ -106,7 +106,7 @@ def save_run(
         own = oof.take(np.flatnonzero(oof.fold == k))
         place = fold_folder(runs, run, k)
         (place / "manifest.json").unlink(missing_ok=True)  # while its files are replaced, the fold is not finished
-        notes = {"members": list(config.runs), "features": list(config.features), "seconds": {"total": seconds}}
+        notes = {"members": list(config.runs), "features": list(config.stack.features), "seconds": {"total": seconds}}
         summary = FoldSummary(
             run=run,
             fold=k,

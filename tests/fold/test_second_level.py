@@ -18,7 +18,7 @@ from src.competition.metrics import find_metric, score
 from src.config import build, defaults, plain
 from src.ensembling.blend import climb
 from src.ensembling.pool import make_pool
-from src.files import write_config, write_json
+from src.files import read_config, write_config, write_json
 from src.predictions import Features, Predictions, load_predictions, save_features, save_predictions
 from src.runs.folder import fold_folder
 from src.runs.opening import open_competition, open_folds
@@ -79,7 +79,7 @@ def make_run(tmp_path: Path, task: Path, run: str, noise: float, folds: int = FO
     number = open_folds(config, competition)
     runs = tmp_path / "runs"
     # as an older version wrote it, that knew nothing of ensembles
-    older = {k: v for k, v in plain(config).items() if k not in ("runs", "method", "learner", "features", "ensemble")}
+    older = {k: v for k, v in plain(config).items() if k not in ("runs", "combined", "ensemble", "soup", "stack")}
     write_config(runs / run / "config.yaml", older)
 
     def pred(names: np.ndarray, k: int) -> np.ndarray:
@@ -179,13 +179,24 @@ def test_an_ensemble_is_one_more_run(runs: Path, tmp_path: Path, task: Path, pla
     assert main(["predict", f"paths.runs={runs}", "run=e"]) == 2
     assert "run=e: has no weights of its own, it combines a, b, c" in capsys.readouterr().err
 
+    # as an older version wrote it: the same again is the same
+    file = runs / "e" / "config.yaml"
+    now = read_config(file)
+    older = {key: value for key, value in now.items() if key not in ("combined", "soup", "stack")}
+    older["ensemble"] = {"rounds": 50, "bags": 1}
+    write_config(file, {**older, "method": "climb", "learner": None, "features": []})
+    assert main(["ensemble", f"paths.runs={runs}", "runs=[a,b,c]", "ensemble.method=climb", "run=e"]) == 0
+    assert main(["ensemble", f"paths.runs={runs}", "runs=[a,b,c]", "method=vote", "run=e"]) == 2
+    assert "ensemble.method: climb -> vote" in capsys.readouterr().err
+    write_config(file, now)
+
     # the same again is the same; something else under its name is refused; it is no member of itself
     before = (runs / "e" / "fold1" / "oof.npz").read_bytes()
     assert main(["ensemble", f"paths.runs={runs}", "runs=[a,b,c]", "run=e"]) == 0
     assert (runs / "e" / "fold1" / "oof.npz").read_bytes() == before
     capsys.readouterr()
     for words, text in (
-        (["runs=[a,b,c]", "method=soft", "run=e"], "made with another configuration (method: climb -> soft)"),
+        (["runs=[a,b,c]", "method=soft", "run=e"], "made with another configuration (ensemble.method: climb -> soft)"),
         (["runs=[a,b]", "run=e"], "made with another configuration (runs: ['a', 'b', 'c'] -> ['a', 'b'])"),
         (["runs=[a,b,c]", "run=e", "fold=0"], "has fold 1 too"),
         (["runs=[a,e]", "run=e"], "run=e: is one of its own runs=[a,e]"),
@@ -195,7 +206,7 @@ def test_an_ensemble_is_one_more_run(runs: Path, tmp_path: Path, task: Path, pla
         assert main(["ensemble", f"paths.runs={runs}", *words]) == 2
         assert text in capsys.readouterr().err
     assert main(["stack", f"paths.runs={runs}", "runs=[a,b,c]", "run=e"]) == 2
-    assert "learner: None -> logistic" in capsys.readouterr().err
+    assert "combined: ensemble -> stack" in capsys.readouterr().err
     assert (runs / "e" / "fold1" / "oof.npz").read_bytes() == before
 
 
@@ -252,7 +263,7 @@ def test_a_stack_of_runs_and_features(runs: Path, tmp_path: Path, task: Path, ca
         (["features=[own]"], "features: 'own' has no file of fold 2, only of [0, 1]"),
         (["features=[owl]"], "features: owl: no such file"),
         (["features=[twin]"], "features.npz: holds features of fold 1"),
-        (["features=[own]", "method=soft"], "method=soft belongs to ./run.sh ensemble"),
+        (["features=[own]", "method=soft"], "method: there is no such key of stack; it is one of ensemble and soup"),
     ):
         assert main(["stack", *there, *places, *words]) == 2
         assert text in capsys.readouterr().err
@@ -268,8 +279,9 @@ def test_what_does_not_fit_is_refused_in_one_line(runs: Path, tmp_path: Path, ta
 
     assert "no such run" in refused("runs=[nobody]") and "a, b, c" in refused()
     assert "no such run 'd'" in refused("runs=[a,d]")
-    assert "learner= belongs to ./run.sh stack" in refused("runs=[a,b]", "learner=ridge")
+    assert "it is one of stack, in full stack.learner" in refused("runs=[a,b]", "learner=ridge")
     assert "did you mean 'climb'?" in refused("runs=[a,b]", "method=climp")
+    assert "ensemble.method=greedy: choose one of vote, soft" in refused("runs=[a,b]", "method=greedy")
     assert "runs='a': expected a list" in refused("runs=a")
 
     oof = oof_of(runs, "b")[1]

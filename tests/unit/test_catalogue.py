@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from src.cli import GROUPS, VERBS
 from src.config import keys
+from src.verbs import VERBS
+from src.words import GROUPS, full_words
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COLUMNS = ["#", "technique", "key", "source", "file", "test"]
@@ -66,15 +68,38 @@ def test_its_keys_can_be_typed(row: Row) -> None:
     found = quoted(row.key)
     assert found
     for text in found:
-        verb, _, rest = text.removeprefix("./run.sh ").partition(" ")
         if text.startswith("./run.sh "):
-            assert verb in VERBS, text
-        for word in rest.split() if text.startswith("./run.sh ") else [text]:
-            key, _, value = word.partition("=")
-            if key in GROUPS:
-                assert (ROOT / "configs" / key / f"{value}.yaml").is_file(), word
-            else:
-                assert key in keys() or key.startswith("model.options."), word
+            check_command(text)
+            continue
+        key, _, value = text.partition("=")
+        if key in GROUPS:
+            assert (ROOT / "configs" / key / f"{value}.yaml").is_file(), text
+        else:
+            assert key in keys() or key.startswith("model.options."), text
+
+
+def check_command(text: str) -> None:
+    """Its verb, and the keys of its words."""
+    words = shlex.split(text.partition("#")[0].replace("…", ""))[1:]
+    verb = VERBS[words.pop(0)] if words and "=" not in words[0] else VERBS["train"]
+    own = [word for word in words if verb.words is None or word.partition("=")[0] in verb.words]
+    full_words(verb, [word for word in words if word not in own])
+
+
+def commands() -> list[str]:
+    """Every ./run.sh of the README but `./run.sh [verb] key=value …`."""
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(r"`(\./run\.sh [^`\n]+)`", text) + re.findall(r"^(\./run\.sh .+)$", text, re.MULTILINE)
+    return sorted({command for command in found if "[verb]" not in command} - {"./run.sh help"})
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) > 20
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_can_be_typed(command: str) -> None:
+    check_command(command)
 
 
 @each_row

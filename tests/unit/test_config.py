@@ -10,7 +10,18 @@ import typing
 import pytest
 import yaml
 
-from src.config import RUNTIME_KEYS, Config, StageConfig, build, defaults, difference, keys, refuse_secrets, unknown_key
+from src.config import (
+    RUNTIME_KEYS,
+    Config,
+    StageConfig,
+    build,
+    defaults,
+    difference,
+    keys,
+    migrate,
+    refuse_secrets,
+    unknown_key,
+)
 from src.errors import UserError
 
 
@@ -254,13 +265,76 @@ def test_difference_of_all_keys_and_of_keys_on_one_side() -> None:
 
 
 def test_a_key_that_a_run_does_not_have_yet_has_its_default() -> None:
-    """A run made before `method` existed goes on under its name, also when that is said; only method=soft differs."""
+    """A run made before a key existed goes on under its name, also when that is said; only another value differs."""
     older = defaults()
-    del older["method"], older["ensemble"], older["epochs"]
+    del older["stack"], older["ensemble"], older["epochs"]
     assert difference(older, defaults()) == difference(defaults(), older) == []
-    assert difference(older, with_value("method", "soft")) == ["method: None -> soft"]
+    assert difference(older, with_value("ensemble.method", "soft")) == ["ensemble.method: climb -> soft"]
     assert difference(older, with_value("epochs", 11.0)) == ["epochs: 10.0 -> 11.0"]
     assert difference(older, with_value("ensemble.bags", 5)) == ["ensemble.bags: 1 -> 5"]
+
+
+# ---- names of older versions ----------------------------------------------------------------------------------------
+
+MEMBERS = {"runs": ["a", "b"]}
+
+
+def older(**values: object) -> dict:
+    """As a run's config.yaml was written when `method`, `learner` and `features` stood at the top."""
+    found = {key: value for key, value in defaults().items() if key not in ("combined", "soup", "stack")}
+    found["ensemble"] = {"rounds": 50, "bags": 1}
+    return {**found, "method": None, "learner": None, "features": [], **values}
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ({}, {}),
+        (
+            {**MEMBERS, "method": "climb"},
+            {**MEMBERS, "combined": "ensemble", "ensemble.method": "climb"},
+        ),
+        (
+            {**MEMBERS, "method": "soft", "ensemble": {"rounds": 9, "bags": 1}},
+            {**MEMBERS, "combined": "ensemble", "ensemble.method": "soft", "ensemble.rounds": 9},
+        ),
+        ({**MEMBERS, "method": "uniform"}, {**MEMBERS, "combined": "soup", "soup.method": "uniform"}),
+        ({**MEMBERS, "method": "greedy"}, {**MEMBERS, "combined": "soup"}),
+        ({**MEMBERS, "learner": "logistic"}, {**MEMBERS, "combined": "stack"}),
+        (
+            {"learner": "ridge", "features": ["x.npz"]},
+            {"combined": "stack", "stack.learner": "ridge", "stack.features": ["x.npz"]},
+        ),
+        ({"method": "soft"}, {"ensemble.method": "soft"}),  # typed by mistake: a trained run all the same
+    ],
+)
+def test_a_configuration_of_an_older_version_is_read(old: dict, now: dict) -> None:
+    values = defaults()
+    for key, value in now.items():
+        *path, leaf = key.split(".")
+        (values[path[0]] if path else values)[leaf] = value
+    assert build(older(**old)) == build(values)
+    assert difference(older(**old), values) == difference(values, older(**old)) == []
+    assert migrate(migrate(older(**old))) == migrate(older(**old))
+
+
+def test_older_names_are_checked_like_the_present_ones() -> None:
+    with pytest.raises(UserError, match=r"^ensemble\.method=climp: choose one of .*did you mean 'climb'"):
+        build(older(method="climp"))
+    with pytest.raises(UserError, match=r"^ensemble=3: expected a section"):
+        build({"method": "soft", "ensemble": 3})
+    assert difference(older(**MEMBERS, method="climb"), older(**MEMBERS, method="vote")) == [
+        "ensemble.method: climb -> vote"
+    ]
+    assert difference(older(**MEMBERS, method="climb"), older(**MEMBERS, learner="logistic")) == [
+        "combined: ensemble -> stack"
+    ]
+
+
+def test_only_a_run_of_other_runs_is_combined() -> None:
+    with pytest.raises(UserError, match=r"^combined: is set by \./run\.sh ensemble, stack and soup; leave it out"):
+        build({"combined": "stack"})
+    assert build({"combined": "stack", "stack": {"features": ["x.npz"]}}).combined == "stack"
 
 
 def test_an_ignored_name_is_no_prefix() -> None:

@@ -9,8 +9,10 @@ import pytest
 from src import cli
 from src.config import Config
 from src.inference.tta import parse_views
+from src.verbs import VERBS
+from src.words import CONFIGS, GROUPS, full_words
 
-SHIPPED = sorted(path for group in cli.GROUPS for path in (cli.ROOT / "configs" / group).glob("*.yaml"))
+SHIPPED = sorted(path for group in GROUPS for path in (CONFIGS / group).glob("*.yaml"))
 
 
 def composed(*words: str) -> Config:
@@ -20,12 +22,12 @@ def composed(*words: str) -> Config:
         found.append(config)
         return 0
 
-    assert cli.compose(list(words), keep) == 0
+    assert cli.compose(full_words(VERBS["train"], words), keep) == 0
     return found[0]
 
 
 def test_there_are_configurations() -> None:
-    assert {path.parent.name for path in SHIPPED} == set(cli.GROUPS)
+    assert {path.parent.name for path in SHIPPED} == set(GROUPS)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}={path.stem}")

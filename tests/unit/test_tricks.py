@@ -13,9 +13,11 @@ from src.recipes import ablate
 from src.search.effects import Effect
 from src.search.study import Study, ordinary_run, refusal
 from src.search.tricks import BASELINE, Pairing, folder_name, merged, named_tricks, pairing_of, words_of
+from src.verbs import Verb
+from src.words import CONFIGS
 from tests.unit.test_configs import composed
 
-NAMED = named_tricks(cli.ROOT / "configs" / "tricks.yaml")
+NAMED = named_tricks(CONFIGS / "tricks.yaml")
 WORDS = ["competition=folder", "competition.root=somewhere", "preset=scratch"]
 
 
@@ -26,15 +28,15 @@ def baselines() -> list[Config]:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_named_trick_is_valid_and_changes_something(name: str, baselines: list[Config]) -> None:
-    config = composed(*merged(WORDS, [cli.checked(word) for word in NAMED[name]]))
-    bare = composed(*merged([*WORDS, "experiment=bare", "model=resnet18"], [cli.checked(w) for w in NAMED[name]]))
+    config = composed(*merged(WORDS, NAMED[name]))
+    bare = composed(*merged([*WORDS, "experiment=bare", "model=resnet18"], NAMED[name]))
     assert config != baselines[0] or bare != baselines[1]
     assert folder_name(name) == name
 
 
 def test_the_bare_baseline_has_none_of_the_techniques(baselines: list[Config]) -> None:
     for name in ("ema", "swa", "smoothing", "cosine", "no_bias_decay", "warmup", "clip", "tta_flip", "progressive"):
-        words = merged([*WORDS, "experiment=bare", "model=resnet18"], [cli.checked(w) for w in NAMED[name]])
+        words = merged([*WORDS, "experiment=bare", "model=resnet18"], NAMED[name])
         assert composed(*words) != baselines[1], name
 
 
@@ -102,7 +104,7 @@ def arms_of(*words: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, dict[
     """The baseline and arms that the command line composes, in the place of the recipe."""
     found = []
 
-    def keep(verb: str, config: Config, began: float, arms: dict[str, Config | str], pairing: Pairing) -> int:
+    def keep(verb: Verb, config: Config, began: float, arms: dict[str, Config | str], pairing: Pairing) -> int:
         found.append((config, arms))
         return 0
 
