@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import secrets
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,19 @@ def align(predictions: Predictions, ids: np.ndarray) -> Predictions:
     rows = order[place]
     target = None if predictions.target is None else predictions.target[rows]
     return Predictions(ids, predictions.pred[rows], predictions.classes, predictions.fold[rows], target)
+
+
+def contents_of(path: Path) -> str:
+    """What a file holds, as one line that is the same wherever the file lies: its size and a checksum of all of it (the
+    weights of one network begin alike)."""
+    stat = path.stat()
+    return _contents_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def _contents_of(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return f"{size} bytes, sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

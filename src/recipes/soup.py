@@ -21,7 +21,7 @@ from src.ensembling.soup import Chosen, greedy, mean_state
 from src.errors import UserError
 from src.inference.tta import parse_views
 from src.model.backbone import Normalisation
-from src.model.weights import read_state
+from src.model.weights_file import read_state
 from src.recipes.batch_size import usual
 from src.recipes.fitted import ranges
 from src.recipes.lesson import augmented_inputs
