@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from src.artefacts import Features, finished_folds, fold_folder, read_json, save_features, write_json
+from src.artefacts import Features, contents_of, finished_folds, fold_folder, read_json, save_features, write_json
 from src.competition.tables import Competition
 from src.config import Config
 from src.data.cache import ImageStore, fingerprint
@@ -55,13 +55,12 @@ def extract_features(config: Config) -> None:
 def made_from(config: Config, competition: Competition, folder: Path, k: int) -> dict[str, Any]:
     """What the features depend on, as plain values; known without loading torch, so that using them again is quick."""
     file = folder / "weights.safetensors" if k >= 0 else Path(config.model.weights) if config.model.weights else None
-    stat = file.stat() if file is not None and file.is_file() else None
     paths = np.concatenate([competition.paths, competition.test_paths])
     return {
         "model": config.model.name,
         "options": config.model.options,
         "network": {key: value for key, value in architecture(config.model).items() if key != "options"} or None,
-        "weights": f"{file} {stat.st_size} {stat.st_mtime_ns}" if stat else f"pretrained={config.model.pretrained}",
+        "weights": contents_of(file) if file and file.is_file() else f"pretrained={config.model.pretrained}",
         "size": config.size,
         "crop": config.eval.crop,
         "views": config.tta,

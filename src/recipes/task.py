@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.artefacts import finished, finished_folds, held, is_held, read_config, remove_leftovers, write_config
+from src.artefacts import finished, held, read_config, remove_leftovers, write_config
 from src.competition.digits import make_digits
 from src.competition.folds import load_folds
 from src.competition.metrics import find_metric
@@ -18,6 +18,7 @@ from src.config import Config, difference, plain
 from src.data.cache import has_room
 from src.data.duplicates import Duplicates, open_duplicates
 from src.errors import UserError
+from src.recipes.start import but_for_moved_weights, is_started
 from src.training.checkpoint import remove_checkpoints
 from src.training.device import from_main, loader_workers
 
@@ -94,13 +95,8 @@ def claim_run(config: Config, run: str) -> Path:
     values, file = plain(config), folder / "config.yaml"
     with run_lock(config, run):
         if file.is_file():
-            changed = difference(read_config(file), values)
-            started = (
-                finished_folds(Path(config.paths.runs), run)
-                or any(folder.glob("fold*/checkpoints/*.ckpt"))
-                or any(is_held(lock) for lock in folder.glob(".fold*.lock"))
-            )
-            if changed and started:
+            changed = but_for_moved_weights(difference(read_config(file), values), folder, config)
+            if changed and is_started(folder):
                 raise UserError(
                     f"run={run}: {folder} was made with another configuration ({'; '.join(changed[:4])}"
                     f"{' …' if len(changed) > 4 else ''}); choose another name with run=NAME, or delete the folder"

@@ -36,6 +36,7 @@ from src.recipes.network import build_from, optimizer_from
 from src.recipes.predict import make_predictor, predict_test
 from src.recipes.prune import before_and_after, weights_to_prune
 from src.recipes.rates import plan_over_steps, rates
+from src.recipes.start import claim_start
 from src.recipes.task import image_cache
 from src.recipes.teacher import load_teacher
 from src.reporting.figures import augmentation_grid, schedule_picture
@@ -84,6 +85,8 @@ def train_fold(
     model, normalisation = build_from(config.model, len(competition.classes), source, seed=config.seed)
     if config.prune.run is not None:
         prune(model, config.prune.ratio, pixels(config.stages[-1].size, config.size))
+    else:
+        claim_start(run, k, source, config.model.name)
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
     model = model.to(accelerator.device, memory_format=torch.channels_last)
