@@ -138,9 +138,8 @@ def composed_beside(base: Config, words: Sequence[str]) -> Config:
     from omegaconf import OmegaConf
 
     preset = HydraConfig.get().runtime.choices["preset"]
-    if preset == "auto":
-        preset = choose_preset(plain(base))
-    return build(to_plain(OmegaConf, hydra.compose("config", merged([f"preset={preset}"], words))))
+    chosen = choose_preset(plain(base))[0] if preset == "auto" else [f"preset={preset}"]
+    return build(to_plain(OmegaConf, hydra.compose("config", merged(chosen, words))))
 
 
 def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
@@ -161,8 +160,10 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
         try:
             values = to_plain(OmegaConf, composed)
             if settings.runtime.choices["preset"] == "auto":
-                chosen = [f"preset={choose_preset(values)}", *without_preset(settings.overrides.task)]
-                values = to_plain(OmegaConf, hydra.compose("config", chosen))
+                chosen, why = choose_preset(values)
+                print(f"{chosen[0]}: {why}", flush=True)
+                given = without_preset(settings.overrides.task)
+                values = to_plain(OmegaConf, hydra.compose("config", [*chosen, *given]))
             code = task(build(values))
             if code > 128:  # told to stop: no further job of a multirun
                 sys.exit(code)
@@ -209,14 +210,16 @@ def to_plain(omegaconf: Any, composed: Any) -> dict[str, Any]:
     return values
 
 
-def choose_preset(values: dict[str, Any]) -> str:
-    """`finetune` if pretrained weights are at hand for the model, else `scratch`: they want different rates."""
+def choose_preset(values: dict[str, Any]) -> tuple[list[str], str]:
+    """Words for `finetune` if pretrained weights are at hand for the model, else for `scratch`: they want different
+    rates; and why. `model.pretrained` stays as it was, so that a fold's log gives its reason too."""
     from src.model.weights import check_model_name, find_weights
 
     model = build(values).model
     check_model_name(model.name)
     found = find_weights(model.name, model.pretrained, model.weights, Path(values["paths"]["input"]))
-    return "finetune" if found.pretrained else "scratch"
+    scratch = ["preset=scratch", f"model.pretrained={model.pretrained}"]
+    return (["preset=finetune"] if found.pretrained else scratch), found.why
 
 
 def without_preset(overrides: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import secrets
@@ -10,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,19 @@ from src.errors import UserError
 DAMAGED = (
     KeyError, ValueError, OSError, AttributeError, AssertionError, EOFError, TypeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+
+
+def contents_of(path: Path) -> str:
+    """What a file holds, as one line that is the same wherever the file lies: its size and a checksum of all of it (the
+    weights of one network begin alike)."""
+    stat = path.stat()
+    return _contents_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def _contents_of(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return f"{size} bytes, sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

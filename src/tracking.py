@@ -66,7 +66,7 @@ class WandbTracker(NoTracker):
         self.run.log({name: self.wandb.Image(str(path))})
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        self.run.log({name: self.wandb.Table(columns=columns, data=rows)})
+        self.run.log({name: self.wandb.Table(columns=[*columns], data=rows)})
 
     def finish(self) -> str | None:
         """Closes the run; offline, returns the line that uploads it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from src.errors import UserError, nearest
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
-    "competition.root", "competition.solution", "model.weights", "checkpoint", "session", "wandb", "paths",
+    "competition.root", "competition.solution", "checkpoint", "session", "wandb", "paths",
 )  # fmt: skip
 
 
@@ -40,6 +41,9 @@ def build(values: Mapping[str, Any]) -> Config:
     if not config.competition.name and config.competition.root:
         named = dataclasses.replace(config.competition, name=Path(config.competition.root).resolve().name)
         config = dataclasses.replace(config, competition=named)
+    model = re.sub(r"^(hf[-_]hub:)?timm/", "", config.model.name)  # the hub's name for what timm calls the rest
+    if model != config.model.name:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
     name = config.competition.name
     if name and (Path(name).name != name or name.startswith(".")):  # it names files in folds/ and cache/
         raise UserError(f"competition.name={name}: must be a plain name, without slashes")

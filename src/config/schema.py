@@ -46,9 +46,10 @@ class FoldsConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    name: str = "resnet18"  # any timm model
-    pretrained: Literal["auto", "never", "always"] = "auto"  # auto: weights file, else the hub, else from scratch
-    weights: str | None = None  # a local .safetensors, .pth or .bin file
+    name: str = "resnet18"  # any timm model, with or without tag (resnet18.a1_in1k, timm/resnet18, hf-hub:owner/model)
+    # auto: a file, what lies attached, the hub's cache, a package of weights, the hub, else from scratch
+    pretrained: Literal["auto", "never", "always"] = "auto"
+    weights: str | None = None  # a .safetensors, .pth, .pth.tar, .pt, .bin or .ckpt file; another file is another run
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     freeze: str | None = None  # "2 epochs", "10%" of the run at its start: only the classifier is trained

@@ -25,6 +25,7 @@ from src.model.outputs import Outputs
 from src.model.pruning import prune
 from src.model.weights import WeightsSource, find_weights
 from src.runs.opening import image_spec, open_images
+from src.runs.start import claim_start
 from src.training.device import loader_workers, precision_of
 from src.training.stages import pixels
 
@@ -43,12 +44,15 @@ class Setup:
     augment: Augment
 
 
-def set_up(config: Config, competition: Competition, fold: Fold, k: int, runs: Path, accelerator: Any) -> Setup:
-    """Of fold k: the network on its device with its first weights, the image stores, and what is measured on pixels."""
+def set_up(config: Config, competition: Competition, fold: Fold, k: int, run: Path, accelerator: Any) -> Setup:
+    """Of fold k of the run in the folder `run`: the network on its device with its first weights, the image stores, and
+    what is measured on pixels."""
     # ---- network ----------------------------------------------------------------------------------------------------
     spec, outputs = image_spec(config.competition), outputs_from(config, competition.task)
     if config.prune.run is not None:
-        source = weights_to_prune(runs, config.prune.run, k, competition.task.names, competition.train.ids[fold.val])
+        source = weights_to_prune(
+            run.parent, config.prune.run, k, competition.task.names, competition.train.ids[fold.val]
+        )
     else:
         source = find_weights(
             config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input)
@@ -56,6 +60,8 @@ def set_up(config: Config, competition: Competition, fold: Fold, k: int, runs: P
     network, expected = build_from(config.model, outputs.width, source, seed=config.seed, spec=spec)
     if config.prune.run is not None:
         prune(network, config.prune.ratio, pixels(config.stages[-1].size, config.size), spec)
+    else:
+        claim_start(run, k, source, config.model.name)
     say(f"{config.model.name}: {source.why}")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
 

@@ -64,7 +64,7 @@ def train_fold(
     say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
     # ---- network, images, what to learn -----------------------------------------------------------------------------
-    start = set_up(config, competition, fold, k, run.parent, accelerator)
+    start = set_up(config, competition, fold, k, run, accelerator)
     train_rows, held_out, spec = start.fold.train, start.fold.val, start.train.spec
     probabilities = make_predictor(config, accelerator, start.preprocess, start.outputs.predict)
     lesson = open_lesson(config, competition, start, k, run.parent, accelerator, probabilities)

@@ -13,8 +13,11 @@ from src.data.spec import RGB, ImageSpec, Normalisation, example_input
 from src.errors import UserError
 from src.model.conversions import convert
 from src.model.convolutions import use_acnet
+from src.model.hub import is_hub_name
 from src.model.layers import initialise
-from src.model.weights import WeightsSource, check_model_name, load_weights
+from src.model.packaged_weights import packaged_state
+from src.model.weights import WeightsSource, check_model_name
+from src.model.weights_file import load_state, load_weights
 
 
 def build_model(
@@ -53,13 +56,16 @@ def build_model(
         arguments["in_chans"] = spec.channels
     if source.kind == "hub":
         arguments["pretrained"] = True
+        if source.path is not None:  # timm would ask the network whether its cache is up to date
+            arguments["pretrained_cfg_overlay"] = {"file": str(source.path), "source": ""}
     try:
-        model = _create(name, num_classes=classes, **arguments)
-    except OSError as error:  # whatever the hub, the network or its cache make of it
+        model = _create(source.model or name, num_classes=classes, **arguments)
+    except (OSError, RuntimeError) as error:  # whatever the hub, the network or its cache make of it
+        if isinstance(error, RuntimeError) and not (source.kind == "hub" or is_hub_name(name)):
+            raise
         why = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"model={name}: the hub failed ({why}); give model.weights=FILE or model.pretrained=never"
-        ) from None
+        cure = "name its timm architecture as model=" if is_hub_name(name) else "model.pretrained=never"
+        raise UserError(f"model={name}: the hub failed ({why}); give model.weights=FILE or {cure}") from None
     except (TypeError, KeyError, ValueError, AssertionError) as error:
         asked = {"model.options": options, "model.output_stride": output_stride, "model.pool": timm_pool}
         given = ", ".join(f"{key}={value}" for key, value in asked.items() if value) or f"model.options={options}"
@@ -68,8 +74,10 @@ def build_model(
     fresh = model.pretrained_cfg.get("classifier") or ()  # what a file of first weights need not have
     fresh = [fresh] if isinstance(fresh, str) else [*fresh]
     fresh += convert(model, classes, pool=pool, **conversions)
-    if source.path is not None:
-        load_weights(model, source.path, tuple(fresh), widths=source.kind == "run", channels=spec.channels)
+    if source.kind == "package" and source.path is not None:
+        load_state(model, packaged_state(name, source.path), source.path, tuple(fresh))
+    elif source.kind in ("file", "run") and source.path is not None:
+        load_weights(model, source.path, tuple(fresh), widths=source.kind == "run")
     if acnet:
         use_acnet(model, example_input(spec, 1, config["input_size"][-1]), start=0.0 if source.pretrained else 1.0)
     if init != "default" and not source.pretrained:

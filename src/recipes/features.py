@@ -12,7 +12,7 @@ from src.competition.tables import Competition
 from src.config import Config
 from src.data.cache import fingerprint
 from src.errors import UserError, first_few
-from src.files import read_json, write_json
+from src.files import contents_of, read_json, write_json
 from src.fold.network import architecture
 from src.log import say
 from src.predictions import Features, save_features
@@ -59,13 +59,12 @@ def extract_features(config: Config) -> None:
 def made_from(config: Config, competition: Competition, folder: Path, k: int) -> dict[str, Any]:
     """What the features depend on, as plain values; known without loading torch, so that using them again is quick."""
     file = folder / "weights.safetensors" if k >= 0 else Path(config.model.weights) if config.model.weights else None
-    stat = file.stat() if file is not None and file.is_file() else None
     paths = np.concatenate([competition.train.images, competition.test.images])
     return {
         "model": config.model.name,
         "options": config.model.options,
         "network": {key: value for key, value in architecture(config.model).items() if key != "options"} or None,
-        "weights": f"{file} {stat.st_size} {stat.st_mtime_ns}" if stat else f"pretrained={config.model.pretrained}",
+        "weights": contents_of(file) if file and file.is_file() else f"pretrained={config.model.pretrained}",
         "size": config.size,
         "crop": config.eval.crop,
         "views": config.tta,

@@ -24,7 +24,7 @@ from src.fold.network import architecture, on_device, trained_model
 from src.fold.plan import stages_of
 from src.fold.predictor import TrainedFold, load_network, make_predictor, predict_test
 from src.inference.tta import parse_views
-from src.model.weights import read_state
+from src.model.weights_file import read_state
 from src.predictions import Predictions
 from src.runs.combined import FoldResult, compared, groups_of, named, open_members, rows_of, save_run
 from src.runs.folder import fold_folder

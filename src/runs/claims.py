@@ -9,14 +9,15 @@ from typing import Any
 
 from src.config import Config, difference, plain
 from src.errors import UserError
-from src.files import held, is_held, read_config, remove_leftovers, write_config
-from src.runs.folder import finished, finished_folds
+from src.files import held, read_config, remove_leftovers, write_config
+from src.runs.folder import finished
+from src.runs.start import but_for_moved_weights, is_started
 from src.training.checkpoint import remove_checkpoints
 from src.training.device import from_main
 
 
 def run_name(config: Config) -> str:
-    name = config.run or f"{config.competition.name}-{config.model.name.split('.')[0]}"
+    name = config.run or f"{config.competition.name}-{config.model.name.rsplit('/', 1)[-1].split('.')[0]}"
     if Path(name).name != name or name.startswith("."):
         raise UserError(f"run={name}: must be a plain folder name")
     return name
@@ -28,13 +29,8 @@ def claim_run(config: Config, run: str) -> Path:
     values, file = plain(config), folder / "config.yaml"
     with run_lock(config, run):
         if file.is_file():
-            changed = difference(read_config(file), values)
-            started = (
-                finished_folds(Path(config.paths.runs), run)
-                or any(folder.glob("fold*/checkpoints/*.ckpt"))
-                or any(is_held(lock) for lock in folder.glob(".fold*.lock"))
-            )
-            if changed and started:
+            changed = but_for_moved_weights(difference(read_config(file), values), folder, config)
+            if changed and is_started(folder):
                 raise UserError(
                     f"run={run}: {folder} was made with another configuration ({'; '.join(changed[:4])}"
                     f"{' …' if len(changed) > 4 else ''}); choose another name with run=NAME, or delete the folder"

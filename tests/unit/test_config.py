@@ -252,6 +252,7 @@ def test_no_difference() -> None:
         ("checkpoint.every", 5, []),
         ("workers", 8, []),
         ("run", "b", []),
+        ("model.weights", "w.pth", ["model.weights: None -> w.pth"]),  # another start is another run
     ],
 )
 def test_difference(key: str, value: object, expected: list[str]) -> None:
@@ -348,6 +349,20 @@ def test_an_ignored_name_is_no_prefix() -> None:
 def test_no_difference_after_a_file() -> None:
     """Or `./run.sh runs` lists settings that nobody changed."""
     assert difference(defaults(), through_yaml(defaults())) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("hf-hub:timm/resnet18.a1_in1k", "resnet18.a1_in1k"),
+        ("hf_hub:timm/resnet18", "resnet18"),
+        ("timm/resnet18", "resnet18"),
+        ("hf-hub:someone/net", "hf-hub:someone/net"),
+        ("resnet18", "resnet18"),
+    ],
+)
+def test_the_hubs_spelling_of_a_model(given: str, name: str) -> None:
+    assert build({"model": {"name": given}}).model.name == name
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", ".."])

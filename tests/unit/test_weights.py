@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
+import enum
 import os
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,7 +21,8 @@ from safetensors.torch import save_file
 
 from src.errors import UserError
 from src.model.backbone import build_model, check_sizes
-from src.model.weights import WeightsSource, check_model_name, find_weights, load_weights, read_state
+from src.model.weights import WeightsSource, check_model_name
+from src.model.weights_file import load_weights, read_state
 
 torch.set_num_threads(1)  # the networks are so small that threads only cost
 
@@ -41,14 +50,56 @@ WRAPPINGS = {
     "ema first": lambda state: {"state_dict_ema": state, "state_dict": {k: v * 0 for k, v in state.items()}},
     "module.": lambda state: {f"module.{key}": value for key, value in state.items()},
     "_orig_mod.": lambda state: {"state_dict": {f"module._orig_mod.{key}": value for key, value in state.items()}},
+    "model_state_dict": lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {}}, "epoch": 3},
+    "a container in another": lambda state: {"model": {"state_dict": state}, "epoch": 3},
+    "entries that are no tensors": lambda state: {**state, "epoch": 3, "classes": ["a", "b"]},
+    "Lightning": lambda state: {
+        "state_dict": {f"model.{key}": value for key, value in state.items()} | {"criterion.weight": torch.ones(7)},
+        "hyper_parameters": Settings(lr=0.1, classes=Settings(n=7)),
+        "pytorch-lightning_version": "2.4.0",
+    },
+    "deep in somebody's module": lambda state: {f"net.backbone.body.{key}": value for key, value in state.items()},
+    "timm's trainer": lambda state: {
+        "state_dict": state,
+        "args": argparse.Namespace(lr=0.1, out=Path("x")),
+        "metric": np.float64(0.9),
+        "epoch": np.int64(3),
+    },
+    "what a script keeps": lambda state: {
+        "model_state_dict": state,
+        "best": np.float32(0.5),
+        "history": np.arange(3.0),
+        "counts": defaultdict(int, a=1),
+        "when": datetime.datetime(2026, 1, 1),
+        "phase": Phase.TRAIN,
+        "config": Thing(3),
+        "set": {1, 2},
+        "classes": (Settings(a=1), [Thing(1)]),
+    },
 }
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+class Settings(dict):
+    """As Lightning's AttributeDict, yacs' CfgNode: a dict, by a class that another machine does not have."""
+
+
+class Phase(enum.Enum):
+    TRAIN = "train"
+
+
+class Thing:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __setstate__(self, state: dict) -> None:
+        raise AssertionError("code of the file's classes must not run")
+
+
+@pytest.mark.parametrize(("suffix", "new"), [(".pth", True), (".pth.tar", False), (".bin", True), (".ckpt", True)])
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_torch_files(tmp_path: Path, suffix: str, wrapping: str) -> None:
+def test_torch_files(tmp_path: Path, suffix: str, new: bool, wrapping: str) -> None:
     state, model = state_of(), model_of()
-    torch.save(WRAPPINGS[wrapping](state), tmp_path / f"w{suffix}")
+    torch.save(WRAPPINGS[wrapping](state), tmp_path / f"w{suffix}", _use_new_zipfile_serialization=new)
     assert "new classifier" not in load_weights(model, tmp_path / f"w{suffix}", ("fc",))
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key]), key
@@ -117,19 +168,55 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 
 
 class Bomb:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    """Unpickled, it calls `function` with the path."""
+
+    def __init__(self, function: Callable, path: Path) -> None:
+        self.function, self.path = function, path
 
     def __reduce__(self):
-        return os.mkdir, (str(self.path),)
+        return self.function, (str(self.path),)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
-def test_pickled_code_is_refused(tmp_path: Path, suffix: str) -> None:
-    torch.save({"weight": torch.zeros(1), "bomb": Bomb(tmp_path / "exploded")}, tmp_path / f"w{suffix}")
-    with pytest.raises(UserError, match="cannot be read as weights") as caught:
-        read_state(tmp_path / f"w{suffix}")
+def explode(path: str) -> None:
+    Path(path).touch()
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("function", [os.mkdir, shutil.rmtree, open, eval, subprocess.call])
+def test_pickled_code_is_refused(tmp_path: Path, function: Callable, new: bool) -> None:
+    bomb = Bomb(function, tmp_path / "exploded")
+    torch.save({"weight": torch.zeros(1), "bomb": bomb}, tmp_path / "w.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(
+        UserError, match=f"w.pth: cannot be read as weights: it would call .*{function.__name__}"
+    ) as caught:
+        read_state(tmp_path / "w.pth")
     assert not (tmp_path / "exploded").exists() and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_code_beside_the_weights_is_never_run(tmp_path: Path, new: bool) -> None:
+    bomb = Bomb(explode, tmp_path / "exploded")
+    torch.save({"weight": torch.ones(1), "bomb": bomb}, tmp_path / "w.pth", _use_new_zipfile_serialization=new)
+    assert list(read_state(tmp_path / "w.pth")) == ["weight"]
+    assert not (tmp_path / "exploded").exists()
+    torch.load(tmp_path / "w.pth", weights_only=False)
+    assert (tmp_path / "exploded").exists(), "it was a real one"
+
+
+def test_a_whole_model_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save(model_of(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"no state dict of tensors; save model.state_dict\(\), not the model"):
+        read_state(tmp_path / "w.pth")
+
+
+def test_positions_of_another_image_size_are_fitted_as_timm_does(tmp_path: Path) -> None:
+    state = state_of("test_vit")
+    torch.save(state, tmp_path / "w.pth")
+    model, _ = build_model("test_vit", 5, WeightsSource("file", tmp_path / "w.pth"), options={"img_size": 96})
+    own = model.state_dict()
+    assert own["pos_embed"].shape != state["pos_embed"].shape
+    assert torch.equal(own["cls_token"], state["cls_token"])
+    torch.testing.assert_close(own["pos_embed"][:, 0], state["pos_embed"][:, 0])  # the class token has no place
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
@@ -147,154 +234,6 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, value: object) -> N
         read_state(tmp_path / "w.pth")
 
 
-# ---- finding --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def attached(tmp_path: Path) -> Path:
-    folder = tmp_path / "input"
-    (folder / "some-dataset" / "deep").mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch):
-    """Whether the hub answers, without a network: `hub(True)`; returns the list of hosts that were asked."""
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-
-    def answers(yes: bool) -> list[str]:
-        asked: list[str] = []
-
-        def connect(address: tuple[str, int], timeout: float) -> SimpleNamespace:
-            asked.append(address[0])
-            if not yes:
-                raise TimeoutError("timed out")
-            return SimpleNamespace(close=lambda: None)
-
-        monkeypatch.setattr("src.model.weights.socket.create_connection", connect)
-        return asked
-
-    return answers
-
-
-def test_a_given_file_comes_first(tmp_path: Path, attached: Path, hub) -> None:
-    hub(True)
-    file = tmp_path / "mine.safetensors"
-    file.touch()
-    (attached / "resnet18.pth").touch()
-    for pretrained in ("auto", "never", "always"):
-        source = find_weights("resnet18", pretrained, str(file), attached)
-        assert (source.kind, source.path, source.pretrained) == ("file", file, True)
-
-
-@pytest.mark.parametrize(("name", "words"), [("gone.pth", "no such file"), ("w.ckpt", "ending in .safetensors")])
-def test_a_given_file_that_does_not_do(tmp_path: Path, attached: Path, name: str, words: str) -> None:
-    (tmp_path / "w.ckpt").touch()
-    with pytest.raises(UserError, match=f"model.weights=.*{words}"):
-        find_weights("resnet18", "auto", str(tmp_path / name), attached)
-
-
-def test_never_looks_nowhere(attached: Path, hub) -> None:
-    asked = hub(True)
-    (attached / "resnet18.pth").touch()
-    source = find_weights("resnet18", "never", None, attached)
-    assert source.kind == "scratch" and not source.pretrained and not asked
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("resnet18", "some-dataset/resnet18.pth"),
-        ("resnet18", "some-dataset/deep/resnet18.safetensors"),
-        ("resnet18.a1_in1k", "some-dataset/resnet18.pth"),  # the tag aside
-        ("resnet18.a1_in1k", "some-dataset/resnet18.a1_in1k.bin"),
-        ("resnet18.a1_in1k", "some-dataset/resnet18_a1_in1k.bin"),
-        ("efficientnet_b0", "efficientnet-b0/pytorch_model.bin"),  # the folder's name, punctuation aside
-        ("ResNet18".lower(), "ResNet-18/model.safetensors"),
-        pytest.param(
-            "resnet18",
-            "some-dataset/resnet18.a1_in1k.safetensors",
-        ),
-        pytest.param(
-            "resnet18",
-            "some-dataset/resnet18-5c106cde.pth",
-        ),
-    ],
-)
-def test_attached_files(attached: Path, hub, name: str, file: str) -> None:
-    asked = hub(True)
-    (attached / file).parent.mkdir(parents=True, exist_ok=True)
-    (attached / file).touch()
-    for other in ("resnet18d.pth", "resnet180.pth", "resnet18.txt", "some-dataset/efficientnet_b01.bin"):
-        (attached / other).touch()
-    for pretrained in ("auto", "always"):
-        source = find_weights(name, pretrained, None, attached)
-        assert (source.kind, source.path) == ("file", attached / file)
-    assert not asked
-
-
-@pytest.mark.parametrize(
-    "files",  # the first is taken
-    [
-        ("some-dataset/resnet18.pth", "some-dataset/deep/resnet18.pth"),  # the nearest
-        ("some-dataset/deep/resnet18.safetensors", "some-dataset/resnet18.pth"),  # the safest
-        ("some-dataset/deep/resnet18.pth", "resnet18/optimizer.pt", "resnet18/model.safetensors"),  # its own name first
-        ("resnet18/model.safetensors", "resnet18/optimizer.pt", "resnet18/pytorch_model.bin"),
-    ],
-)
-def test_the_best_attached_file_wins(attached: Path, hub, files: tuple[str, ...]) -> None:
-    hub(False)
-    for file in files:
-        (attached / file).parent.mkdir(parents=True, exist_ok=True)
-        (attached / file).touch()
-    assert find_weights("resnet18", "auto", None, attached).path == attached / files[0]
-
-
-def test_the_search_does_not_walk_a_million_images(attached: Path, hub) -> None:
-    hub(False)
-    deep = attached / "a/b/c/d/e/f/g"
-    deep.mkdir(parents=True)
-    (deep / "resnet18.pth").touch()
-    assert find_weights("resnet18", "auto", None, attached).kind == "scratch"
-
-
-def test_the_hub(tmp_path: Path, hub) -> None:
-    asked = hub(True)
-    for pretrained in ("auto", "always"):
-        source = find_weights("resnet18", pretrained, None, tmp_path / "none")
-        assert source.kind == "hub" and source.path is None and source.pretrained
-    assert set(asked) == {"huggingface.co"}
-
-
-def test_a_silent_hub(tmp_path: Path, hub) -> None:
-    asked = hub(False)
-    source = find_weights("resnet18", "auto", None, tmp_path)
-    assert source.kind == "scratch" and "hub does not answer" in source.why and asked
-    with pytest.raises(UserError, match=r"always: .*hub does not answer; give model\.weights=FILE"):
-        find_weights("resnet18", "always", None, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "1",
-        *(pytest.param(v) for v in ("true", "YES", "ON")),
-    ],
-)
-def test_offline_by_wish(tmp_path: Path, hub, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    asked = hub(True)
-    monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    assert find_weights("resnet18", "auto", None, tmp_path).kind == "scratch" and not asked
-    with pytest.raises(UserError, match="always"):
-        find_weights("resnet18", "always", None, tmp_path)
-
-
-def test_a_model_without_pretrained_weights(tmp_path: Path, hub) -> None:
-    hub(True)
-    name = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
-    assert f"no pretrained weights for {name}" in find_weights(name, "auto", None, tmp_path).why
-
-
 # ---- building -------------------------------------------------------------------------------------------------------
 
 
@@ -303,12 +242,14 @@ def test_a_model_without_pretrained_weights(tmp_path: Path, hub) -> None:
     [
         ("resnet81", "did you mean '.*resnet"),
         ("efficientnet_b0x", "did you mean 'efficientnet_b0"),
+        ("resnet18.a1_in1K", r"no weights of that tag \(resnet18.a1_in1k, .*leave .a1_in1K out"),
+        ("someone/resnet18", "a model on the hub is model=hf-hub:someone/resnet18"),
         ("qqqqq", "no such model$"),
     ],
 )
 def test_unknown_models(name: str, words: str) -> None:
     for check in (check_model_name, lambda name: build_model(name, 3, SCRATCH)):
-        with pytest.raises(UserError, match=f"model={name}: .*{words}"):
+        with pytest.raises(UserError, match=f"model={re.escape(name)}: .*{words}"):
             check(name)
 
 
