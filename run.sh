@@ -72,5 +72,12 @@ else
 fi
 
 # exec: signals reach Python, which saves a checkpoint when it is told to stop.
-if [ "${1:-}" = test ]; then exec "$python" -m pytest "${@:2}"; fi
+if [ "${1:-}" = test ]; then
+    shift
+    # The whole suite is spread over the cores (at most four: each worker holds a gigabyte). A selection is over sooner
+    # in one process, which loads torch once; `-n 2` asks for workers all the same, `-n 0` for the whole suite in one.
+    # worksteal: neighbours share what their module has made, and who is idle takes over half of what another has left.
+    if [ $# -eq 0 ]; then set -- -n logical --maxprocesses 4 --dist worksteal; fi
+    exec "$python" -m pytest "$@"
+fi
 exec "$python" -m src.cli "$@"

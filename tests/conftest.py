@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import subprocess
 import sys
@@ -18,6 +19,19 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 # The smallest network of timm, so that a fold trains in seconds.
 TINY = ["model=test_resnet", "model.pretrained=never", "wandb.mode=disabled", "workers=0", "precision=fp32"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """pytest-xdist's workers inherit this: they fill the cores by themselves, so each has one thread."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """A training ends with a full garbage collection: spare each of them the half a million objects of the libraries
+    and tests, which took a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -63,13 +77,15 @@ def command(command_in: Callable[..., list[str]], tmp_path: Path) -> Callable[..
     return partial(command_in, tmp_path)
 
 
-@pytest.fixture
-def start(command: Callable[..., list[str]]) -> Callable[..., subprocess.Popen[str]]:
-    """Start the pipeline as a process of its own, its output readable line by line."""
+@pytest.fixture(scope="session")
+def start_in(command_in: Callable[..., list[str]]) -> Callable[..., subprocess.Popen[str]]:
+    """Start the pipeline below a folder as a process of its own, its output readable line by line."""
 
-    def popen(*more: str, verb: str = "train", environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def popen(
+        place: Path, *more: str, verb: str = "train", environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "src.cli", verb, *command(*more)],
+            [sys.executable, "-m", "src.cli", verb, *command_in(place, *more)],
             cwd=REPO,
             env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
             stdout=subprocess.PIPE,
@@ -78,6 +94,12 @@ def start(command: Callable[..., list[str]]) -> Callable[..., subprocess.Popen[s
         )
 
     return popen
+
+
+@pytest.fixture
+def start(start_in: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """`start_in` below tmp_path."""
+    return partial(start_in, tmp_path)
 
 
 @pytest.fixture(scope="session")

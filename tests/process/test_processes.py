@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -141,12 +142,26 @@ TECHNIQUES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def whole(start_in: Start, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The fold's folder of a run with these words that was never stopped; made once for the same words."""
+
+    @cache
+    def made(*words: str) -> Path:
+        place = tmp_path_factory.mktemp("whole")
+        code, output = finish(start_in(place, *words, "run=whole"))
+        assert code == 0, output
+        return place / "runs" / "whole" / "fold0"
+
+    return made
+
+
 @pytest.mark.parametrize(
     ("how", "expected", "more"),
     [(signal.SIGKILL, -9, []), (signal.SIGTERM, 143, []), (signal.SIGINT, 130, []), (signal.SIGTERM, 143, TECHNIQUES)],
 )
 def test_a_stopped_run_goes_on_where_it_was(
-    start: Start, tmp_path: Path, how: signal.Signals, expected: int, more: list[str]
+    start: Start, whole: Callable[..., Path], tmp_path: Path, how: signal.Signals, expected: int, more: list[str]
 ) -> None:
     """Stopped in the second stage and started again: the predictions are those of the unbroken run, bit by bit.
 
@@ -154,8 +169,7 @@ def test_a_stopped_run_goes_on_where_it_was(
     """
     words = ["competition=digits", STAGES, "epochs=10", "mix.mixup=0.2", "model.drop_rate=0.2", "checkpoint.every=0.01"]
     words += more
-    code, output = finish(start(*words, "run=whole"))
-    assert code == 0, output
+    unbroken = whole(*words)
 
     process = start(*words, "run=broken")
     assert process.stdout is not None
@@ -172,10 +186,11 @@ def test_a_stopped_run_goes_on_where_it_was(
     code, output = finish(start(*words, "run=broken"))
     assert code == 0, output
     assert "going on at step" in output
-    same_predictions(tmp_path / "runs" / "whole" / "fold0", tmp_path / "runs" / "broken" / "fold0", exactly=True)
-    whole, broken = (pd.read_csv(tmp_path / "runs" / run / "fold0" / "history.csv") for run in ("whole", "broken"))
+    went_on = tmp_path / "runs" / "broken" / "fold0"
+    same_predictions(unbroken, went_on, exactly=True)
     columns = ["step", "stage", "size", "rate", "loss", "accuracy"]
-    pd.testing.assert_frame_equal(whole[columns], broken[columns])
+    one, other = (pd.read_csv(folder / "history.csv")[columns] for folder in (unbroken, went_on))
+    pd.testing.assert_frame_equal(one, other)
 
 
 def test_an_unfinished_run_with_another_configuration_is_refused(start: Start, command: Command, capsys) -> None:

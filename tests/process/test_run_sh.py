@@ -214,6 +214,8 @@ def test_verb_test_adds_the_dev_packages_and_hands_over_to_pytest(ready: Path, t
         archive.writestr("pytest/__main__.py", CLI)
     env = environment(write_index(tmp_path / "simple", wheel))
     assert said(run(ready, "test", "-k", "a or b", env=env))["argv"] == ["-k", "a or b"]
+    assert said(run(ready, "test", "-n", "0", env=env))["argv"] == ["-n", "0"]
+    assert said(run(ready, "test", env=env))["argv"] == ["-n", "logical", "--maxprocesses", "4", "--dist", "worksteal"]
     assert (ready / ".venv" / ".ready-dev").exists()
     done = run(ready, "fold=0", env=environment(NO_INTERNET))  # the plain start is ready too
     assert said(done)["argv"] == ["fold=0"]
