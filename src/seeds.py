@@ -17,6 +17,7 @@ class Stream(IntEnum):
     EXAMPLES = 4  # the pictures of the augmentation
     MIX = 5  # mixup and CutMix, by step and process
     FLIP_LABELS = 7  # the planted harm
+    HALVES = 9  # which half of the held-out rows a row is in
     BAGS = 11  # members and rows of bagged hill climbing
 
 

@@ -1,17 +1,25 @@
-"""Which of a fold's weights are kept: the last ones, or one of their averages."""
+"""Which of a fold's weights are kept: the last ones, or one of their averages; and what that says of the held-out rows.
+
+The best of several on the rows that they are scored on is better than it will be elsewhere: +0.003 to +0.007 for
+accuracies of 0.8 on 682 rows. So each half of the held-out rows is predicted by what is best on the other half, and the
+fold's score is that of these predictions. What is best on all of them is saved, and predicts the test rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
 from src.competition.metrics import Metric
 from src.data.preprocess import Preprocess
+from src.errors import UserError
 from src.fold.lesson import Lesson, augmented_inputs
 from src.log import say
 from src.model.convolutions import fused
+from src.seeds import Stream, generator
 from src.training.averaging import average_buffers, refresh_batchnorm
 from src.training.device import seed_torch
 from src.training.learner import Learner
@@ -20,12 +28,29 @@ from src.training.plan import Plan
 
 @dataclass(frozen=True)
 class Kept:
-    """network: the weights that are kept, with plain convolutions where ACNet trained; kind: raw, ema or swa; scores:
-    of the metric on the held-out rows, by kind."""
+    """kind: raw, ema or swa, the best on all held-out rows; by_row (V,) str: what each of these is predicted by, chosen
+    on others; scores: of the metric on all held-out rows, by kind, the best of which is too good by as much as it was
+    chosen on them. networks: by kind, with plain convolutions where ACNet trained."""
 
-    network: nn.Module
+    networks: Mapping[str, nn.Module]
     kind: str
+    by_row: np.ndarray
     scores: Mapping[str, float]
+
+    @property
+    def network(self) -> nn.Module:
+        return self.networks[self.kind]
+
+    def held_out(self, predict: Callable[[nn.Module, np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+        """(V, C) predictions of the held-out `rows` (V,), each by the weights that were chosen without it."""
+        kinds = np.unique(self.by_row).tolist()
+        if len(kinds) == 1:
+            return predict(self.networks[kinds[0]], rows)
+        parts = {kind: predict(self.networks[kind], rows[self.by_row == kind]) for kind in kinds}
+        pred = np.empty((len(rows), parts[kinds[0]].shape[1]), np.float32)
+        for kind, part in parts.items():
+            pred[self.by_row == kind] = part
+        return pred
 
 
 def choose_weights(
@@ -34,13 +59,16 @@ def choose_weights(
     plan: Plan,
     preprocess: Preprocess,
     metric: Metric,
-    score: Callable[[nn.Module, int], Mapping[str, float]],
+    y: np.ndarray,
+    halves: np.ndarray,
+    predict: Callable[[nn.Module], np.ndarray],
     in_time: bool,
 ) -> Kept:
-    """The best on the held-out rows of the raw weights, their moving average and SWA with fresh BatchNorm statistics.
+    """Compare the raw weights, their moving average, and SWA with fresh BatchNorm statistics.
 
-    score: (network, size) -> scores of the held-out fold. in_time: whether there is time to compare; if not, or if
-    `average.compare` is false, the last of them that there is is kept.
+    y, halves (V,) bool: targets of the held-out rows and which half each is in. predict: network -> (V, C) for them.
+    in_time: whether there is time to compare; if not, or if `average.compare` is false, the last of them that there is
+    is kept.
     """
     candidates = averages_of(learner, lesson, plan, preprocess, with_swa=in_time)
     if not in_time:
@@ -48,10 +76,42 @@ def choose_weights(
     if not (in_time and plan.average.compare):
         candidates = dict([list(candidates.items())[-1]])
     networks = {kind: fused(network) for kind, network in candidates.items()}
-    compared = {kind: score(network, plan.stages[-1].size)[metric.name] for kind, network in networks.items()}
-    best = metric.best(compared)
-    say(f"{metric.name} of the weights: " + ", ".join(f"{n} {s:.4f}" for n, s in compared.items()) + f"; {best} kept")
-    return Kept(networks[best], best, compared)
+    preds = {kind: predict(network) for kind, network in networks.items()}
+    kept, by_row = cross_fitted(metric, y, preds, halves)
+    compared = {kind: metric.function(y, pred) for kind, pred in preds.items()}
+    say(f"{metric.name} of the weights: " + ", ".join(f"{n} {s:.4f}" for n, s in compared.items()) + f"; {kept} kept")
+    return Kept(networks, kept, by_row, compared)
+
+
+def cross_fitted(
+    metric: Metric, y: np.ndarray, preds: Mapping[str, np.ndarray], halves: np.ndarray
+) -> tuple[str, np.ndarray]:
+    """The kind whose predictions (V, C) are best on all rows, and for each row (V,) str that which is best on the half
+    that it is not in. Where a half alone cannot be scored (of one class, say), the last kind, unseen, for all rows."""
+    kinds = list(preds)
+
+    def best(rows: np.ndarray) -> str:
+        return metric.best({kind: metric.function(y[rows], pred[rows]) for kind, pred in preds.items()})
+
+    if len(kinds) == 1:
+        return kinds[0], np.full(len(y), kinds[0])
+    try:
+        by_row = np.where(halves, best(~halves), best(halves))
+        return best(np.ones(len(y), bool)), by_row
+    except (UserError, ValueError, ZeroDivisionError):
+        return kinds[-1], np.full(len(y), kinds[-1])
+
+
+def halves_of(strata: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
+    """(V,) bool: half of the held-out rows, with the strata's shares, or whole groups (V,) where there are some."""
+    unit = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    order = generator(seed, Stream.HALVES).permutation(int(unit.max()) + 1)
+    if groups is not None:
+        return order[unit] % 2 == 0
+    ranked = np.lexsort((order, strata))  # each stratum in random order, one after the other
+    halves = np.empty(len(strata), bool)
+    halves[ranked] = np.arange(len(strata)) % 2 == 0
+    return halves
 
 
 def averages_of(

@@ -16,7 +16,7 @@ from src.competition.folds import Fold
 from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config
-from src.fold.choose import choose_weights
+from src.fold.choose import choose_weights, halves_of
 from src.fold.deadline import FoldTime, plan_in_time, shortened
 from src.fold.explain import explain
 from src.fold.in_time import Around, train_in_time
@@ -112,7 +112,10 @@ def train_fold(
     # ---- choose the weights -----------------------------------------------------------------------------------------
     choosing, size = time.monotonic(), final.stages[-1].size
     in_time = from_main(accelerator, timing is None or time.time() + timing.after < timing.end)
-    kept = choose_weights(learner, lesson, final, start.preprocess, metric, validate, in_time)
+    y_held, groups = competition.y[held_out], competition.train.groups
+    halves = halves_of(task.strata(y_held), None if groups is None else groups[held_out], config.seed)
+    plain = partial(probabilities, store=start.train, rows=held_out, size=size, views=parse_views("none"))
+    kept = choose_weights(learner, lesson, final, start.preprocess, metric, y_held, halves, plain, in_time)
 
     # ---- predict ----------------------------------------------------------------------------------------------------
     views = parse_views(config.tta)
@@ -122,15 +125,17 @@ def train_fold(
         views = views[: from_main(accelerator, len(fitting))]
         if len(views) < len(parse_views(config.tta)):
             say(f"time_budget: {len(views)} of {len(parse_views(config.tta))} TTA views")
-    oof = probabilities(kept.network, start.train, held_out, size=size, views=views)
+    oof = kept.held_out(
+        lambda network, rows: probabilities(network, start.train, rows, size=size, views=views), held_out
+    )
     prior, test_ids = task.prior(competition.y[train_rows]), competition.test.ids
     test, unreadable = predict_test(probabilities, kept.network, start.test, test_ids, prior, size=size, views=views)
-    reached = scores(names, competition.y[held_out], oof, task.metrics)
+    reached = scores(names, y_held, oof, task.metrics)
     if not accelerator.is_main_process:
         return True
 
     # ---- look and save ----------------------------------------------------------------------------------------------
-    targets = task.cells(competition.y[held_out])
+    targets = task.cells(y_held)
     ids, columns = competition.train.ids[held_out], task.names
     predicted = Predictions(ids, oof, columns, np.full(len(oof), k), targets, task.kind)
     if timing is None or time.time() < timing.end:
@@ -155,6 +160,7 @@ def train_fold(
         notes={
             "tta": config.tta,
             "views": len(views),
+            "kept_by_half": [str(kept.by_row[half].tolist()[0]) for half in (halves, ~halves) if half.any()],
             "teacher": config.teacher,
             "model": config.model.name,
             "source": start.source.why,
