@@ -49,15 +49,17 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Features:
-    """ids (N,) str, of training and test rows · x (N, D) float32 · fold: whose backbone made them.
+    """ids (N,) str, of training and test rows · x (N, D) float32 · fold: whose backbone made them · held_out (V,) str:
+    the training rows whose labels that backbone has not seen.
 
     A backbone that was trained without fold k's rows makes a file with fold=k; one that has never seen a label of
-    the competition makes one file for all folds, fold=-1.
+    the competition makes one file for all folds, fold=-1, and held_out is None.
     """
 
     ids: np.ndarray
     x: np.ndarray
     fold: int = -1
+    held_out: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert self.x.ndim == 2 and self.x.shape[0] == len(self.ids) and self.x.shape[1], (self.x.shape, len(self.ids))
@@ -66,12 +68,14 @@ class Features:
 
 
 def save_features(path: Path, features: Features) -> None:
+    held_out: dict[str, Any] = {} if features.held_out is None else {"held_out": features.held_out.astype(str)}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(  # uncompressed: activations hardly compress
             file,
             ids=features.ids.astype(str),
             x=features.x.astype(np.float32),
             fold=np.int64(features.fold),
+            **held_out,
         )
 
 
@@ -80,7 +84,8 @@ def load_features(path: Path) -> Features:
     try:
         archive: Any = np.load(path, allow_pickle=False)
         with archive:
-            return Features(archive["ids"], archive["x"], int(archive["fold"]))
+            held_out = archive["held_out"] if "held_out" in archive.files else None
+            return Features(archive["ids"], archive["x"], int(archive["fold"]), held_out)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; make the features first") from None
     except DAMAGED as error:

@@ -94,6 +94,10 @@ CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         "set mix.mixup=0 mix.cutmix=0 or take another loss",
     ),
     (
+        lambda c: c.loss.name == "focal" and c.loss.smoothing > 0,
+        "loss.smoothing: focal loss is least at .68 for a label smoothed to .9; set loss.smoothing=0 with loss.name=focal",
+    ),
+    (
         lambda c: c.prune.run is not None and c.model.acnet,
         "model.acnet=true: its branches are fused in the run that is pruned; set model.acnet=false",
     ),

@@ -23,7 +23,7 @@ from src.competition.metrics import Metric
 from src.competition.task import Task
 from src.ensembling.nested import Split, nested, splits
 from src.errors import UserError, first_few
-from src.ids import find_rows
+from src.ids import find_rows, only_in
 from src.predictions import Features
 
 # For fold k: features of all N rows that the out-of-fold predictions are about, and of the M test rows.
@@ -245,11 +245,14 @@ def log_odds(pred: np.ndarray) -> np.ndarray:
     return odds.transpose(1, 0, 2).reshape(pred.shape[1], -1)
 
 
-def features_of(files: Sequence[Features], ids: np.ndarray, test_ids: np.ndarray, name: str) -> FeaturesFor:
+def features_of(
+    files: Sequence[Features], ids: np.ndarray, folds: np.ndarray, test_ids: np.ndarray, name: str
+) -> FeaturesFor:
     """The function of a set of feature files: one for all folds (fold=-1), or one per fold.
 
-    ids (N,), test_ids (M,) str; other ids in the files are left out. The function raises UserError that names the
-    feature set if there is no file for the fold, or if it lacks ids.
+    ids (N,) str and their folds (N,) int64, test_ids (M,) str; other ids in the files are left out. The function raises
+    UserError that names the feature set if there is no file for the fold, if its backbone has seen labels of the fold's
+    rows, or if it lacks ids.
     """
     by_fold = {file.fold: file for file in files}
 
@@ -257,6 +260,14 @@ def features_of(files: Sequence[Features], ids: np.ndarray, test_ids: np.ndarray
         file = by_fold.get(k, by_fold.get(-1))
         if file is None:
             raise UserError(f"features: {name!r} has no file of fold {k}, only of {sorted(by_fold)}; make that one too")
+        if file.fold >= 0:
+            seen = only_in(ids[folds == k], np.array([], np.str_) if file.held_out is None else file.held_out)
+            if seen:
+                raise UserError(
+                    f"features: {name!r} of fold {k} were made by a network that was trained on {len(seen)} rows that "
+                    f"fold {k} holds out here ({first_few(seen)}); both need the same fold file, or, if they are of an "
+                    f"older version, make the features again"
+                )
         both = []
         for wanted, what in ((ids, "training"), (test_ids, "test")):
             place = find_rows(file.ids, wanted)

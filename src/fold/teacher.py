@@ -11,13 +11,14 @@ from torch import nn
 from src.competition.task import Task
 from src.config import migrate
 from src.data.spec import Normalisation
+from src.ensembling.blend import FITTED
 from src.errors import UserError, first_few
 from src.files import read_config, read_json
 from src.fold.predictor import load_network
 from src.ids import only_in
 from src.model.ensemble import Ensemble
 from src.predictions import load_predictions
-from src.runs.folder import finished, fold_folder
+from src.runs.folder import finished, finished_folds, fold_folder
 
 # How an ensemble's members are combined, where a network can do it: a rank or a vote says nothing about one image.
 KINDS: dict[str, Literal["mean", "geometric"]] = {
@@ -49,7 +50,14 @@ def load_teacher(runs: Path, run: str, k: int, *, inputs: Normalisation, task: T
             f"teacher={run}: {'a stack' if method is None else f'ensemble.method={method}'} cannot teach, it says "
             f"nothing about one image alone; make an ensemble with ensemble.method={', '.join(KINDS)}"
         )
-    weights = {name: weight for name, weight in read_json(folder / "manifest.json")["weights"].items() if weight > 0}
+    manifest = read_json(folder / "manifest.json")
+    if manifest.get("fitted_on_itself", method in FITTED and finished_folds(runs, run) == [k]):
+        raise UserError(
+            f"teacher={run}: its weights were fitted on the rows that fold {k} holds out, as it has no other fold, and "
+            "would tell the student of them; finish another fold of its members and make it again, or take "
+            "ensemble.method=soft"
+        )
+    weights = {name: weight for name, weight in manifest["weights"].items() if weight > 0}
     members = [load_teacher(runs, name, k, inputs=inputs, task=task, held_out=held_out) for name in weights]
     together = Ensemble(
         members, [0] * len(members), [inputs] * len(members), [*weights.values()], inputs, KINDS[method]

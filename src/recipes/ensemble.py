@@ -9,7 +9,7 @@ import numpy as np
 
 from src.competition.metrics import Metric, find_metric
 from src.config import Config
-from src.ensembling.blend import Blend, blend, error_correlations, mix
+from src.ensembling.blend import FITTED, Blend, blend, error_correlations, mix
 from src.errors import UserError
 from src.files import write_json
 from src.predictions import Predictions
@@ -45,7 +45,7 @@ def ensemble(config: Config) -> None:
         rounds=config.ensemble.rounds,
         bags=config.ensemble.bags,
         seed=config.seed,
-        groups=groups_of(competition, members.ids),
+        groups=groups_of(config, competition, members.ids),
         strata=task.strata(members.y),
     )
     results = {}
@@ -55,7 +55,7 @@ def ensemble(config: Config) -> None:
             test=mix(method, load_test(Path(config.paths.runs), members, k), weights),
             kept=method,
             weights=dict(zip(members.names, weights.tolist(), strict=True)),
-            notes={"model": method},
+            notes={"model": method, "fitted_on_itself": method in FITTED and len(members.folds) == 1},
         )
     target = task.cells(members.y)
     oof = Predictions(members.ids, found.pred, task.names, members.fold, target, task.kind)

@@ -15,7 +15,7 @@ from src.errors import UserError, first_few
 from src.files import contents_of, read_json, write_json
 from src.fold.network import architecture
 from src.log import say
-from src.predictions import Features, save_features
+from src.predictions import Features, load_predictions, save_features
 from src.runs.claims import run_name
 from src.runs.folder import finished_folds, fold_folder
 from src.runs.opening import image_spec, open_competition, open_images
@@ -111,7 +111,8 @@ def _extract(
         both = [activations(network, store, np.arange(len(store)), size=config.size, views=views) for store in stores]
         if accelerator.is_main_process:
             ids = np.concatenate([competition.train.ids, competition.test.ids])
-            save_features(places[k] / FILE, Features(ids, np.concatenate(both), k))
+            held_out = None if k < 0 else load_predictions(places[k] / "oof.npz").ids
+            save_features(places[k] / FILE, Features(ids, np.concatenate(both), k, held_out))
             write_json(places[k] / MADE_FROM, wanted)
         pace = count / (time.monotonic() - began)
         say(f"{places[k] / FILE}: {count} x {both[0].shape[1]}, {source}, {pace:.0f} img/s")

@@ -73,9 +73,7 @@ def soup(config: Config) -> None:
 
     @cache
     def predictions(chosen: Chosen) -> np.ndarray:
-        """(N, C) out-of-fold, each fold's rows by its own soup."""
-        if len(chosen) == 1:
-            return members.oof[chosen[0]]
+        """(N, C) out-of-fold, each fold's rows by its own soup; a single member also in the soup's views."""
         pred = np.empty_like(members.oof[0])
         for k in members.folds:
             made, _, probabilities = build_soup(chosen, k)
@@ -92,7 +90,7 @@ def soup(config: Config) -> None:
             return tuple(everyone)
         return greedy(sorted(everyone, key=lambda r: quality((r,)), reverse=True), quality)
 
-    parts = splits(members.fold, task.strata(members.y), config.seed, groups_of(competition, members.ids))
+    parts = splits(members.fold, task.strata(members.y), config.seed, groups_of(config, competition, members.ids))
     found = nested(
         parts,
         lambda k, rows: choose(rows),

@@ -56,7 +56,7 @@ def stack_runs(config: Config) -> None:
             wanted = [int(config.fold)]
             fold_rows(folds, wanted[0])  # refuses a fold that does not exist
     for name in features:
-        blocks[name] = features_of(find_features(name, runs), ids, test_ids, name)
+        blocks[name] = features_of(find_features(name, runs), ids, folds, test_ids, name)
         for k in np.unique(folds).tolist():  # also the inner parts need their own; said before anything is fitted
             blocks[name](k)
     count = len(np.unique(folds))
@@ -71,7 +71,7 @@ def stack_runs(config: Config) -> None:
         task,
         metric,
         seed=config.seed,
-        groups=groups_of(competition, ids),
+        groups=groups_of(config, competition, ids),
         wanted=wanted,
     )
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from src.competition.folds import merge_groups
 from src.competition.metrics import Metric, find_metric
 from src.competition.tables import Competition
 from src.config import Config
@@ -19,6 +20,7 @@ from src.predictions import Predictions
 from src.runs.claims import claim_run, run_name
 from src.runs.folder import finished_folds, fold_folder
 from src.runs.members import Members, load_members
+from src.runs.opening import find_copies
 from src.runs.output import FoldSummary, save_fold
 from src.runs.summary import scores_of, summarise_run
 from src.tracking import NoTracker
@@ -49,6 +51,15 @@ def open_members(config: Config, competition: Competition) -> Members:
                 f"{differ(mine, theirs) or 'in another order'}; "
                 "set competition.root= to the data that it was trained on"
             )
+    now = competition.task.cells(competition.y[rows_of(competition, members.ids)])
+    then = members.task.cells(members.y)
+    moved = np.flatnonzero(now != then)
+    if len(moved):
+        examples = [f"{members.ids[row]}: {then[row]} -> {now[row]}" for row in moved[:4].tolist()]
+        raise UserError(
+            f"runs: {len(moved)} targets in {competition.root} are not those that {members.names[0]!r} was scored with "
+            f"({first_few(examples)}); train the runs again, or restore the table"
+        )
     return members
 
 
@@ -64,10 +75,12 @@ def rows_of(competition: Competition, ids: np.ndarray) -> np.ndarray:
     return rows
 
 
-def groups_of(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
-    """The groups of the rows `ids` (N,), or None if the competition has none. UserError for ids that it lacks."""
-    rows = rows_of(competition, ids)
-    groups = competition.train.groups
+def groups_of(config: Config, competition: Competition, ids: np.ndarray) -> np.ndarray | None:
+    """The groups of the rows `ids` (N,), with copies of an image together if `folds.group_duplicates`; None if there is
+    nothing to keep together. UserError for ids that the competition lacks."""
+    rows, groups = rows_of(competition, ids), competition.train.groups
+    if config.folds.group_duplicates:
+        groups = merge_groups(groups, find_copies(config, competition).groups)
     return None if groups is None else groups[rows]
 
 

@@ -55,7 +55,7 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
         "greater_is_better": metric.greater_is_better,
         "folds": dict(zip(map(str, folds), per_fold, strict=True)),
         "mean": float(np.mean(per_fold)),
-        "std": float(np.std(per_fold)),
+        "std": float(np.std(per_fold, ddof=1)) if len(per_fold) > 1 else 0.0,
         "oof": pooled[metric.name],
         "scores": pooled,
         "seconds": sum(manifest["seconds"]["total"] for manifest in manifests),

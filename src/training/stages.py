@@ -137,7 +137,7 @@ def subset(labels: np.ndarray, share: float, classes: int | None = None, seed: i
     rank = np.empty(len(labels), np.int64)  # of each row within its class, in shuffled order
     by_class = order[np.argsort(labels[order], kind="stable")]
     rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.flatnonzero((rank < np.ceil(share * counts)[labels]) & np.isin(labels, kept))
+    return np.flatnonzero((rank < np.ceil(np.round(share * counts, 6))[labels]) & np.isin(labels, kept))
 
 
 def step_rows(stage: Stage, step: int, seed: int) -> np.ndarray:
