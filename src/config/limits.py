@@ -95,7 +95,7 @@ CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     ),
     (
         lambda c: c.loss.name == "focal" and c.loss.smoothing > 0,
-        "loss.smoothing: focal loss is least at .68 for a label smoothed to .9; set loss.smoothing=0 with loss.name=focal",
+        "loss.smoothing: the focal loss of a label smoothed to .9 is least at .68; set loss.smoothing=0 with it",
     ),
     (
         lambda c: c.prune.run is not None and c.model.acnet,
