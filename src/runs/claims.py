@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from src.config import Config, difference, plain
+from src.config import Config, check_name, difference, plain
 from src.errors import UserError
 from src.files import held, is_held, read_config, remove_leftovers, write_config
 from src.runs.folder import finished, finished_folds
@@ -17,8 +17,7 @@ from src.training.device import from_main
 
 def run_name(config: Config) -> str:
     name = config.run or f"{config.competition.name}-{config.model.name.split('.')[0]}"
-    if Path(name).name != name or name.startswith("."):
-        raise UserError(f"run={name}: must be a plain folder name")
+    check_name("run", name)
     return name
 
 
