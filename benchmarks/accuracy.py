@@ -23,6 +23,7 @@ from benchmarks.rounds import RESULTS, arguments, pin, report, run, spread, word
 from benchmarks.training import run_command
 from src.competition.tables import Competition, load_competition
 from src.files import read_json, write_json
+from src.search.tricks import merged
 
 SOLUTION = "solution.csv"
 
@@ -46,7 +47,7 @@ def main(words: Sequence[str]) -> Path:
     shares = []
     with contextlib.ExitStack() as stack:
         place = Path(values["place"] or stack.enter_context(tempfile.TemporaryDirectory()))
-        command = [*words_of_a_run(place, root), *values["extra"].split()]
+        command = merged(words_of_a_run(place, root), values["extra"].split())
         for seed in range(values["seeds"]):
             budget = "null"
             if there:

@@ -18,7 +18,7 @@ from src.config import Config, build, defaults, plain, refuse_secrets
 from src.errors import UserError, nearest
 from src.search.tricks import merged, named_tricks, pairing_of, words_of
 from src.verbs import VERBS, Verb, from_configs
-from src.words import CONFIGS, full_words, has_key, usage
+from src.words import CONFIGS, full_words, has_key, key_of, refuse_twice, usage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +65,7 @@ def run_plain(verb: Verb, words: Sequence[str]) -> int:
     """A verb without a configuration: its recipe gets its own words, `score submission=F`, or any as they are typed."""
     if verb.words is None:
         return recipe_of(verb)(*words) or 0
+    refuse_twice([key_of(word) for word in words], words)
     values = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -103,6 +104,7 @@ def start(verb: Verb, config: Config, began: float, *more: Any) -> int:
 
 def run_comparison(verb: Verb, words: Sequence[str], began: float) -> int:
     """`ablate` and `ladder`: the baseline, and a configuration with (mode=remove: without) each trick."""
+    refuse_twice([key_of(word) for word in words], words)
     pairing, others = pairing_of(verb.name, words)
     named = named_tricks(CONFIGS / "tricks.yaml")
     tricks = {name: full_words(verb, words_of(name, named)) for name in pairing.tricks}

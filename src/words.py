@@ -1,11 +1,17 @@
-"""The words of a command line: their keys checked and written in full before Hydra, which knows nobody's typos."""
+"""The words of a command line: their keys checked and written in full before Hydra, which knows nobody's typos.
+
+Hydra and YAML read 1e3, 2024_01 and no as numbers and false, whatever the key: the values of keys that are text in
+src/config/schema.py are put in quotes here.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
-from src.config import keys, unknown_key
+from src.config import keys, kind_of, unknown_key
 from src.errors import UserError, nearest
 from src.verbs import VERBS, Verb
 
@@ -15,9 +21,25 @@ ALIASES = {"model": "model.name"}  # sections that people name like a value
 
 
 def full_words(verb: Verb, words: Sequence[str]) -> list[str]:
-    """The words after a verb as Hydra takes them. Raises UserError for a key that does not exist, with the nearest."""
+    """The words after a verb as Hydra takes them.
+
+    Raises UserError for a key that does not exist, with the nearest, and for one that is given twice.
+    """
     given = {key_of(word) for word in words}
-    return [checked(word, verb, given) for word in words]
+    full = [checked(word, verb, given) for word in words]
+    refuse_twice([key_of(word) for word in full], words)
+    return full
+
+
+def refuse_twice(found: Sequence[str], words: Sequence[str]) -> None:
+    """UserError if two words have the same key: neither would be known to count. found: the key of each word."""
+    first: dict[str, str] = {}
+    for key, word in zip(found, words, strict=True):
+        if word.startswith(("-", "~")):  # a flag, or Hydra's way to take a key out
+            continue
+        if key in first:
+            raise UserError(f"{key}: given twice, {first[key]} and {word}; leave one of them out")
+        first[key] = word
 
 
 def key_of(word: str) -> str:
@@ -54,7 +76,39 @@ def checked(word: str, verb: Verb, given: set[str]) -> str:
             raise UserError(f"{head}: there is no such key of {verb.name}; it is one of {names}, in full {meant}")
         raise unknown_key(full, [*valid, *GROUPS])
     # model.options is a free mapping: a new entry in it needs Hydra's plus sign, which nobody should have to know
+    value = text_value(full, value, several=bool(given & {"-m", "--multirun"}))
     return f"{'++' if head.startswith('model.options.') else sign}{full}={value}"
+
+
+# What neither Hydra nor YAML takes for anything but text, except for these words; null is no text and stays.
+TEXT = re.compile(r"(?!(?:true|false|yes|no|on|off|y|n|inf|nan)$)[A-Za-z/][\w/.@%+-]*", re.ASCII | re.IGNORECASE)
+FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|str|int|float|bool|json_str|extend_list)\(")
+
+
+def text_value(key: str, value: str, several: bool) -> str:
+    """The value of a key that is text in quotes if need be, as it is for another key. several: of a multirun."""
+    kind = kind_of(key)
+    if kind == tuple[str, ...]:
+        listed = re.fullmatch(r"\s*\[([^\[\]{}()'\"$\\]*)\]\s*", value)
+        return f"[{','.join(quoted(item) for item in listed[1].split(','))}]" if listed else value
+    if kind not in (str, str | None) and not (get_origin(kind) is Literal and isinstance(get_args(kind)[0], str)):
+        return value
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", value):
+        raise UserError(f"{key}={value}: holds control characters; type it without them")
+    if "," not in value:
+        return quoted(value)
+    # the values of a multirun; without -m Hydra has an answer to several
+    return ",".join(map(quoted, value.split(","))) if several and not re.search(r"""[('"\[{]""", value) else value
+
+
+def quoted(value: str) -> str:
+    """`value` in quotes, unless it is text without them, null, or something that Hydra is to work out."""
+    text = value.strip()
+    if not text or text.lower() in ("null", "~") or TEXT.fullmatch(text) or FUNCTION.match(text):
+        return value
+    if text[0] in "'[{" or any(sign in text for sign in '"$\\'):
+        return value
+    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def check_group(group: str, value: str) -> None:

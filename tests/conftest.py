@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
+from src.search.tricks import merged
+
 REPO = Path(__file__).resolve().parent.parent
 # The smallest network of timm, so that a fold trains in seconds.
 TINY = ["model=test_resnet", "model.pretrained=never", "wandb.mode=disabled", "workers=0", "precision=fp32"]
@@ -60,13 +62,16 @@ def mini_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def command_in(mini_digits: Path) -> Callable[..., list[str]]:
-    """Words of a command line that trains a tiny network on the mini digits below a folder, its first argument."""
+    """Words of a command line that trains a tiny network on the mini digits below a folder, its first argument.
+
+    What is given beside takes the place of the words with the same key.
+    """
 
     def words(place: Path, *more: str) -> list[str]:
         places = [f"paths.{name}={place / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
         task = ["competition.name=mini", f"competition.root={mini_digits}", "competition.solution=solution.csv"]
         plan = ["epochs=2", "batch_size=16", "folds.n=2", "optimizer.name=sgd", "optimizer.lr=0.2", "size=28", "run=r"]
-        return [*places, *task, *plan, *TINY, *more]
+        return merged([*places, *task, *plan, *TINY], more)
 
     return words
 

@@ -1,6 +1,18 @@
 """Every key with its default (schema.py), what its value may be (limits.py), and how mappings become one (read.py)."""
 
-from src.config.read import RUNTIME_KEYS, build, defaults, difference, keys, migrate, plain, refuse_secrets, unknown_key
+from src.config.read import (
+    RUNTIME_KEYS,
+    build,
+    check_name,
+    defaults,
+    difference,
+    keys,
+    kind_of,
+    migrate,
+    plain,
+    refuse_secrets,
+    unknown_key,
+)
 from src.config.schema import (
     AugmentConfig,
     AverageConfig,
@@ -37,9 +49,11 @@ __all__ = [
     "StackConfig",
     "StageConfig",
     "build",
+    "check_name",
     "defaults",
     "difference",
     "keys",
+    "kind_of",
     "migrate",
     "plain",
     "refuse_secrets",

@@ -44,9 +44,9 @@ def build(values: Mapping[str, Any]) -> Config:
     model = re.sub(r"^(hf[-_]hub:)?timm/", "", config.model.name)  # the hub's name for what timm calls the rest
     if model != config.model.name:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
-    name = config.competition.name
-    if name and (Path(name).name != name or name.startswith(".")):  # it names files in folds/ and cache/
-        raise UserError(f"competition.name={name}: must be a plain name, without slashes")
+    for key, name in (("competition.name", config.competition.name), ("run", config.run)):
+        if name:
+            check_name(key, name)
     if not config.stages:
         raise UserError("stages: the list is empty; give at least one stage, e.g. stages=[{}]")
     for key, (valid, text) in LIMITS.items():
@@ -87,6 +87,22 @@ def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def check_name(key: str, name: str) -> None:
+    """UserError if files and folders should not be called `name`, the value of `key`."""
+    faults = (
+        ("/" in name, "holds a slash"),
+        ("$" in name, "holds $"),
+        (re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", name), "holds control characters"),
+        (name[:1] in (".", "-"), f"begins with {name[:1]!r}"),
+        # with what is added to it while a file is written, the name of a file has room for so many
+        (len(name.encode(errors="surrogatepass")) > 200, "is longer than 200 bytes"),
+    )
+    for fault, text in faults:
+        if fault:
+            shown = name if len(name) <= 60 else f"{name[:60]}…"
+            raise UserError(f"{key}={shown}: {text}; choose a plain name of letters, digits, - and _, {key}=NAME")
+
+
 def refuse_secrets(values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     """UserError if a value holds a key or token of the environment (a configuration from a stranger may ask for one by
     `${oc.env:…}`): the configuration is written to runs/, to the log and to W&B."""
@@ -109,6 +125,14 @@ def keys(of: Any = None, prefix: str = "") -> list[str]:
         found.append(prefix + name)
         if dataclasses.is_dataclass(hint):
             found += keys(hint, f"{prefix}{name}.")
+    return found
+
+
+def kind_of(key: str) -> Any:
+    """The annotated type of a dotted key; Any below a free mapping or a list."""
+    found: Any = Config
+    for name in key.split("."):
+        found = typing.get_type_hints(found).get(name, Any) if dataclasses.is_dataclass(found) else Any
     return found
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from src.config import Config, difference, plain
+from src.config import Config, check_name, difference, plain
 from src.errors import UserError
 from src.files import held, read_config, remove_leftovers, write_config
 from src.runs.folder import finished
@@ -18,8 +18,7 @@ from src.training.device import from_main
 
 def run_name(config: Config) -> str:
     name = config.run or f"{config.competition.name}-{config.model.name.rsplit('/', 1)[-1].split('.')[0]}"
-    if Path(name).name != name or name.startswith("."):
-        raise UserError(f"run={name}: must be a plain folder name")
+    check_name("run", name)
     return name
 
 

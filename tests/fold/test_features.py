@@ -26,8 +26,8 @@ def test_features_are_timms_pooled_ones(command: Callable[..., list[str]], mini_
     for parameter in model.parameters():
         parameter.data.uniform_(-0.2, 0.3)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    words = command("competition=digits", f"model.weights={tmp_path / 'w.safetensors'}", "model.pretrained=auto")
-    assert main(["features", *words, "eval.crop=1.0", "run=plain", "size=28"]) == 0
+    words = [f"model.weights={tmp_path / 'w.safetensors'}", "model.pretrained=auto", "eval.crop=1.0", "run=plain"]
+    assert main(["features", *command("competition=digits", *words)]) == 0
     found = load_features(tmp_path / "runs" / "plain" / "features.npz")
     assert len(found.ids) == 150 and found.fold == -1
 

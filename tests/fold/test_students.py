@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from src.cli import main
+from src.files import read_config, write_config
 from src.predictions import load_features, load_predictions
 
 pytestmark = pytest.mark.fold
@@ -36,7 +37,11 @@ def trained(command: Command, tmp_path: Path) -> Callable[..., int]:
 def test_students_soups_and_features_are_runs_like_any_other(trained, command, tmp_path: Path, capsys) -> None:
     runs = tmp_path / "runs"
 
-    # ---- a student of the ensemble -----------------------------------------------------------------------------------
+    # ---- a student of the ensemble, whose config.yaml is of an older version -----------------------------------------
+    made_with = read_config(runs / "both" / "config.yaml")
+    older = {key: value for key, value in made_with.items() if key not in ("combined", "soup", "stack")}
+    older |= {"ensemble": {"rounds": 50, "bags": 1}, "method": "soft", "learner": None, "features": []}
+    write_config(runs / "both" / "config.yaml", older)
     assert trained("distill", "teacher=both", "fold=all") == 0
     printed = capsys.readouterr().out
     assert "taught by fold 0 of both" in printed and "taught by fold 1 of both" in printed
@@ -93,8 +98,10 @@ def test_students_soups_and_features_are_runs_like_any_other(trained, command, t
     assert trained("stack", "runs=[a,b]", "features=[a,plain]", "run=stacked") == 0
 
     # ---- what cannot teach -------------------------------------------------------------------------------------------
+    assert trained("ensemble", "runs=[a,b]", "method=vote", "run=voted") == 0
     for words, says in (
         (["teacher=stacked"], "a stack cannot teach"),
+        (["teacher=voted"], "ensemble.method=vote cannot teach"),
         (["teacher=none"], "no such run"),
         (["teacher=a", "run=a"], "its own teacher"),
         (["teacher=a", "folds.seed=1", f"paths.folds={tmp_path / 'other'}", "run=c"], "rows that fold 0 holds out"),

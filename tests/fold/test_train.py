@@ -15,6 +15,7 @@ import pytest
 
 from src.cli import main
 from src.predictions import load_predictions
+from src.search.tricks import merged
 
 pytestmark = pytest.mark.fold
 Command = Callable[..., list[str]]
@@ -247,7 +248,11 @@ def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, 
     (["stages=[{length: 3 weeks}]"], "3 weeks"),
     (["stages=[]"], "the list is empty"),
     (["time_budget=soon"], "8.5h"),
-    (["run=../elsewhere"], "plain folder name"),
+    (["run=../elsewhere"], "run=../elsewhere: holds a slash; choose a plain name"),
+    (["run=-x"], "run=-x: begins with '-'; choose a plain name"),
+    (["run=a$b"], "run=a$b: holds $; choose a plain name"),
+    (["run=a\tb"], "run=a b: holds control characters"),
+    ([f"run={'x' * 201}"], "is longer than 200 bytes; choose a plain name"),
     (["folds.n=40"], "folds"),
     (["workers=-1"], "workers"),
     (["model.options.depth=3"], "model.options"),
@@ -287,7 +292,7 @@ def test_data_that_changed_under_the_folds_are_refused(
     assert main(words) == 0
     rows = (copy / "train.csv").read_text().splitlines()
     (copy / "train.csv").write_text("\n".join(rows[:-1]) + "\n")
-    assert main([*words, "run=other"]) == 2
+    assert main(merged(words, ["run=other"])) == 2
     error = capsys.readouterr().err
     assert "mini.csv" in error
     assert "gone" in error

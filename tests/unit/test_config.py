@@ -23,6 +23,7 @@ from src.config import (
     unknown_key,
 )
 from src.errors import UserError
+from src.runs.claims import run_name
 
 
 def with_value(key: str, value: object) -> dict:
@@ -365,10 +366,40 @@ def test_the_hubs_spelling_of_a_model(given: str, name: str) -> None:
     assert build({"model": {"name": given}}).model.name == name
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", ".."])
-def test_a_competition_name_cannot_leave_its_folders(name: str) -> None:
-    with pytest.raises(UserError, match="plain name"):
-        build({"competition": {"name": name}})
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("../elsewhere", "holds a slash"),
+        ("a/b", "holds a slash"),
+        (".hidden", "begins with '.'"),
+        ("..", "begins with '.'"),
+        ("-m", "begins with '-'"),
+        ("a$HOME", r"holds \$"),
+        ("a\nb", "holds control characters"),
+        ("a\x85b", "holds control characters"),
+        ("a\udcffb", "holds control characters"),  # a byte of the command line that is no UTF-8
+        ("x" * 201, "is longer than 200 bytes"),
+        ("é" * 101, "is longer than 200 bytes"),
+    ],
+)
+def test_a_name_can_name_files(name: str, fault: str) -> None:
+    for key, values in (("competition.name", {"competition": {"name": name}}), ("run", {"run": name})):
+        with pytest.raises(UserError, match=f"^{key}=.*: {fault}; choose a plain name of .*, {key}=NAME$") as error:
+            build(values)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 200
+    with pytest.raises(UserError, match=f"^run=.*: {fault}|^competition.name"):
+        run_name(dataclasses.replace(Config(), run=name))
+
+
+def test_plain_names_are_taken() -> None:
+    for name in ("x" * 200, "é" * 100, "2024_01", "1e3", "no", "a b", "a.b-c", "数字"):
+        assert build({"run": name, "competition": {"name": name}}).run == name == run_name(build({"run": name}))
+
+
+def test_the_name_that_a_run_has_by_itself_is_checked_too() -> None:
+    config = build({"competition": {"name": "x" * 195}})
+    with pytest.raises(UserError, match=r"^run=x+…: is longer than 200 bytes; .*run=NAME"):
+        run_name(config)
 
 
 def test_a_configuration_with_a_token_in_it_is_refused() -> None:

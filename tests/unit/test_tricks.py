@@ -13,12 +13,16 @@ from src.recipes import ablate
 from src.search.effects import Effect
 from src.search.study import Study, ordinary_run, refusal
 from src.search.tricks import BASELINE, Pairing, folder_name, merged, named_tricks, pairing_of, words_of
-from src.verbs import Verb
-from src.words import CONFIGS
+from src.verbs import VERBS, Verb
+from src.words import CONFIGS, full_words
 from tests.unit.test_configs import composed
 
 NAMED = named_tricks(CONFIGS / "tricks.yaml")
 WORDS = ["competition=folder", "competition.root=somewhere", "preset=scratch"]
+
+
+def full(words: list[str]) -> list[str]:
+    return full_words(VERBS["ablate"], words)
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +32,15 @@ def baselines() -> list[Config]:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_named_trick_is_valid_and_changes_something(name: str, baselines: list[Config]) -> None:
-    config = composed(*merged(WORDS, NAMED[name]))
-    bare = composed(*merged([*WORDS, "experiment=bare", "model=resnet18"], NAMED[name]))
+    config = composed(*merged(full(WORDS), full(NAMED[name])))
+    bare = composed(*merged(full([*WORDS, "experiment=bare", "model=resnet18"]), full(NAMED[name])))
     assert config != baselines[0] or bare != baselines[1]
     assert folder_name(name) == name
 
 
 def test_the_bare_baseline_has_none_of_the_techniques(baselines: list[Config]) -> None:
     for name in ("ema", "swa", "smoothing", "cosine", "no_bias_decay", "warmup", "clip", "tta_flip", "progressive"):
-        words = merged([*WORDS, "experiment=bare", "model=resnet18"], NAMED[name])
+        words = merged(full([*WORDS, "experiment=bare", "model=resnet18"]), full(NAMED[name]))
         assert composed(*words) != baselines[1], name
 
 
