@@ -12,17 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.competition.grading import grade
-from src.competition.submission import (
-    Sample,
-    check_submission,
-    match_classes,
-    read_sample,
-    submission_table,
-    write_submission,
-)
+from src.competition.kinds.single import Single
+from src.competition.sample import Sample, match_classes, read_sample
+from src.competition.submission import check_submission, submission_table, write_submission
 from src.errors import UserError
 
 CLASSES = np.array(["cat", "cow", "dog"])
+TASK = Single(CLASSES)
+YES_NO = Single(np.array(["no", "yes"]))
 IDS = np.array(["a", "b", "c"])
 PRED = np.array([[0.7, 0.1, 0.2], [0.1, 0.2, 0.7], [0.2, 0.6, 0.2]], dtype=np.float32)  # cat, dog, cow
 LABELS = Sample(("id", "label"), np.array(["c", "a", "b"]), "labels")
@@ -30,23 +27,23 @@ PROBABILITIES = Sample(("id", "p_dog", "p_cat", "p_cow"), np.array(["c", "a", "b
 
 
 def test_labels() -> None:
-    table = submission_table(LABELS, IDS, PRED, CLASSES)
+    table = submission_table(LABELS, IDS, PRED, TASK)
     assert table.columns.tolist() == ["id", "label"]
     assert table.values.tolist() == [["c", "cow"], ["a", "cat"], ["b", "dog"]]
 
 
 def test_probabilities_behind_a_prefix() -> None:
-    table = submission_table(PROBABILITIES, IDS, PRED, CLASSES)
+    table = submission_table(PROBABILITIES, IDS, PRED, TASK)
     assert table.columns.tolist() == ["id", "p_dog", "p_cat", "p_cow"]
     np.testing.assert_array_equal(table[["p_cat", "p_cow", "p_dog"]].to_numpy(), PRED[[2, 0, 1]].astype(float))
 
 
 def test_positive_is_the_last_class() -> None:
     sample = Sample(("target", "id"), np.array(["b", "a"]), "positive", id_position=1)
-    table = submission_table(sample, np.array(["a", "b"]), np.array([[0.9, 0.1], [0.3, 0.7]]), np.array(["no", "yes"]))
+    table = submission_table(sample, np.array(["a", "b"]), np.array([[0.9, 0.1], [0.3, 0.7]]), YES_NO)
     assert table.columns.tolist() == ["target", "id"] and table["target"].tolist() == [0.7, 0.1]
     with pytest.raises(UserError, match="positive needs two classes, but there are 3"):
-        submission_table(Sample(("id", "target"), IDS, "positive"), IDS, PRED, CLASSES)
+        submission_table(Sample(("id", "target"), IDS, "positive"), IDS, PRED, TASK)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +84,13 @@ def test_rows_align_by_id_or_not_at_all(lists: tuple[list[str], list[str]]) -> N
     own = {name: (place + 1) / 100 for place, name in enumerate([*wanted, "new"])}
     pred = np.array([[1 - own[name], own[name]] for name in ids])
     if sorted(ids) == sorted(wanted):
-        table = submission_table(sample, np.array(ids), pred, ["no", "yes"])
+        table = submission_table(sample, np.array(ids), pred, YES_NO)
         assert table["id"].tolist() == wanted
         assert table["yes"].tolist() == [own[name] for name in wanted]
-        check_submission(table, sample, ["no", "yes"])
+        check_submission(table, sample, YES_NO)
     else:
         with pytest.raises(UserError) as error:
-            submission_table(sample, np.array(ids), pred, ["no", "yes"])
+            submission_table(sample, np.array(ids), pred, YES_NO)
         message = str(error.value)
         repeated = {name for name in ids if ids.count(name) > 1}
         culprits = repeated or set(wanted) ^ set(ids)
@@ -104,15 +101,15 @@ def test_a_nan_never_becomes_a_label() -> None:
     pred = PRED.copy()
     pred[1, 0] = np.nan
     with pytest.raises(UserError, match=r"predictions of 1 ids hold NaN or infinity \(b\)"):
-        submission_table(LABELS, IDS, pred, CLASSES)
+        submission_table(LABELS, IDS, pred, TASK)
 
 
 def test_rounding_is_clipped_and_more_is_not() -> None:
     pred = np.array([[1 + 1e-7, -1e-7, 0.0], *PRED[1:]])
-    check_submission(submission_table(PROBABILITIES, IDS, pred, CLASSES), PROBABILITIES, CLASSES.tolist())
+    check_submission(submission_table(PROBABILITIES, IDS, pred, TASK), PROBABILITIES, TASK)
     pred[0, 0] = 1.1
     with pytest.raises(UserError, match=r"column 'p_cat' of id 'a' is 1\.1: a probability is between 0 and 1"):
-        check_submission(submission_table(PROBABILITIES, IDS, pred, CLASSES), PROBABILITIES, CLASSES.tolist())
+        check_submission(submission_table(PROBABILITIES, IDS, pred, TASK), PROBABILITIES, TASK)
 
 
 BROKEN: dict[str, tuple[Sample, Any, list[str]]] = {
@@ -139,12 +136,12 @@ BROKEN: dict[str, tuple[Sample, Any, list[str]]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_failed_check_says_which_and_keeps_the_old_file(tmp_path: Path, name: str) -> None:
     sample, spoil, parts = BROKEN[name]
-    good = submission_table(sample, IDS, PRED, CLASSES)
+    good = submission_table(sample, IDS, PRED, TASK)
     path = tmp_path / "deep" / "run.csv"
-    write_submission(path, good, sample, CLASSES.tolist())
+    write_submission(path, good, sample, TASK)
     before = path.read_bytes()
     with pytest.raises(UserError) as error:
-        write_submission(path, spoil(good), sample, CLASSES.tolist())
+        write_submission(path, spoil(good), sample, TASK)
     for part in [*parts, "run.csv is not written"]:
         assert part in str(error.value), str(error.value)
     assert "\n" not in str(error.value)
@@ -153,8 +150,8 @@ def test_a_failed_check_says_which_and_keeps_the_old_file(tmp_path: Path, name: 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.csv"
-    table = submission_table(LABELS, IDS, PRED, CLASSES)
-    write_submission(path, table, LABELS, CLASSES.tolist())
+    table = submission_table(LABELS, IDS, PRED, TASK)
+    write_submission(path, table, LABELS, TASK)
     before = path.read_bytes()
 
     def fail(*_: object, **__: object) -> None:
@@ -162,7 +159,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
     with pytest.raises(UserError, match=r"run\.csv: cannot be written \(No space left"):
-        write_submission(path, table, LABELS, CLASSES.tolist())
+        write_submission(path, table, LABELS, TASK)
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["run.csv"]
 
 
@@ -171,14 +168,14 @@ def test_the_new_file_takes_the_place_of_the_old_one_at_once(tmp_path: Path) -> 
     path = tmp_path / "run.csv"
     path.write_text("old")
     with path.open() as reader:
-        write_submission(path, submission_table(LABELS, IDS, PRED, CLASSES), LABELS, CLASSES)
+        write_submission(path, submission_table(LABELS, IDS, PRED, TASK), LABELS, TASK)
         assert reader.read() == "old" and path.read_text().startswith("id,label")
 
 
 def test_the_file_reads_back_as_the_sample(tmp_path: Path) -> None:
     for sample in (LABELS, PROBABILITIES):
         path = tmp_path / "run.csv"
-        write_submission(path, submission_table(sample, IDS, PRED, CLASSES), sample, CLASSES.tolist())
+        write_submission(path, submission_table(sample, IDS, PRED, TASK), sample, TASK)
         again = read_sample(path)
         assert again.columns == sample.columns and again.kind == sample.kind
         assert again.ids.tolist() == sample.ids.tolist()
@@ -205,7 +202,7 @@ class TestGrade:
         submission = write(tmp_path / "s.csv", "id,label\na,ape\nb,dog\nc,cow\n")
         assert grade(submission, solution) == {"accuracy": pytest.approx(2 / 3)}
         with pytest.raises(UserError, match=r"1 labels are no class \(ape; the first at id 'a'\)"):
-            grade(submission, solution, classes=CLASSES)
+            grade(submission, solution, task=TASK)
 
     def test_probabilities(self, tmp_path: Path) -> None:
         solution = write(tmp_path / "solution.csv", SOLUTION)
@@ -230,8 +227,8 @@ class TestGrade:
         solution = write(tmp_path / "solution.csv", SOLUTION)
         for sample in (LABELS, PROBABILITIES):
             path = tmp_path / "run.csv"
-            write_submission(path, submission_table(sample, IDS, PRED, CLASSES), sample, CLASSES.tolist())
-            assert grade(path, solution, "accuracy", classes=CLASSES) == {"accuracy": 1.0}
+            write_submission(path, submission_table(sample, IDS, PRED, TASK), sample, TASK)
+            assert grade(path, solution, "accuracy", task=TASK) == {"accuracy": 1.0}
 
     @pytest.mark.parametrize(
         ("submission", "solution", "options", "parts"),
