@@ -43,7 +43,9 @@ def test_the_score_is_that_of_one_candidate_where_all_are_alike() -> None:
 def test_what_is_really_better_is_kept() -> None:
     rng = np.random.default_rng(1)
     y = rng.integers(0, 5, 2000)
-    pred = {kind: guesses(rng, y, right, rng.random(2000), 1.0) for kind, right in zip(KINDS, (0.6, 0.9, 0.6), strict=True)}
+    pred = {
+        kind: guesses(rng, y, right, rng.random(2000), 1.0) for kind, right in zip(KINDS, (0.6, 0.9, 0.6), strict=True)
+    }
     kept, by_row = cross_fitted(ACCURACY, y, pred, halves_of(y, None, 0))
     assert kept == "ema" and (by_row == "ema").all()
 

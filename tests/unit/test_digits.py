@@ -31,11 +31,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_layout(root: Path) -> None:
     competition = load_competition(name="digits", root=root)
-    assert competition.classes.tolist() == [str(digit) for digit in range(10)]
-    assert np.bincount(competition.labels).tolist() == [400] * 10
-    assert len(competition.test_ids) == 1000 and not set(competition.test_ids) & set(competition.ids)
-    assert competition.sample.ids.tolist() == competition.test_ids.tolist()
-    image = cv2.imread(str(root / os.fsdecode(competition.paths[0])), cv2.IMREAD_UNCHANGED)
+    assert competition.task.names.tolist() == [str(digit) for digit in range(10)]
+    assert np.bincount(competition.y).tolist() == [400] * 10
+    assert len(competition.test.ids) == 1000 and not set(competition.test.ids) & set(competition.train.ids)
+    assert competition.sample.ids.tolist() == competition.test.ids.tolist()
+    image = cv2.imread(str(root / os.fsdecode(competition.train.images[0])), cv2.IMREAD_UNCHANGED)
     assert image is not None and image.shape == (28, 28) and image.dtype == np.uint8
     assert sorted(os.listdir(root)) == [
         "sample_submission.csv",

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src import files
+from src.competition.kinds import task_of
 from src.errors import UserError
 from src.files import read_config, read_json, save_weights, write_config, write_csv, write_json, write_text
 from src.predictions import (
@@ -131,7 +132,7 @@ def test_labels() -> None:
     table = Predictions(
         np.array(["a", "b", "c"]), np.zeros((3, 3)), classes, np.zeros(3, int), np.array(["dog", "eel", "cat"])
     )
-    assert table.labels().tolist() == [2, 0, 1]
+    assert task_of(table.kind, table.classes).encode(table.target).tolist() == [2, 0, 1]
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)

@@ -14,8 +14,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from src.competition.folds import fold_rows, load_folds, make_folds
-from src.competition.submission import Sample
-from src.competition.tables import Competition
+from src.competition.kinds.single import Single
+from src.competition.sample import Sample
+from src.competition.tables import Competition, Rows
 from src.errors import UserError
 
 
@@ -27,13 +28,14 @@ def competition(
     return Competition(
         name="toy",
         root=Path("."),
-        classes=np.array(list(classes)),
-        ids=np.array(names),
-        labels=np.array(labels, dtype=np.int64),
-        groups=None if groups is None else np.array(groups),
-        paths=np.array([b"x.jpg"] * len(labels)),
-        test_ids=nothing,
-        test_paths=nothing.astype("S"),
+        task=Single(np.array(list(classes))),
+        train=Rows(
+            np.array(names),
+            np.array([b"x.jpg"] * len(labels)),
+            np.array(labels, dtype=np.int64),
+            None if groups is None else np.array(groups),
+        ),
+        test=Rows(nothing, nothing.astype("S")),
         id_column="id",
         target_column="label",
         sample=Sample(("id", "label"), nothing, "labels"),
@@ -154,7 +156,7 @@ def test_folds_follow_the_rows_when_either_side_is_reordered(tmp_path: Path) -> 
     path.write_text("\r\n".join([header, *sorted(lines, reverse=True)]))
     assert np.array_equal(load_folds(path, data, 5, 0), folds)
     order = np.random.default_rng(0).permutation(60)
-    moved = competition(data.labels[order], ids=data.ids[order].tolist())
+    moved = competition(data.y[order], ids=data.train.ids[order].tolist())
     assert np.array_equal(load_folds(path, moved, 5, 0), folds[order])
 
 

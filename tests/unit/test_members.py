@@ -59,7 +59,7 @@ def test_rows_are_aligned_by_id(runs: Path) -> None:
     assert sorted(members.ids) == IDS.tolist()
     for place, name in enumerate(members.ids.tolist()):
         number = int(name[1:])
-        assert members.fold[place] == number % 3 and members.labels[place] == number // 3 % 3
+        assert members.fold[place] == number % 3 and members.y[place] == number // 3 % 3
         np.testing.assert_array_equal(members.oof[:, place], [row(run, name) for run in "bac"])
     for k in range(3):
         test = load_test(runs, members, k)

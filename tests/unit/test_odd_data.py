@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from src.competition.csv_file import read_columns, read_header
-from src.competition.submission import Sample, submission_table, write_submission
+from src.competition.kinds.single import Single
+from src.competition.sample import Sample
+from src.competition.submission import submission_table, write_submission
 from src.competition.tables import load_competition
 from src.data.bad_images import unreadable_rows
 from src.data.cache import UNREADABLE, ImageStore
@@ -306,7 +308,7 @@ def test_policies(folder: tuple[Path, np.ndarray], tmp_path: Path, cached: bool)
         assert (blank.pixels(1) == 128).all() and blank.pixels(1).shape == (SIDE, SIDE, 3)
         assert evaluation_batch(blank, Order(rows, 32)).rows.tolist() == rows.tolist()
         batch = evaluation_batch(store("mark"), Order(rows, 32))
-        assert batch.rows.tolist() == [0, -2 - 4, -2 - 1, 5, -1]
+        assert batch.rows.tolist() == rows.tolist() and batch.readable.tolist() == [True, False, False, True, True]
         assert (batch.images[0, 1:3] == 128).all() and not batch.images[0, 4].any()
         np.testing.assert_array_equal(batch.images[0, 0], evaluation_batch(blank, Order(rows, 32)).images[0, 0])
     assert rows.tolist() == [0, 4, 1, 5, -1], "an order is not written to"
@@ -464,8 +466,8 @@ def test_odd_tables(tmp_path: Path, name: str) -> None:
         assert "\n" not in str(error.value)
         return
     found = load_competition(name="odd", root=root)
-    paths = [path.decode() for path in found.paths.tolist()]
-    assert dict(zip(found.ids.tolist(), paths, strict=True)) == {k: f"train/{v}" for k, v in promised.items()}
+    paths = [path.decode() for path in found.train.images.tolist()]
+    assert dict(zip(found.train.ids.tolist(), paths, strict=True)) == {k: f"train/{v}" for k, v in promised.items()}
 
 
 def test_a_train_csv_that_is_a_folder(tmp_path: Path) -> None:
@@ -487,7 +489,7 @@ def test_labels_that_differ_only_in_case_or_spaces(tmp_path: Path, merge: bool) 
     assert len(said) == 1 and "\n" not in said[0]
     assert "'Cat' (1 rows) and 'cat' (2 rows)" in said[0] and "'big  dog' (1 rows) and 'big dog' (1 rows)" in said[0]
     assert ("competition.merge_labels=true" in said[0]) is not merge
-    names = found.classes[found.labels].tolist()
+    names = found.task.cells(found.y).tolist()
     if merge:
         assert names == ["cat", "cat", "cat", "big  dog", "big  dog", "cow"], "the most frequent, of equals the first"
     else:
@@ -615,9 +617,9 @@ def test_any_bytes_as_a_competition(tmp_path: Path, train: bytes, sample: bytes 
         lambda: load_competition(name="odd", root=root, train_images=template, say=lambda line: None)
     )
     if found is not None:
-        assert len(found.ids) == len(found.labels) == len(found.paths) == len(set(found.ids.tolist()))
+        assert len(found.train) == len(found.y) == len(found.train.images) == len(set(found.train.ids.tolist()))
         real = os.path.realpath(root) + os.sep
-        for path in found.paths.tolist():
+        for path in found.train.images.tolist():
             assert (root / os.fsdecode(path)).is_file()
             assert os.path.realpath(root / os.fsdecode(path)).startswith(real)
 
@@ -653,13 +655,13 @@ def test_a_submission_is_right_or_the_old_file_stays(
     path, old = tmp_path / "s.csv", b"id,label\nthe old file\n"
     path.write_bytes(old)
     columns = ("id", "no", "yes") if kind == "probabilities" else ("id", "label")
-    sample, classes = Sample(columns, np.array(wanted), kind), ["no", "yes"]
+    sample, task = Sample(columns, np.array(wanted), kind), Single(np.array(["no", "yes"]))
     yes = np.random.default_rng(seed).random(len(ids)).astype(np.float32)
     pred = np.column_stack([1 - yes, yes])
 
     def write() -> bool:
-        table = submission_table(sample, np.array(ids, dtype=np.str_), pred, classes)
-        write_submission(path, table, sample, classes)
+        table = submission_table(sample, np.array(ids, dtype=np.str_), pred, task)
+        write_submission(path, table, sample, task)
         return True
 
     written = result_or_one_line(write)
@@ -673,7 +675,7 @@ def test_a_submission_is_right_or_the_old_file_stays(
             {"id": ids, **{name: ["no"] * len(ids) if kind == "labels" else yes for name in columns[1:]}}
         )
         with pytest.raises(UserError, match="is not written"):
-            write_submission(path, table, sample, classes)
+            write_submission(path, table, sample, task)
         assert path.read_bytes() == old
     else:
         read = read_columns(path, columns, "key", required=columns)

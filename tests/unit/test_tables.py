@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from src.competition.csv_file import read_columns
-from src.competition.tables import Competition, load_competition, sort_classes
+from src.competition.kinds.single import sort_classes
+from src.competition.tables import Competition, load_competition
 from src.errors import UserError
 
 TRAIN = "id,label\na1,cat\na2,dog\na3,cat\n"
@@ -39,19 +40,19 @@ def load(root: Path, **options: Any) -> Competition:
 
 def test_a_plain_folder(tmp_path: Path) -> None:
     competition = load(build(tmp_path))
-    assert competition.classes.tolist() == ["cat", "dog"]
-    assert competition.ids.tolist() == ["a1", "a2", "a3"]
-    assert competition.labels.tolist() == [0, 1, 0] and competition.labels.dtype == np.int64
-    assert competition.paths.tolist() == [b"train/a1.jpg", b"train/a2.png", b"train/a3.JPEG"]
-    assert competition.paths.dtype.kind == "S" and competition.groups is None
-    assert competition.test_ids.tolist() == ["t1", "t2"], "the order of test.csv"
+    assert competition.task.names.tolist() == ["cat", "dog"]
+    assert competition.train.ids.tolist() == ["a1", "a2", "a3"]
+    assert competition.y.tolist() == [0, 1, 0] and competition.y.dtype == np.int64
+    assert competition.train.images.tolist() == [b"train/a1.jpg", b"train/a2.png", b"train/a3.JPEG"]
+    assert competition.train.images.dtype.kind == "S" and competition.train.groups is None
+    assert competition.test.ids.tolist() == ["t1", "t2"], "the order of test.csv"
     assert competition.sample.ids.tolist() == ["t2", "t1"], "the order of the sample"
     assert (competition.id_column, competition.target_column) == ("id", "label")
     assert competition.sample.kind == "labels" and competition.sample.columns == ("id", "label")
 
 
 def test_without_test_csv_the_sample_names_the_rows(tmp_path: Path) -> None:
-    assert load(build(tmp_path, test=None)).test_ids.tolist() == ["t2", "t1"]
+    assert load(build(tmp_path, test=None)).test.ids.tolist() == ["t2", "t1"]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +69,8 @@ def test_without_test_csv_the_sample_names_the_rows(tmp_path: Path) -> None:
 )
 def test_dialects_of_csv(tmp_path: Path, train: str | bytes) -> None:
     competition = load(build(tmp_path, train=train))
-    assert competition.ids.tolist() == ["a1", "a2", "a3"]
-    assert competition.classes[competition.labels].tolist() == ["cat", "dog", "cat"]
+    assert competition.train.ids.tolist() == ["a1", "a2", "a3"]
+    assert competition.task.cells(competition.y).tolist() == ["cat", "dog", "cat"]
 
 
 def test_strings_stay_strings(tmp_path: Path) -> None:
@@ -81,9 +82,9 @@ def test_strings_stay_strings(tmp_path: Path) -> None:
         sample="id,label\n0001,2\n",
     )
     competition = load(root)
-    assert competition.ids.tolist() == ["007", "NA", "1e5"]
-    assert competition.classes.tolist() == ["2", "9", "10"], "integers sort as numbers"
-    assert competition.labels.tolist() == [2, 0, 1]
+    assert competition.train.ids.tolist() == ["007", "NA", "1e5"]
+    assert competition.task.names.tolist() == ["2", "9", "10"], "integers sort as numbers"
+    assert competition.y.tolist() == [2, 0, 1]
 
 
 def test_order_of_classes() -> None:
@@ -102,13 +103,13 @@ class TestColumns:
         train = "id,label,patient\na1,cat,p\na2,dog,q\na3,cat,p\n"
         sample = "id,cat,dog\nt1,0.5,0.5\nt2,0.5,0.5\n"
         competition = load(build(tmp_path, train=train, sample=sample), group_column="patient")
-        assert competition.groups is not None and competition.groups.tolist() == ["p", "q", "p"]
+        assert competition.train.groups is not None and competition.train.groups.tolist() == ["p", "q", "p"]
         assert competition.target_column == "label", "a group is no candidate"
 
     def test_train_and_sample_may_name_the_ids_differently(self, tmp_path: Path) -> None:
         competition = load(build(tmp_path, train=TRAIN.replace("id,", "image,")), id_column="image")
         assert competition.id_column == "image" and competition.sample.id_column == "id"
-        assert competition.test_ids.tolist() == ["t1", "t2"]
+        assert competition.test.ids.tolist() == ["t1", "t2"]
 
     def test_ids_need_not_come_first(self, tmp_path: Path) -> None:
         competition = load(build(tmp_path, sample="label,id\ncat,t1\ncat,t2\n"), id_column="id")
@@ -123,7 +124,7 @@ class TestImages:
             images=("train/x/a1.jpg", "train/x/y/a1.jpg", "train/cat.1.jpg", "test/t1.jpg", "test/t2.jpg"),
             train="id,label\nx/a1.jpg,cat\nx/y/a1,dog\ncat.1,cat\n",
         )
-        assert load(root).paths.tolist() == [b"train/x/a1.jpg", b"train/x/y/a1.jpg", b"train/cat.1.jpg"]
+        assert load(root).train.images.tolist() == [b"train/x/a1.jpg", b"train/x/y/a1.jpg", b"train/cat.1.jpg"]
 
     def test_template(self, tmp_path: Path) -> None:
         root = build(
@@ -131,29 +132,35 @@ class TestImages:
             images=("img/cat/a1.png", "img/dog/a2.png", "img/cat/a3.png", "t1.jpg", "t2.jpg"),
         )
         competition = load(root, train_images="img/{label}/{id}.png", test_images="{id}.jpg")
-        assert competition.paths.tolist() == [b"img/cat/a1.png", b"img/dog/a2.png", b"img/cat/a3.png"]
-        assert competition.test_paths.tolist() == [b"t1.jpg", b"t2.jpg"]
+        assert competition.train.images.tolist() == [b"img/cat/a1.png", b"img/dog/a2.png", b"img/cat/a3.png"]
+        assert competition.test.images.tolist() == [b"t1.jpg", b"t2.jpg"]
 
     def test_template_without_extension_and_repeated_files(self, tmp_path: Path) -> None:
         train = "id,label,file\na1,cat,f\na2,dog,f\na3,cat,g\n"
         root = build(tmp_path, train=train, images=("all/f.png", "all/g.webp", "test/t1.jpg", "test/t2.jpg"))
-        assert load(root, train_images="all/{file}").paths.tolist() == [b"all/f.png", b"all/f.png", b"all/g.webp"]
+        assert load(root, train_images="all/{file}").train.images.tolist() == [
+            b"all/f.png",
+            b"all/f.png",
+            b"all/g.webp",
+        ]
 
     def test_the_root_itself_and_a_trailing_slash(self, tmp_path: Path) -> None:
         root = build(tmp_path, images=("a1.jpg", "a2.jpg", "a3.jpg", "test/t1.jpg", "test/t2.jpg"))
         competition = load(root, train_images=".", test_images="test/")
-        assert competition.paths.tolist() == [b"a1.jpg", b"a2.jpg", b"a3.jpg"]
-        assert competition.test_paths.tolist() == [b"test/t1.jpg", b"test/t2.jpg"]
+        assert competition.train.images.tolist() == [b"a1.jpg", b"a2.jpg", b"a3.jpg"]
+        assert competition.test.images.tolist() == [b"test/t1.jpg", b"test/t2.jpg"]
 
     def test_names_beyond_ascii(self, tmp_path: Path) -> None:
         train = "id,label\nä1,cat\na2,dog\n猫,cat\n"
         root = build(tmp_path, train=train, images=("train/ä1.jpg", "train/猫.jpg", *IMAGES))
-        paths = load(root).paths
+        paths = load(root).train.images
         assert [path.decode() for path in paths] == ["train/ä1.jpg", "train/a2.png", "train/猫.jpg"]
         assert all((root / os.fsdecode(path)).exists() for path in paths)
 
     def test_other_files_beside_the_images(self, tmp_path: Path) -> None:
-        assert load(build(tmp_path, images=(*IMAGES, "train/a1.txt", "train/a1.json"))).paths[0] == b"train/a1.jpg"
+        assert (
+            load(build(tmp_path, images=(*IMAGES, "train/a1.txt", "train/a1.json"))).train.images[0] == b"train/a1.jpg"
+        )
 
 
 def images_without(*gone: str) -> tuple[str, ...]:
@@ -271,7 +278,7 @@ def test_no_root(tmp_path: Path) -> None:
 
 def test_two_dots_in_a_name_are_fine(tmp_path: Path) -> None:
     root = build(tmp_path, images=("train/a..1.jpg", *IMAGES), train="id,label\na..1.jpg,cat\na2,dog\n")
-    assert load(root).paths[0] == b"train/a..1.jpg"
+    assert load(root).train.images[0] == b"train/a..1.jpg"
 
 
 def test_many_rows_list_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +295,7 @@ def test_many_rows_list_each_folder_once(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "scandir", count)
     competition = load(root, train_images="train/{file}")
-    assert len(competition.ids) == 20_000 and competition.paths[21] == b"train/f1.jpg"
+    assert len(competition.train.ids) == 20_000 and competition.train.images[21] == b"train/f1.jpg"
     assert len(calls) <= 3
 
 
@@ -306,6 +313,6 @@ CLOTHING = Path(os.environ.get("CLOTHING_ROOT", "../shared/data/clothing"))
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason="needs the clothing photographs (CLOTHING_ROOT)")
 def test_real_photographs() -> None:
     competition = load(CLOTHING)
-    assert len(competition.classes) == 10 and len(competition.ids) > 3000
-    assert all((CLOTHING / os.fsdecode(path)).is_file() for path in competition.paths[:50])
-    assert set(competition.sample.ids.tolist()) == set(competition.test_ids.tolist())
+    assert len(competition.task.names) == 10 and len(competition.train.ids) > 3000
+    assert all((CLOTHING / os.fsdecode(path)).is_file() for path in competition.train.images[:50])
+    assert set(competition.sample.ids.tolist()) == set(competition.test.ids.tolist())
