@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import gmean, rankdata
 
+from src.competition.kinds.single import Single
 from src.competition.metrics import METRICS, find_metric, score
 from src.ensembling.blend import METHODS, blend, climb, convex, error_correlations, mix
 from src.ensembling.nested import splits
@@ -93,7 +94,7 @@ def test_the_pool_scores_any_mixture_as_the_metric_does(metric: str) -> None:
             (pool, oof, labels),
             (take(pool, rows), oof[:, np.sort(rows)], labels[np.sort(rows)]),
         ):
-            np.testing.assert_array_equal(part.labels, truth)
+            np.testing.assert_array_equal(part.y, truth)
             for _ in range(5):
                 weights = random.dirichlet(np.ones(len(oof)))
                 base = mixture(part, weights)
@@ -244,11 +245,12 @@ def test_error_correlations_against_numpy() -> None:
     oof, labels, _ = problem(7)
     oof[2] = oof[0]
     oof[3] = 1 / 3
-    table = error_correlations(oof, labels)
+    own = np.stack([Single(np.array(list("abc"))).credit(labels, member) for member in oof])
+    table = error_correlations(own)
     errors = [[1 - member[i, truth] for i, truth in enumerate(labels)] for member in oof]
     assert table[0, 1] == pytest.approx(np.corrcoef(errors[0], errors[1])[0, 1])
     assert table[0, 2] == pytest.approx(1) and table[0, 3] == 0 and (np.diag(table) == 1).all()
-    assert error_correlations(oof[:1], labels).tolist() == [[1.0]]
+    assert error_correlations(own[:1]).tolist() == [[1.0]]
 
 
 def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from src.competition.kinds.single import Single
 from src.competition.metrics import accuracy, find_metric, log_loss
 from src.ensembling.blend import METHODS, blend
 from src.ensembling.nested import splits
@@ -35,6 +36,7 @@ from src.errors import UserError
 from src.predictions import Features
 
 CLASSES = 3
+TASK = Single(np.array([str(number) for number in range(CLASSES)]))
 ACCURACY, LOG_LOSS = find_metric("accuracy"), find_metric("log_loss")
 
 
@@ -57,7 +59,7 @@ def problem(seed: int = 0, rows: int = 300, columns: int = 6, signal: float = 1.
 def test_logistic_is_scikit_learns_grid_search_fold_by_fold() -> None:
     x, labels, folds = problem(signal=0.7)
     test_x = np.random.default_rng(1).normal(size=(9, 6)) * 10
-    found = stack("logistic", [same_for_all(x, test_x)], labels, folds, CLASSES, LOG_LOSS)
+    found = stack("logistic", [same_for_all(x, test_x)], labels, folds, TASK, LOG_LOSS)
     for k in range(5):
         rest = folds != k
         search = GridSearchCV(
@@ -130,13 +132,13 @@ def test_a_block_of_noise_is_weighted_down_and_width_does_not_count(learner: str
     x, labels, folds = problem(signal=1.5)
     noise = np.random.default_rng(5).normal(size=(len(x), 60)) * 100
     blocks = [same_for_all(x), same_for_all(noise)]
-    found = stack(learner, blocks, labels, folds, CLASSES, LOG_LOSS)
+    found = stack(learner, blocks, labels, folds, TASK, LOG_LOSS)
     assert np.mean([choice.weights[1] / choice.weights[0] for choice in found.chosen.values()]) < 0.5
-    together = stack(learner, [same_for_all(np.hstack([x, noise]))], labels, folds, CLASSES, LOG_LOSS)
+    together = stack(learner, [same_for_all(np.hstack([x, noise]))], labels, folds, TASK, LOG_LOSS)
     assert log_loss(labels, found.pred) < log_loss(labels, together.pred) - 0.02
     # in other units and with each column twice, the same block is the same block
     doubled = [same_for_all(np.hstack([x, x]) * 1000 - 7), same_for_all(noise)]
-    again = stack(learner, doubled, labels, folds, CLASSES, LOG_LOSS)
+    again = stack(learner, doubled, labels, folds, TASK, LOG_LOSS)
     # up to the scale of both, which the strength of the model is chosen against
     np.testing.assert_allclose(again.pred, found.pred, atol=0.06)
 
@@ -147,20 +149,35 @@ def test_a_block_of_noise_is_weighted_down_and_width_does_not_count(learner: str
 def test_features_are_aligned_by_id_and_each_fold_has_its_own() -> None:
     ids, test_ids = np.array(["b", "a", "c"]), np.array(["u", "t"])
     every = np.array(["t", "c", "x", "a", "b", "u"])
-    files = [Features(every, 10.0 * k + np.arange(6.0)[:, None], k) for k in (0, 1)]
-    features_for = features_of(files, ids, test_ids, "own")
+    folds = np.array([0, 1, 0])
+    files = [Features(every, 10.0 * k + np.arange(6.0)[:, None], k, ids[folds == k]) for k in (0, 1)]
+    features_for = features_of(files, ids, folds, test_ids, "own")
     for k in (0, 1):
         x, test_x = features_for(k)
         assert x[:, 0].tolist() == [10 * k + 4, 10 * k + 3, 10 * k + 1]
         assert test_x[:, 0].tolist() == [10 * k + 5, 10 * k]
     with pytest.raises(UserError, match=r"features: 'own' has no file of fold 2, only of \[0, 1\]"):
         features_for(2)
-    one = features_of([Features(every, np.zeros((6, 2)))], ids, test_ids, "all")
+    one = features_of([Features(every, np.zeros((6, 2)))], ids, folds, test_ids, "all")
     assert one(7)[0].shape == (3, 2)
     for missing, text in ((0, r"1 of 2 test ids \(t\)"), (4, r"1 of 3 training ids \(b\)")):
         few = np.delete(every, missing)
         with pytest.raises(UserError, match=f"features: 'few' lacks {text}"):
-            features_of([Features(few, np.zeros((5, 2)))], ids, test_ids, "few")(0)
+            features_of([Features(few, np.zeros((5, 2)))], ids, folds, test_ids, "few")(0)
+
+
+@pytest.mark.parametrize("held_out", [["b", "x"], ["b", "a"], None])
+def test_features_of_a_network_that_has_seen_the_fold_are_refused(held_out: list[str] | None) -> None:
+    """Of the rows a and b of fold 0: a network of other folds has seen one, and one that does not say so perhaps both."""
+    ids, every = np.array(["a", "b", "c"]), np.array(["a", "b", "c", "t"])
+    own = None if held_out is None else np.array(held_out)
+    features_for = features_of([Features(every, np.zeros((4, 2)), 0, own)], ids, np.array([0, 0, 1]), every[3:], "f")
+    if held_out == ["b", "a"]:
+        assert features_for(0)[0].shape == (3, 2)
+        return
+    count = 2 if held_out is None else 1
+    with pytest.raises(UserError, match=f"features: 'f' of fold 0 .* trained on {count} rows that fold 0 holds out"):
+        features_for(0)
 
 
 # ---- what may not be seen -------------------------------------------------------------------------------------------
@@ -176,7 +193,7 @@ def test_nothing_of_the_fold_reaches_its_model(blocks: int) -> None:
 
     def run(x: np.ndarray, labels: np.ndarray) -> tuple:
         parts = [same_for_all(x, test_x), same_for_all(x[:, ::-1] ** 3, test_x[:, ::-1] ** 3)][:blocks]
-        found = stack("logistic", parts, labels, folds, CLASSES, ACCURACY, wanted=[2, 4])
+        found = stack("logistic", parts, labels, folds, TASK, ACCURACY, wanted=[2, 4])
         assert np.isnan(found.pred[folds == 3]).all() and set(found.test) == {2, 4}
         return found.test, {k: (choice.options, choice.weights.tolist()) for k, choice in found.chosen.items()}
 
@@ -197,7 +214,7 @@ def test_inner_parts_are_folds_with_their_own_features() -> None:
         asked.append(k)
         return x, x[:3]
 
-    choose("ridge", [features_for], labels, folds, np.flatnonzero(folds != 3), 3, CLASSES, ACCURACY)
+    choose("ridge", [features_for], labels, folds, np.flatnonzero(folds != 3), 3, TASK, ACCURACY)
     assert asked == [0, 1, 2, 4, 3]
 
 
@@ -211,7 +228,7 @@ def test_features_are_standardised_by_the_rows_that_are_fitted(monkeypatch: pyte
         return train(learner, options, x, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr("src.ensembling.stack.train", spy)
-    stack("ridge", [same_for_all(x)], labels, folds, CLASSES, ACCURACY)
+    stack("ridge", [same_for_all(x)], labels, folds, TASK, ACCURACY)
     assert {len(part) for part in fitted} == {36, 48, 60}
     for part in fitted:
         np.testing.assert_allclose(part.mean(0), 0, atol=1e-5)
@@ -274,7 +291,7 @@ def stacked(learner: str, seed: int, what: str, leaky: bool = False, rows: int =
         "both": [same_for_all(log_odds(oof)), same_for_all(noise[:, :20])],
         "seen": [same_for_all(noise + 3 * hot)],
     }
-    found = stack(learner, blocks[what], labels, folds, CLASSES, ACCURACY)
+    found = stack(learner, blocks[what], labels, folds, TASK, ACCURACY)
     return accuracy(labels, found.plain_pred if leaky else found.pred)
 
 
