@@ -168,7 +168,7 @@ def test_features_are_aligned_by_id_and_each_fold_has_its_own() -> None:
 
 @pytest.mark.parametrize("held_out", [["b", "x"], ["b", "a"], None])
 def test_features_of_a_network_that_has_seen_the_fold_are_refused(held_out: list[str] | None) -> None:
-    """Of the rows a and b of fold 0: a network of other folds has seen one, and one that does not say so perhaps both."""
+    """Of rows a and b of fold 0: a network of other folds has seen one, one that does not say so perhaps both."""
     ids, every = np.array(["a", "b", "c"]), np.array(["a", "b", "c", "t"])
     own = None if held_out is None else np.array(held_out)
     features_for = features_of([Features(every, np.zeros((4, 2)), 0, own)], ids, np.array([0, 0, 1]), every[3:], "f")
