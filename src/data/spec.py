@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from src.data.decode import CURE, as_samples, decode_bytes, stored_size
 from src.data.resizing import LINEAR_BELOW, resize
 from src.errors import UserError
+
+if TYPE_CHECKING:  # loading torch takes seconds, and some recipes may only ask where the images lie
+    import torch
 
 ARRAY = b"\x93NUMPY"  # how an .npy file begins
 GREY = (124, 116, 104)  # ImageNet's mean colour, of 255
@@ -100,10 +101,12 @@ class ImageSpec:
 RGB = ImageSpec()
 
 
-def example_input(spec: ImageSpec, count: int, size: int, device: torch.device | str = "cpu") -> Tensor:
+def example_input(spec: ImageSpec, count: int, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """(count, C, size, size) float32 as a network gets them, channels_last; all zero, which no trial can overflow on.
 
     For every trial: whether a size fits, what a step costs, which channels can go.
     """
+    import torch
+
     x = torch.zeros(count, spec.channels, size, size, device=device)
     return x.contiguous(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from src.cli import main
+from src.competition.kinds import task_of
 from src.files import held, read_config, read_json
 from src.predictions import load_predictions
 
@@ -56,7 +57,8 @@ def test_an_ablation_pairs_its_runs_and_goes_on_where_it_was(command: Command, t
         for arm, column in ((row["trick"], "score"), ("baseline", "baseline")):
             own = place / "runs" / f"{arm}-s{row['seed']}" / f"fold{row['fold']}"
             part = load_predictions(own / "oof.npz")
-            assert float(row[column]) == np.mean(part.pred.argmax(1) == part.labels())
+            truth = task_of(part.kind, part.classes).encode(part.target)
+            assert float(row[column]) == np.mean(part.pred.argmax(1) == truth)
             manifest = read_json(own / "manifest.json")
             assert manifest["memory"] > 2**20
             # the kind is decided before anything is measured: one candidate, and no best of several

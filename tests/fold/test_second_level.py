@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 from src.cli import main
+from src.competition.kinds import task_of
 from src.competition.metrics import find_metric, score
 from src.config import build, defaults, plain
+from src.data.spec import Normalisation
 from src.ensembling.blend import climb
 from src.ensembling.pool import make_pool
+from src.errors import UserError
 from src.files import read_config, write_config, write_json
+from src.fold.teacher import load_teacher
 from src.predictions import Features, Predictions, load_predictions, save_features, save_predictions
+from src.runs.combined import groups_of
 from src.runs.folder import fold_folder
 from src.runs.opening import open_competition, open_folds
 from src.runs.summary import summarise_run
@@ -88,18 +95,22 @@ def make_run(tmp_path: Path, task: Path, run: str, noise: float, folds: int = FO
         return (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
 
     for k in range(folds):
-        ids, test_ids = competition.ids[number == k], competition.test_ids
-        target = competition.classes[competition.labels[number == k]]
-        oof = Predictions(ids, pred(ids, k), competition.classes, np.full(len(ids), k), target)
-        test = Predictions(test_ids, pred(test_ids, 10 + k), competition.classes, np.full(len(test_ids), k))
+        ids, test_ids = competition.train.ids[number == k], competition.test.ids
+        target = competition.task.cells(competition.y[number == k])
+        oof = Predictions(ids, pred(ids, k), competition.task.names, np.full(len(ids), k), target)
+        test = Predictions(test_ids, pred(test_ids, 10 + k), competition.task.names, np.full(len(test_ids), k))
         folder = fold_folder(runs, run, k)
         save_predictions(folder / "oof.npz", oof)
         save_predictions(folder / "test.npz", test)
         write_json(
             folder / "manifest.json",
-            {"score": score("accuracy", oof.labels(), oof.pred), "kept": "raw", "seconds": {"total": 1.0}},
+            {"score": score("accuracy", labels_of(oof), oof.pred), "kept": "raw", "seconds": {"total": 1.0}},
         )
     summarise_run(config, competition, run)
+
+
+def labels_of(part: Predictions) -> np.ndarray:
+    return task_of(part.kind, part.classes).encode(part.target)
 
 
 def oof_of(runs: Path, run: str) -> dict[int, Predictions]:
@@ -125,7 +136,7 @@ def check_run(tmp_path: Path, task: Path, run: str) -> dict:
         zip(ids, CLASSES[mean.argmax(1)], strict=True)
     )
     cv = json.loads((tmp_path / "runs" / run / "cv.json").read_text())
-    labels = np.concatenate([part.labels() for part in parts.values()])
+    labels = np.concatenate([labels_of(part) for part in parts.values()])
     assert cv["oof"] == pytest.approx(score("accuracy", labels, np.concatenate([p.pred for p in parts.values()])))
     right = np.mean([CLASSES[truth(name)] == label for name, label in submission[["id", "label"]].values])
     assert cv["test"] == pytest.approx(right)
@@ -152,7 +163,8 @@ def test_an_ensemble_is_one_more_run(runs: Path, tmp_path: Path, task: Path, pla
     for k in range(FOLDS):
         rest = [j for j in range(FOLDS) if j != k]
         oof = np.stack([np.concatenate([parts[run][j].pred for j in rest]) for run in "abc"])
-        weights = climb(make_pool(find_metric("accuracy"), oof, np.concatenate([parts["a"][j].labels() for j in rest])))
+        truths = np.concatenate([labels_of(parts["a"][j]) for j in rest])
+        weights = climb(make_pool(find_metric("accuracy"), oof, truths))
         manifest = json.loads((runs / "e" / f"fold{k}" / "manifest.json").read_text())
         assert manifest["weights"] == pytest.approx(dict(zip("abc", weights, strict=True)))
         for file in ("oof", "test"):
@@ -233,7 +245,10 @@ def test_a_stack_of_runs_and_features(runs: Path, tmp_path: Path, task: Path, ca
     x = np.eye(3)[[truth(name) for name in ids]] + 0.6 * random.normal(size=(120, 3))
     save_features(tmp_path / "x.npz", Features(ids, x))
     for k in range(FOLDS):
-        save_features(runs / "own" / f"fold{k}" / "features.npz", Features(ids[::-1], x[::-1] * 10**k, k))
+        save_features(
+            runs / "own" / f"fold{k}" / "features.npz",
+            Features(ids[::-1], x[::-1] * 10**k, k, load_predictions(runs / "a" / f"fold{k}" / "oof.npz").ids),
+        )
     capsys.readouterr()
     words = [f"paths.runs={runs}", f"features=[{tmp_path / 'x.npz'},own]", "learner=ridge", "run=s"]
     assert main(["stack", *words, "runs=[b,c]"]) == 0
@@ -309,3 +324,57 @@ def test_what_does_not_fit_is_refused_in_one_line(runs: Path, tmp_path: Path, ta
     with open(task / "sample_submission.csv", "a") as file:
         file.write("t999,cat\n")
     assert "'a' has other test rows than" in refused("runs=[a,c]")
+
+
+def test_features_of_a_run_with_other_folds_are_refused(runs: Path, tmp_path: Path, capsys) -> None:
+    """Each network of the other run has seen labels of rows that this one's fold holds out."""
+    ids = np.array([*(f"i{n:03d}" for n in range(90)), *(f"t{n:03d}" for n in range(30))])
+    for k in range(FOLDS):
+        held_out = load_predictions(runs / "a" / f"fold{(k + 1) % FOLDS}" / "oof.npz").ids
+        features = Features(ids, np.zeros((120, 2)), k, held_out)
+        save_features(runs / "other" / f"fold{k}" / "features.npz", features)
+    capsys.readouterr()
+    assert main(["stack", f"paths.runs={runs}", "runs=[a,b]", "features=[other]", "run=s"]) == 2
+    assert "trained on 30 rows that fold 0 holds out here" in capsys.readouterr().err
+    assert not (runs / "s").exists()
+
+
+def test_runs_that_were_scored_with_another_table_are_refused(runs: Path, task: Path, capsys) -> None:
+    table = (task / "train.csv").read_text()
+    first = table.splitlines()[1]
+    name, label = first.split(",")
+    other = next(other for other in CLASSES if other != label)
+    (task / "train.csv").write_text(table.replace(first, f"{name},{other}"))
+    capsys.readouterr()
+    assert main(["ensemble", f"paths.runs={runs}", "runs=[a,b]", "run=e"]) == 2
+    assert f"1 targets in {task} are not those that 'a' was scored with ({name}: {label} -> {other})" in (
+        capsys.readouterr().err
+    )
+
+
+def test_copies_stay_together_within_one_fold(runs: Path, tmp_path: Path, task: Path) -> None:
+    """With one fold its rows are split into parts; a copy in another part would tell the label."""
+    config = build(read_config(runs / "a" / "config.yaml"))
+    competition = open_competition(config)
+    rows = competition.train.images
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for row in (3, 7):
+        cv2.imwrite(str(task / rows[row].decode()), noise)
+    assert groups_of(config, competition, competition.train.ids) is None
+    grouped = dataclasses.replace(config, folds=dataclasses.replace(config.folds, group_duplicates=True))
+    groups = groups_of(grouped, competition, competition.train.ids)
+    assert groups is not None and groups[3] == groups[7] != groups[4]
+
+
+def test_an_ensemble_that_was_fitted_on_the_fold_teaches_nobody(runs: Path, tmp_path: Path, task: Path, capsys) -> None:
+    """One fold alone: its weights know the rows that the student holds out; equal weights know nothing."""
+    words = [f"paths.runs={runs}", "runs=[a,b,c]", "fold=1"]
+    assert main(["ensemble", *words, "method=climb", "run=fitted"]) == 0
+    assert main(["ensemble", *words, "method=soft", "run=equal"]) == 0
+    competition = open_competition(build(read_config(runs / "a" / "config.yaml")))
+    held_out = load_predictions(runs / "a" / "fold1" / "oof.npz").ids
+    inputs = Normalisation((0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(UserError, match="teacher=fitted: its weights were fitted on the rows that fold 1 holds out"):
+        load_teacher(runs, "fitted", 1, inputs=inputs, task=competition.task, held_out=held_out)
+    with pytest.raises(UserError, match="teacher=a"):  # goes on to the members, which have no weights here
+        load_teacher(runs, "equal", 1, inputs=inputs, task=competition.task, held_out=held_out)

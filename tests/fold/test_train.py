@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from src.cli import main
+from src.competition.kinds import task_of
 from src.predictions import load_predictions
 from src.search.tricks import merged
 
@@ -61,7 +62,7 @@ def test_a_run_writes_every_artefact(command: Command, tmp_path: Path, mini_digi
     cv = json.loads((run / "cv.json").read_text())
     assert {"run", "competition", "metric", "greater_is_better", "folds", "mean", "std", "oof", "seconds"} <= set(cv)
     assert set(cv["folds"]) == {"0", "1"}
-    labels = np.concatenate([part.labels() for part in oof])
+    labels = np.concatenate([task_of(part.kind, part.classes).encode(part.target) for part in oof])
     assert cv["oof"] == pytest.approx(np.mean(np.concatenate([part.pred for part in oof]).argmax(1) == labels))
     solution = pd.read_csv(mini_digits / "solution.csv", dtype=str).set_index("id")["label"]
     assert cv["test"] == pytest.approx((solution[submission["id"]].values == submission["label"].values).mean())
