@@ -25,17 +25,17 @@ from src.data.augment import (
 )
 from src.data.cache import ImageStore
 from src.data.loader import (
-    GREY,
     Order,
-    View,
+    Window,
     batches,
     evaluation_batch,
     evaluation_orders,
     kept_workers,
-    to_input,
     training_batch,
 )
+from src.data.preprocess import to_input
 from src.data.resizing import LINEAR_BELOW, resize
+from src.data.spec import GREY
 from src.errors import UserError
 from src.fold.measured import ranges
 
@@ -546,7 +546,7 @@ def test_orders_are_taken_lazily(store: ImageStore) -> None:
 def test_padding_rows(store: ImageStore) -> None:
     found = evaluation_orders(np.array([4, 1, 8, 0, 2]), 2, 24, 0.875)
     assert [order.rows.tolist() for order in found] == [[4, 1], [8, 0], [2, -1]]
-    last = evaluation_batch(store, found[-1]._replace(views=(View(), View((0.0, 0.0)))))
+    last = evaluation_batch(store, found[-1]._replace(windows=(Window(), Window((0.0, 0.0)))))
     assert last.images.shape == (2, 2, 24, 24, 3) and last.colour is None and last.rows.tolist() == [2, -1]
     np.testing.assert_array_equal(last.images[0, 0], centre_view(store.pixels(2), 24, 0.875))
     np.testing.assert_array_equal(last.images[1, 0], centre_view(store.pixels(2), 24, 0.875, (0.0, 0.0)))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from src.config import LossConfig
+from src.data.spec import RGB
+from src.model.outputs import outputs_of
 from src.training import batch_finder
 from src.training.batch_finder import largest_batch, saved_bytes, step_fits
 from src.training.device import make_accelerator
+from src.training.learner import rehearsal
+from src.training.objective import one_label
 from src.training.optimizer import build_optimizer
 
 
@@ -35,19 +41,25 @@ def network() -> nn.Sequential:
 
 
 def test_what_autograd_keeps() -> None:
-    """The input, the output of the ReLU (which flattening and the linear layer share); weights do not count."""
-    assert saved_bytes(network(), 8) == 4 * (3 * 8 * 8 + 4 * 6 * 6)
+    """The input, the output of the ReLU, and what the linear layer keeps: flattening copies it, as channels lie last;
+    weights do not count."""
+    assert saved_bytes(network(), 8) == 4 * (3 * 8 * 8 + 2 * 4 * 6 * 6)
 
 
-def fits_of(model: nn.Module) -> Callable[[int], bool]:
+@contextmanager
+def fits_of(model: nn.Module) -> Iterator[Callable[[int], bool]]:
+    accelerator = make_accelerator("cpu", "fp32")
     optimizer = partial(build_optimizer, name="adamw", weight_decay=0.1)
-    return step_fits(model, optimizer, 8, make_accelerator("cpu", "fp32"))
+    objective = one_label(torch.zeros(1, dtype=torch.int64), 2, outputs_of("single", "cross_entropy", 2), LossConfig())
+    with rehearsal(model, optimizer, objective, RGB, accelerator) as step:
+        yield step_fits(lambda batch: step(batch, 8), model, 8, accelerator, RGB)
 
 
 def test_a_share_of_the_free_memory_bounds_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    each = 2 * 4 * (3 * 8 * 8 + 4 * 6 * 6)  # twice what autograd keeps
+    each = 2 * 4 * (3 * 8 * 8 + 2 * 4 * 6 * 6)  # twice what autograd keeps
     monkeypatch.setattr(batch_finder, "free_memory", lambda: 2 * each * 100)
-    assert largest_batch(fits_of(network())) == 96
+    with fits_of(network()) as fits:
+        assert largest_batch(fits) == 96
 
 
 class Hungry(nn.Sequential):
@@ -62,11 +74,12 @@ class Hungry(nn.Sequential):
 def test_memory_that_runs_out_is_stepped_back_from() -> None:
     model = Hungry(*network())
     before = [parameter.clone() for parameter in model.parameters()]
-    assert largest_batch(fits_of(model)) == 40
+    with fits_of(model) as fits:
+        assert largest_batch(fits) == 40
     assert all(map(torch.equal, before, model.parameters())), "a copy is tried"
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 2))
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        fits_of(model)(8)
+    with fits_of(model) as fits, pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        fits(8)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import timm
+import torch
 
-from src.config import StageConfig
+from src.config import LossConfig, StageConfig
+from src.data.spec import RGB
+from src.model.outputs import outputs_of
 from src.training.budget import Cost, Watch, folds_in_time, measure, remaining, validations, views_in_time
 from src.training.device import make_accelerator
-from src.training.stages import Stage, is_epoch_end, plan, shorten
+from src.training.learner import rehearsal
+from src.training.objective import one_label
+from src.training.optimizer import build_optimizer
+from src.training.stages import Stage, is_epoch_end, plan_stages, shorten
 
 
 def stages(*specs: dict) -> list[Stage]:
-    return plan(
+    return plan_stages(
         [StageConfig(**spec) for spec in specs],
         rows=np.arange(1000),
-        labels=np.arange(1000) % 5,
+        strata=np.arange(1000) % 5,
         epochs=1,
         size=32,
         batch_size=10,
@@ -31,7 +39,11 @@ def test_measured_costs_grow_with_the_size() -> None:
     accelerator = make_accelerator("cpu", "fp32")
     model = timm.create_model("test_resnet", num_classes=5)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    cost = measure(model, stages({"size": 1.0}, {"size": 192}, {"size": 1.0}), 5, accelerator)
+    objective = one_label(torch.zeros(1, dtype=torch.int64), 5, outputs_of("single", "cross_entropy", 5), LossConfig())
+    optimizer = partial(build_optimizer, name="sgd", weight_decay=0.1)
+    planned = stages({"size": 1.0}, {"size": 192}, {"size": 1.0})
+    with rehearsal(model, optimizer, objective, RGB, accelerator) as step:
+        cost = measure(step, model, planned, RGB, accelerator)
     assert cost.steps[1] > 2 * cost.steps[0] > 0  # 36 times the pixels
     assert cost.steps[0] == cost.steps[2], "a shape is measured once"
     assert 0 < cost.image < cost.steps[0]
@@ -48,7 +60,7 @@ def test_a_run_on_time_is_never_late() -> None:
     now = 1000.0
     for step in range(160):
         now += 1.0 if step < 40 else 0.5
-        assert not watch.late(step + 1, now), step
+        assert not watch.must_replan(step + 1, now), step
 
 
 def test_slow_first_steps_are_no_verdict() -> None:
@@ -56,10 +68,10 @@ def test_slow_first_steps_are_no_verdict() -> None:
     now = 1000.0
     for step in range(5):  # 10 s each, where a step takes 1 s
         now += 10
-        assert not watch.late(step + 1, now)
+        assert not watch.must_replan(step + 1, now)
     for step in range(5, 40):
         now += 1
-        assert not watch.late(step + 1, now), step
+        assert not watch.must_replan(step + 1, now), step
 
 
 @pytest.mark.parametrize("slower", [1.3, 2.0, 10.0])
@@ -71,7 +83,7 @@ def test_a_slow_run_is_planned_anew_and_ends_in_time(slower: float) -> None:
     while step < plan_now[-1].stop:
         now += slower * (1.0 if step < plan_now[0].stop else 0.5)
         step += 1
-        if watch.late(step, now) and step < plan_now[-1].stop:
+        if watch.must_replan(step, now) and step < plan_now[-1].stop:
             plan_now = shorten(plan_now, step, watch.factor(step, now))
             watch, cuts = Watch(end, plan_now, COST, step), cuts + 1
     assert 1 <= cuts < 8
@@ -110,8 +122,8 @@ def test_a_long_validation_is_no_slow_pace() -> None:
         if is_epoch_end(stages_now, step):
             now += 5
             watch.validated(5.0)
-        assert not watch.late(step + 1, now), step
+        assert not watch.must_replan(step + 1, now), step
     surprised = Watch(1000 + 200 + 1, stages_now, Cost((0.5,), 0.0), 0)
-    surprised.late(5, 1002.5)
+    surprised.must_replan(5, 1002.5)
     surprised.validated(5.0)
     assert surprised.factor(100, 1055.0) == pytest.approx((1201 - 1055) / (150 + 3 * 5))

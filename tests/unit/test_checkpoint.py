@@ -23,7 +23,7 @@ from src.training.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
-from src.training.engine import restore, snapshot
+from src.training.learner import Learner
 
 
 @pytest.fixture
@@ -271,6 +271,7 @@ def test_what_is_written_is_a_snapshot(tmp_path: Path, monkeypatch: pytest.Monke
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     ema, swa = Averaged(copy.deepcopy(network)), make_swa(network)
     optimizer = torch.optim.AdamW(network.parameters())
+    learner = Learner(accelerator, network, optimizer, ema, swa, None)  # type: ignore[arg-type]
 
     def step() -> None:
         network(torch.randn(8, 3, 5, 5)).square().sum().backward()
@@ -287,7 +288,7 @@ def test_what_is_written_is_a_snapshot(tmp_path: Path, monkeypatch: pytest.Monke
     before, disk = everything(), Disk(monkeypatch)
     writer = CheckpointWriter(tmp_path, 2)
     disk.free.clear()
-    writer.write(1, snapshot(accelerator, network, optimizer, ema, swa))
+    writer.write(1, learner.snapshot())
     step()
     after = everything()
     disk.free.set()
@@ -306,7 +307,7 @@ def test_what_is_written_is_a_snapshot(tmp_path: Path, monkeypatch: pytest.Monke
     for part, content in before.items():
         assert differing(found[part], content) == 0, part
         assert differing(after[part], content) > 0, part
-    restore(found, accelerator, network, optimizer, ema, swa)
+    learner.restore(found)
     assert differing(everything(), before) == 0
     assert not said
 

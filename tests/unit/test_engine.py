@@ -11,13 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.config import AverageConfig, MixConfig, ScheduleConfig
+from src.data.augment import Augment
 from src.data.loader import Batch
+from src.data.preprocess import Preprocess
+from src.data.spec import Normalisation
+from src.model.outputs import outputs_of
 from src.training.checkpoint import CheckpointWriter
 from src.training.device import make_accelerator
-from src.training.engine import Trained, fit
+from src.training.engine import fit
 from src.training.interrupt import StopWish
+from src.training.learner import Learner
 from src.training.losses import cross_entropy
-from src.training.progress import Progress
+from src.training.objective import Objective
+from src.training.plan import Plan
+from src.training.progress import ProgressBar
+from src.training.session import Progress, Session
 from src.training.stages import Stage
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
@@ -36,19 +45,25 @@ def micro_batches(accumulate: int) -> Iterator[Batch]:
     for size, count in SHAPES:
         for _ in range(accumulate):
             pixels = rng.integers(0, 256, (1, count, size, size, 3)).astype(np.uint8)
-            yield Batch(torch.from_numpy(pixels), None, torch.from_numpy(rng.integers(0, len(LABELS), count)))
+            rows = torch.from_numpy(rng.integers(0, len(LABELS), count))
+            yield Batch(torch.from_numpy(pixels), None, rows, torch.ones(count, dtype=torch.bool))
 
 
 def share(step: int) -> float:
     return 1 / (1 + step)
 
 
-def by_the_loop(folder: Path, accumulate: int) -> tuple[nn.Module, Trained, list[int]]:
+class FallingPlan(Plan):
+    def share(self, step: int) -> float:
+        return share(step)
+
+
+def by_the_loop(folder: Path, accumulate: int) -> tuple[nn.Module, Progress, list[int]]:
     accelerator = make_accelerator("cpu", "fp32", accumulate)
-    stages = [
+    stages = (
         Stage(0, 0, 3, 12, np.arange(24), 8, 1.0, 8 * accumulate),
         Stage(1, 3, 7, 20, np.arange(24), 4, 1.0, 4 * accumulate),
-    ]
+    )
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, nesterov=True)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -59,34 +74,25 @@ def by_the_loop(folder: Path, accumulate: int) -> tuple[nn.Module, Trained, list
         return {}
 
     done = fit(
-        accelerator=accelerator,
-        model=model,
-        optimizer=optimizer,
-        stages=stages,
-        batches=micro_batches(accumulate),
-        targets=lambda rows: F.one_hot(LABELS[rows], 3).float(),
-        loss_function=lambda logits, y, x: cross_entropy(logits, y),
-        rate=share,
-        base_lr=16.0,
-        momentum=lambda step: None,
-        trains=lambda step: "all",
-        mean=MEAN,
-        std=STD,
-        draw_mix=lambda step, count, size: None,
-        clip=None,
-        ema=None,
-        swa=None,
-        swa_at=lambda step: False,
-        validate=validate,
-        validate_every=100,
-        wish=StopWish(),
-        late=lambda step: False,
-        progress=Progress(stages, 0, "accuracy", False, lambda row: None),
-        checkpoints=CheckpointWriter(folder, 1),
-        checkpoint_every=1e9,
-        seed=0,
-        notes={},
-        so_far=Trained(0, [], 0.0),
+        Learner(accelerator, model, optimizer, None, None, None),
+        Objective(
+            lambda rows: F.one_hot(LABELS[rows], 3).float(),
+            lambda logits, y, x: cross_entropy(logits, y),
+            outputs_of("single", "cross_entropy", 3),
+        ),
+        FallingPlan(stages, 24, 0, 16.0, ScheduleConfig(), AverageConfig(), MixConfig(), Augment(), validate_every=100),
+        micro_batches(accumulate),
+        Preprocess(Normalisation(tuple(MEAN.tolist()), tuple(STD.tolist()))),
+        validate,
+        Session(
+            ProgressBar(stages, 0, "accuracy", False, lambda row: None),
+            CheckpointWriter(folder, 1),
+            checkpoint_every=1e9,
+            watch=None,
+            wish=StopWish(),
+            notes={},
+        ),
+        Progress(0, [], 0.0),
     )
     return accelerator.unwrap_model(model), done, validated
 

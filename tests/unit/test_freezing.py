@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -11,11 +13,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.config import build
+from src.data.augment import Augment
 from src.errors import UserError
-from src.fold.rates import rates
+from src.fold.plan import plan_fold
 from src.training.freezing import Part, train_only
 from src.training.optimizer import build_optimizer, set_rate
-from src.training.stages import Stage, shorten
+from src.training.plan import Plan
+from src.training.stages import Stage
 
 NAME = "test_resnet"
 
@@ -75,35 +79,33 @@ def test_a_network_without_a_classifier() -> None:
         train_only(model, torch.optim.SGD(model.parameters(), lr=0.1), "head")
 
 
-def planned(**section: object) -> tuple[list[Stage], object]:
-    """Two stages of 60 and 40 steps; the second trains the head at a rate of its own."""
-    import numpy as np
-
+def planned(count: int = 2, **section: object) -> Plan:
+    """Two stages of 60 and 40 steps, or the first of them; the second trains the head at a rate of its own."""
     values = {"optimizer": {"lr": 0.2}, "model": {"freeze": "10%"}, **section}
     config = build(values | {"stages": [{}, {"train": "head+norm", "lr": 0.001}]})
-    stages = [
+    stages = (
         Stage(0, 0, 60, 64, np.arange(80), 8, 1.0, 8),
         Stage(1, 60, 100, 64, np.arange(80), 8, 0.0, 8, "head+norm", 0.001),
-    ]
-    return stages, config
+    )
+    whole = plan_fold(config, np.arange(80), np.zeros(80, np.int64), Augment())
+    return dataclasses.replace(whole, stages=stages[:count])
 
 
 def test_rates_and_parts_of_a_run_that_ends_with_fixres() -> None:
-    stages, config = planned()
-    found = rates(config, stages, 80)
-    assert [found.trains(s) for s in (0, 9, 10, 59, 60, 99)] == ["head"] * 2 + ["all"] * 2 + ["head+norm"] * 2
-    assert found.rate(59) < 0.01, "the schedule ends where the stage of its own rate begins"
-    assert [found.rate(s) * 0.2 for s in range(60, 100)] == pytest.approx([0.001] * 40)
+    found = planned()
+    assert [found.part(s) for s in (0, 9, 10, 59, 60, 99)] == ["head"] * 2 + ["all"] * 2 + ["head+norm"] * 2
+    assert found.share(59) < 0.01, "the schedule ends where the stage of its own rate begins"
+    assert [found.share(s) * 0.2 for s in range(60, 100)] == pytest.approx([0.001] * 40)
+    assert [found.rate(s) for s in range(60, 100)] == pytest.approx([0.001 * 8 / 256] * 40)
     assert {found.momentum(s) for s in range(100)} == {None}
-    shorter = shorten(stages, 0, 0.5)
-    assert [rates(config, shorter, 80).trains(s) for s in (4, 5, 29, 30)] == ["head", "all", "all", "head+norm"]
+    shorter = found.shortened(0, 0.5)
+    assert [shorter.part(s) for s in (4, 5, 29, 30)] == ["head", "all", "all", "head+norm"]
 
 
 def test_momentum_of_one_cycle() -> None:
-    stages, config = planned(schedule={"kind": "one_cycle", "warmup": "50%", "momentum": [0.95, 0.85]})
-    found = rates(config, stages, 80)
+    found = planned(schedule={"kind": "one_cycle", "warmup": "50%", "momentum": [0.95, 0.85]})
     assert [found.momentum(s) for s in (0, 29, 59, 60, 99)] == pytest.approx([0.95, 0.85, 0.95, 0.95, 0.95])
-    assert found.rate(29) == 1.0
+    assert found.share(29) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,5 @@ def test_momentum_of_one_cycle() -> None:
     ],
 )
 def test_every_key_of_the_schedule_reaches_it(keys: dict, expected: dict[int, float]) -> None:
-    stages, config = planned(schedule={"warmup": "0", **keys})
-    found = rates(config, stages[:1], 80)
-    assert {step: found.rate(step) for step in expected} == pytest.approx(expected, abs=1e-9)
+    found = planned(1, schedule={"warmup": "0", **keys})
+    assert {step: found.share(step) for step in expected} == pytest.approx(expected, abs=1e-9)

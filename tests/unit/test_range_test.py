@@ -11,13 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from src.data.loader import Batch
+from src.data.preprocess import Preprocess
+from src.data.spec import Normalisation
+from src.model.outputs import outputs_of
 from src.training.device import make_accelerator
+from src.training.learner import Learner
+from src.training.objective import Objective
 from src.training.range_test import range_test, smoothed, suggest
 
 
 def black_images() -> Iterator[Batch]:
     while True:
-        yield Batch(torch.zeros(1, 4, 2, 2, 3, dtype=torch.uint8), None, torch.zeros(4, dtype=torch.long))
+        rows = torch.zeros(4, dtype=torch.long)
+        yield Batch(torch.zeros(1, 4, 2, 2, 3, dtype=torch.uint8), None, rows, torch.ones(4, dtype=torch.bool))
 
 
 class OneNumber(nn.Module):
@@ -30,17 +36,18 @@ class OneNumber(nn.Module):
 
 
 def run(model: nn.Module, rates: np.ndarray, clip: float | None = None) -> np.ndarray:
+    accelerator = make_accelerator("cpu", "fp32")
+    prepared, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=1.0))
     return range_test(
-        accelerator=make_accelerator("cpu", "fp32"),
-        model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
-        batches=black_images(),
-        targets=lambda rows: torch.zeros(len(rows), 1),
-        loss_function=lambda logits, y, x: (logits - y).square().mean(),
-        rates=rates,
-        mean=torch.zeros(3),
-        std=torch.ones(3),
-        clip=clip,
+        Learner(accelerator, prepared, optimizer, None, None, clip),
+        Objective(
+            lambda rows: torch.zeros(len(rows), 1),
+            lambda logits, y, x: (logits - y).square().mean(),
+            outputs_of("single", "cross_entropy", 1),
+        ),
+        black_images(),
+        Preprocess(Normalisation((0.0,) * 3, (1.0,) * 3)),
+        rates,
         seed=0,
     )
 

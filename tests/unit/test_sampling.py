@@ -9,7 +9,7 @@ import pytest
 
 from src.config import StageConfig
 from src.training.sampling import balance_classes
-from src.training.stages import Stage, plan, step_rows
+from src.training.stages import Stage, plan_stages, step_rows
 
 COUNTS = [400, 250, 200, 100, 50]
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(5), COUNTS))
@@ -18,8 +18,8 @@ LABEL_OF = dict(zip(ROWS.tolist(), LABELS.tolist(), strict=True))
 
 
 def planned(balance: float, **spec: object) -> Stage:
-    (stage,) = plan(
-        [StageConfig(**spec)], rows=ROWS, labels=LABELS, epochs=10, size=32, batch_size=50, seed=3, balance=balance
+    (stage,) = plan_stages(
+        [StageConfig(**spec)], rows=ROWS, strata=LABELS, epochs=10, size=32, batch_size=50, seed=3, balance=balance
     )
     return stage
 

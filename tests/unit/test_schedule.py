@@ -164,15 +164,15 @@ def test_linear_scaling() -> None:
     import numpy as np
 
     from src.config import StageConfig
-    from src.training.stages import plan
+    from src.training.stages import plan_stages
 
     assert scaled_rate(0.1, 256) == pytest.approx(0.1)
     assert scaled_rate(0.1, 1024) == pytest.approx(0.4)
     for processes, accumulate, expected in ((1, 1, 0.025), (2, 1, 0.05), (1, 4, 0.1), (2, 4, 0.2)):
-        (stage,) = plan(
+        (stage,) = plan_stages(
             [StageConfig()],
             rows=np.arange(1000),
-            labels=np.zeros(1000, int),
+            strata=np.zeros(1000, int),
             epochs=1,
             size=64,
             batch_size=64,

@@ -15,7 +15,7 @@ from src.training.stages import (
     Stage,
     is_epoch_end,
     pixels,
-    plan,
+    plan_stages,
     shorten,
     stage_at,
     step_rows,
@@ -28,8 +28,8 @@ ROWS = np.arange(1000) * 3 + 7  # rows of the table, not positions
 
 
 def planned(*specs: dict, **changes: object) -> list[Stage]:
-    asked = {"rows": ROWS, "labels": LABELS, "epochs": 10, "size": 128, "batch_size": 50} | changes
-    return plan([StageConfig(**spec) for spec in specs], **asked)
+    asked = {"rows": ROWS, "strata": LABELS, "epochs": 10, "size": 128, "batch_size": 50} | changes
+    return plan_stages([StageConfig(**spec) for spec in specs], **asked)
 
 
 # ---- lengths and sizes ----------------------------------------------------------------------------------------------

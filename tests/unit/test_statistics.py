@@ -12,9 +12,9 @@ import pytest
 from src.config import AugmentConfig, build
 from src.data.augment import Augment
 from src.data.cache import ImageStore
+from src.data.spec import Normalisation
 from src.data.statistics import PixelStatistics, pixel_statistics
-from src.fold.measured import fitted, ranges
-from src.model.backbone import Normalisation
+from src.fold.measured import measure_pixels, ranges
 
 LUMA = (0.299, 0.587, 0.114)
 
@@ -61,10 +61,10 @@ def test_brightness_range() -> None:
 def test_what_the_keys_ask_for(images: tuple[ImageStore, np.ndarray]) -> None:
     store, pixels = images
     own, rows = Normalisation((0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), np.arange(3, 9)
-    assert fitted(build({}), store, rows, own) == (own, ranges(AugmentConfig()))
-    normalisation, augment = fitted(build({"normalise": "data"}), store, rows, own)
+    assert measure_pixels(build({}), store, rows, own) == (own, ranges(AugmentConfig()))
+    normalisation, augment = measure_pixels(build({"normalise": "data"}), store, rows, own)
     assert normalisation.mean == pytest.approx(pixels[rows].mean((0, 1, 2))) and augment.brightness == 0.4
-    normalisation, augment = fitted(build({"augment": {"fit_brightness": True}}), store, rows, own)
+    normalisation, augment = measure_pixels(build({"augment": {"fit_brightness": True}}), store, rows, own)
     assert normalisation == own
     assert augment.brightness == pixel_statistics(store, rows).brightness_range() not in (0, 0.4)
 
