@@ -98,8 +98,8 @@ def from_teacher(
     """The lesson with a teacher's word on every image, and with the test images that it is sure of, if they may join.
 
     teacher: (B, 3, S, S) -> (B, C) log-probabilities; it must not have seen the fold's held-out rows. predict: as
-    `inference.predict.predict`, for what is asked of the teacher once, before training, at `size` pixels. open_images: (paths, unreadable=) -> store, of
-    other rows of the competition.
+    `inference.predict.predict`, for what is asked of the teacher once, before training, at `size` pixels.
+    open_images: (paths, unreadable=) -> store of other rows of the competition.
     """
     kd = partial(distillation, temperature=config.temperature)
     views = parse_views(config.views)

@@ -7,6 +7,7 @@ import pytest
 import timm
 
 from src.config import StageConfig
+from src.data.spec import RGB
 from src.training.budget import Cost, Watch, folds_in_time, measure, remaining, validations, views_in_time
 from src.training.device import make_accelerator
 from src.training.stages import Stage, is_epoch_end, plan, shorten
@@ -31,7 +32,7 @@ def test_measured_costs_grow_with_the_size() -> None:
     accelerator = make_accelerator("cpu", "fp32")
     model = timm.create_model("test_resnet", num_classes=5)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    cost = measure(model, stages({"size": 1.0}, {"size": 192}, {"size": 1.0}), 5, accelerator)
+    cost = measure(model, stages({"size": 1.0}, {"size": 192}, {"size": 1.0}), RGB, 5, accelerator)
     assert cost.steps[1] > 2 * cost.steps[0] > 0  # 36 times the pixels
     assert cost.steps[0] == cost.steps[2], "a shape is measured once"
     assert 0 < cost.image < cost.steps[0]

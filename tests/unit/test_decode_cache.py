@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from src.data.cache import ImageStore
-from src.data.decode import _jpeg_size, decode, fitted
+from src.data.decode import _jpeg_size, decode, stored_size
 from src.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -105,18 +105,18 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, short_side: 
 )
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_sizes(tmp_path: Path, shape: tuple[int, int], short_side: int, expected: tuple[int, int], suffix: str) -> None:
-    assert fitted(*shape, short_side) == expected
+    assert stored_size(*shape, short_side) == expected
     path = saved(tmp_path / f"a.{suffix}", Image.fromarray(picture(*shape)))
     found = decode(path, short_side).shape
     assert min(found[:2]) == min(expected)
     assert max(found[:2]) == pytest.approx(max(expected), abs=1 if suffix == "jpg" else 0)  # JPEG is reduced first
 
 
-def test_fitted_over_many_sizes() -> None:
+def test_stored_size_over_many_sizes() -> None:
     rng = np.random.default_rng(0)
     for _ in range(3000):
         height, width, side = (int(v) for v in np.exp(rng.uniform(0, 8, 3)).astype(int))
-        h, w = fitted(height, width, side)
+        h, w = stored_size(height, width, side)
         assert 1 <= h <= height and 1 <= w <= width
         assert max(h, w) <= 2 * side and h * w <= 2 * side * side  # what a slot of the store holds
         if min(height, width) >= side and max(height, width) <= 2 * min(height, width):
@@ -232,7 +232,7 @@ def test_second_read_does_not_touch_the_file(root: Path, tmp_path: Path) -> None
 def test_a_new_store_finds_what_another_one_left(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = paths(root)
     expected = [np.array(ImageStore(root, names, 32, tmp_path / "cache").pixels(row)) for row in range(6)]
-    monkeypatch.setattr("src.data.cache.decode_bytes", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("src.data.spec.ImageSpec.read", lambda *_: pytest.fail("decoded again"))
     store = ImageStore(root, names, 32, tmp_path / "cache")
     for row, image in enumerate(expected):
         np.testing.assert_array_equal(store.pixels(row), image)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.model.backbone import Normalisation
+from src.data.spec import Normalisation
 from src.model.ensemble import Ensemble
 from src.training.losses import cross_entropy, distillation
 

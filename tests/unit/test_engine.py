@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.data.loader import Batch
+from src.data.preprocess import Preprocess
+from src.data.spec import Normalisation
 from src.training.checkpoint import CheckpointWriter
 from src.training.device import make_accelerator
 from src.training.engine import Trained, fit
@@ -36,7 +38,8 @@ def micro_batches(accumulate: int) -> Iterator[Batch]:
     for size, count in SHAPES:
         for _ in range(accumulate):
             pixels = rng.integers(0, 256, (1, count, size, size, 3)).astype(np.uint8)
-            yield Batch(torch.from_numpy(pixels), None, torch.from_numpy(rng.integers(0, len(LABELS), count)))
+            rows = torch.from_numpy(rng.integers(0, len(LABELS), count))
+            yield Batch(torch.from_numpy(pixels), None, rows, torch.ones(count, dtype=torch.bool))
 
 
 def share(step: int) -> float:
@@ -70,8 +73,7 @@ def by_the_loop(folder: Path, accumulate: int) -> tuple[nn.Module, Trained, list
         base_lr=16.0,
         momentum=lambda step: None,
         trains=lambda step: "all",
-        mean=MEAN,
-        std=STD,
+        preprocess=Preprocess(Normalisation(tuple(MEAN.tolist()), tuple(STD.tolist()))),
         draw_mix=lambda step, count, size: None,
         clip=None,
         ema=None,

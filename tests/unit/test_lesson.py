@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -61,6 +62,10 @@ def pooled_oof(rows: np.ndarray) -> np.ndarray:
     return table[rows]
 
 
+def opened(paths: np.ndarray, unreadable: Literal["error", "blank", "mark"]) -> ImageStore:
+    return ImageStore(Path("."), paths, 32, unreadable=unreadable)
+
+
 def lesson_of(k: int, teacher: str, **changes: object) -> Lesson:
     held_out = k == FOLD_OF
     task, fold = competition(), Fold(np.flatnonzero(~held_out), np.flatnonzero(held_out))
@@ -77,7 +82,7 @@ def lesson_of(k: int, teacher: str, **changes: object) -> Lesson:
         DistillConfig(**{"targets": "precomputed", **changes}),  # type: ignore[arg-type]
         task,
         test_store=test_store,
-        cache=None,
+        open_images=opened,
         predict=predict,
         size=32,
         device=CPU,
@@ -127,7 +132,7 @@ def test_the_patient_teacher_looks_at_what_the_student_sees() -> None:
     plain = from_labels(task, fold, ImageStore(Path("."), task.paths, 32), LossConfig(), CPU)
     config = DistillConfig(temperature=3.0, weight=0.7)
     lesson = from_teacher(
-        plain, Teacher(), config, task, test_store=plain.store, cache=None, predict=lambda: None,  # type: ignore
+        plain, Teacher(), config, task, test_store=plain.store, open_images=opened, predict=lambda: None,  # type: ignore
         size=32, device=CPU,
     )  # fmt: skip
     x, logits = torch.randn(5, 3, 8, 8), torch.randn(5, CLASSES)
@@ -155,7 +160,7 @@ def test_the_margin_is_for_the_labels_and_not_for_the_teacher(targets: str) -> N
 
     config = DistillConfig(temperature=3.0, weight=0.7, targets=targets)  # type: ignore[arg-type]
     both = from_teacher(
-        harder, Teacher(), config, task, test_store=plain.store, cache=None, size=32, device=CPU,
+        harder, Teacher(), config, task, test_store=plain.store, open_images=opened, size=32, device=CPU,
         predict=lambda *_, **__: np.tile(teacher.exp().numpy(), (80, 1)),
     )  # fmt: skip
     found = both.loss(logits, both.targets(torch.arange(5)), x)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from src.config import ModelConfig, build
+from src.data.spec import RGB
 from src.errors import UserError
 from src.fold.network import TRAINING_KEYS, architecture, build_from, trained_model
 from src.model.backbone import build_model
@@ -40,7 +41,7 @@ def config(**values: object) -> ModelConfig:
 )
 def test_what_excludes_each_other(values: dict, source: WeightsSource, says: str) -> None:
     with pytest.raises(UserError) as error:
-        build_from(config(**values), 3, source)
+        build_from(config(**values), 3, source, spec=RGB)
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
@@ -63,20 +64,20 @@ def test_values_that_make_no_sense(values: dict, says: str) -> None:
 def test_every_key_is_known() -> None:
     """A key that is added to the section reaches the network, or is named as one of training."""
     builds = {name for function in (build_model, convert) for name in inspect.signature(function).parameters}
-    builds -= {"classes", "source", "seed", "model", "conversions"}
+    builds -= {"classes", "source", "seed", "model", "spec", "conversions"}
     assert {field.name for field in dataclasses.fields(ModelConfig)} == builds | set(TRAINING_KEYS)
 
 
 def test_a_finished_run_is_built_again(tmp_path) -> None:
     keys = config(activation="prelu", pool="gem", head="arcface", subcentres=2, acnet=True, scale=12.0, sync_bn=True)
-    trained, _ = build_from(keys, 3, SCRATCH, seed=1)
+    trained, _ = build_from(keys, 3, SCRATCH, seed=1, spec=RGB)
     assert any(isinstance(module, AsymmetricConv) for module in trained.modules())
     generator = torch.Generator().manual_seed(0)
     for parameter in trained.parameters():
         parameter.data.uniform_(-0.3, 0.5, generator=generator)
     torch.save(fused(trained).state_dict(), tmp_path / "weights.pth")
     source = WeightsSource("file", tmp_path / "weights.pth")
-    again, _ = build_from(trained_model({"model": dataclasses.asdict(keys)}), 3, source, trained=True)
+    again, _ = build_from(trained_model({"model": dataclasses.asdict(keys)}), 3, source, spec=RGB, trained=True)
     assert not any(isinstance(module, AsymmetricConv) for module in again.modules())
     x = torch.randn(2, 3, 32, 32, generator=generator)
     torch.testing.assert_close(again.eval()(x), trained.eval()(x), atol=1e-4, rtol=1e-4)

@@ -305,8 +305,10 @@ def test_policies(folder: tuple[Path, np.ndarray], tmp_path: Path, cached: bool)
         blank = store("blank")
         assert (blank.pixels(1) == 128).all() and blank.pixels(1).shape == (SIDE, SIDE, 3)
         assert evaluation_batch(blank, Order(rows, 32)).rows.tolist() == rows.tolist()
+        assert evaluation_batch(blank, Order(rows, 32)).readable.all()
         batch = evaluation_batch(store("mark"), Order(rows, 32))
-        assert batch.rows.tolist() == [0, -2 - 4, -2 - 1, 5, -1]
+        assert batch.rows.tolist() == rows.tolist()
+        assert batch.readable.tolist() == [True, False, False, True, True]
         assert (batch.images[0, 1:3] == 128).all() and not batch.images[0, 4].any()
         np.testing.assert_array_equal(batch.images[0, 0], evaluation_batch(blank, Order(rows, 32)).images[0, 0])
     assert rows.tolist() == [0, 4, 1, 5, -1], "an order is not written to"

@@ -14,14 +14,17 @@ from torch import nn
 
 from src.data.augment import centre_view
 from src.data.cache import ImageStore
-from src.data.loader import View
+from src.data.loader import Window
+from src.data.preprocess import Preprocess
+from src.data.spec import Normalisation
 from src.errors import UserError
 from src.inference.predict import in_order, predict
-from src.inference.tta import CENTRE, CORNERS, VIEWS, Pose, apply_symmetry, parse_views, windows
+from src.inference.tta import CENTRE, CORNERS, VIEWS, View, apply_symmetry, parse_views, windows
 
 torch.set_num_threads(1)  # the networks are so small that threads only cost
 
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PREPROCESS = Preprocess(Normalisation(MEAN, STD))
 SIZE, CROP = 24, 0.875
 
 
@@ -67,12 +70,12 @@ def model() -> nn.Module:
     )
 
 
-def run(model: nn.Module, store: ImageStore, rows: object, accelerator: object, views: list[Pose], **how: object):
-    asked = {"size": SIZE, "crop": CROP, "batch_size": 4, "workers": 0, "mean": MEAN, "std": STD} | how
+def run(model: nn.Module, store: ImageStore, rows: object, accelerator: object, views: list[View], **how: object):
+    asked = {"size": SIZE, "crop": CROP, "batch_size": 4, "workers": 0, "preprocess": PREPROCESS} | how
     return predict(model, store, np.array(rows, np.int64), accelerator=accelerator, views=views, **asked)
 
 
-def naive(model: nn.Module, store: ImageStore, row: int, views: list[Pose]) -> np.ndarray:
+def naive(model: nn.Module, store: ImageStore, row: int, views: list[View]) -> np.ndarray:
     """One image at a time through torchvision's normalise and flips."""
     model.eval()
     total = torch.zeros(4, dtype=torch.float64)
@@ -83,7 +86,7 @@ def naive(model: nn.Module, store: ImageStore, row: int, views: list[Pose]) -> n
         else:
             image = centre_view(store.pixels(row), SIZE, CROP / window.zoom, window.position)
         x = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
-        x = tv.normalize(x, MEAN.tolist(), STD.tolist())
+        x = tv.normalize(x, list(MEAN), list(STD))
         if view.transpose:
             x = x.transpose(1, 2)
         if view.vflip:
@@ -166,7 +169,7 @@ def test_no_rows(model, store, accelerator) -> None:
 
 def test_in_order() -> None:
     rows, seen = np.array([5, 2, 9]), np.array([9, -1, 2, 5, -1])
-    found = in_order(rows, seen, np.array([[9.0], [0.0], [2.0], [5.0], [0.0]]))
+    found = in_order(rows, seen, np.array([[9.0], [0.0], [2.0], [5.0], [0.0]], np.float32))
     assert found.tolist() == [[5.0], [2.0], [9.0]] and found.dtype == np.float32
 
 
@@ -204,19 +207,19 @@ def test_presets() -> None:
         "scales": (6, 3),
         "shifts": (5, 5),
     }
-    assert parse_views("none") == [Pose()]
+    assert parse_views("none") == [View()]
     assert set(windows(parse_views("crops"))) == {CENTRE, *CORNERS}
 
 
 def test_a_list_of_views() -> None:
     assert [
-        Pose(weight=3),
-        Pose(flip=True, weight=0.5),
-        Pose(View((0.0, 1.0), 1.2)),
-        Pose(transpose=True, vflip=True),
+        View(weight=3),
+        View(flip=True, weight=0.5),
+        View(Window((0.0, 1.0), 1.2)),
+        View(transpose=True, vflip=True),
     ] == WEIGHTED
-    assert windows(WEIGHTED) == (View(), View((0.0, 1.0), 1.2))
-    assert parse_views([{}]) == [Pose()]
+    assert windows(WEIGHTED) == (Window(), Window((0.0, 1.0), 1.2))
+    assert parse_views([{}]) == [View()]
 
 
 @pytest.mark.parametrize(
@@ -258,24 +261,25 @@ def test_d4_gives_8_distinct_pictures() -> None:
 
 def test_symmetries_one_by_one() -> None:
     x = torch.arange(2 * 3 * 9.0).view(2, 3, 3, 3)
-    assert apply_symmetry(x, Pose()) is x
-    assert torch.equal(apply_symmetry(x, Pose(flip=True)), tv.horizontal_flip(x))
-    assert torch.equal(apply_symmetry(x, Pose(vflip=True)), tv.vertical_flip(x))
-    assert torch.equal(apply_symmetry(x, Pose(transpose=True)), x.mT)
-    both = apply_symmetry(x, Pose(transpose=True, flip=True))
+    assert apply_symmetry(x, View()) is x
+    assert torch.equal(apply_symmetry(x, View(flip=True)), tv.horizontal_flip(x))
+    assert torch.equal(apply_symmetry(x, View(vflip=True)), tv.vertical_flip(x))
+    assert torch.equal(apply_symmetry(x, View(transpose=True)), x.mT)
+    both = apply_symmetry(x, View(transpose=True, flip=True))
     assert torch.equal(both, torch.rot90(x, -1, (2, 3)))  # transposed first, then flipped: a quarter turn clockwise
 
 
 # ---- images that cannot be read -------------------------------------------------------------------------------------
 
 
-def test_in_order_understands_marks() -> None:
-    rows, seen = np.array([9, 0, 2, 5]), np.array([5, -2 - 9, -1, 2, -2 - 0, -1])
+def test_in_order_takes_values_of_any_kind_and_only_padding_is_negative() -> None:
+    rows, seen = np.array([9, 0, 2, 5]), np.array([5, 9, -1, 2, 0, -1])
+    readable = in_order(rows, seen, np.array([True, False, True, True, False, True]))
+    assert readable.dtype == bool and readable.tolist() == [False, False, True, True]
     found = in_order(rows, seen, np.arange(12.0).reshape(6, 2))
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, [[np.nan] * 2, [np.nan] * 2, [6, 7], [0, 1]])
+    np.testing.assert_array_equal(found, [[2, 3], [8, 9], [6, 7], [0, 1]])
     with pytest.raises(AssertionError, match="twice or not at all"):
-        in_order(rows, np.array([5, 9, 2, -2 - 9]), np.zeros((4, 2)))
+        in_order(rows, np.array([5, 9, 2, -2]), np.zeros((4, 2)))
 
 
 @pytest.mark.parametrize("cached", [True, False])

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from src.data.loader import Batch
+from src.data.preprocess import Preprocess
+from src.data.spec import Normalisation
 from src.training.device import make_accelerator
 from src.training.range_test import range_test, smoothed, suggest
 
 
 def black_images() -> Iterator[Batch]:
     while True:
-        yield Batch(torch.zeros(1, 4, 2, 2, 3, dtype=torch.uint8), None, torch.zeros(4, dtype=torch.long))
+        images = torch.zeros(1, 4, 2, 2, 3, dtype=torch.uint8)
+        yield Batch(images, None, torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool))
 
 
 class OneNumber(nn.Module):
@@ -38,8 +41,7 @@ def run(model: nn.Module, rates: np.ndarray, clip: float | None = None) -> np.nd
         targets=lambda rows: torch.zeros(len(rows), 1),
         loss_function=lambda logits, y, x: (logits - y).square().mean(),
         rates=rates,
-        mean=torch.zeros(3),
-        std=torch.ones(3),
+        preprocess=Preprocess(Normalisation((0.0,) * 3, (1.0,) * 3)),
         clip=clip,
         seed=0,
     )

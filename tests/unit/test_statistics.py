@@ -12,9 +12,9 @@ import pytest
 from src.config import AugmentConfig, build
 from src.data.augment import Augment
 from src.data.cache import ImageStore
+from src.data.spec import Normalisation
 from src.data.statistics import PixelStatistics, pixel_statistics
 from src.fold.measured import fitted, ranges
-from src.model.backbone import Normalisation
 
 LUMA = (0.299, 0.587, 0.114)
 
