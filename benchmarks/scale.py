@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.loader import AUGMENT, MEAN, STD
+from benchmarks.loader import AUGMENT, PREPROCESS
 from benchmarks.rounds import RESULTS, ROOT, arguments, images_below, report, run, words_of_a_run
 from src.competition.folds import fold_rows, load_folds
 from src.competition.tables import load_competition
 from src.config import StageConfig
 from src.data.cache import ImageStore
-from src.data.loader import batches, to_input
+from src.data.loader import batches
 from src.training.stages import plan, training_orders
 
 KEEP = ("tables", "folds", "first_step", "peak_mb")
@@ -115,7 +115,7 @@ def first_step(folder: Path) -> dict[str, float]:
     network = timm.create_model("test_resnet", num_classes=int(labels.max()) + 1)
     stages = plan([StageConfig()], rows=rows, labels=labels[rows], epochs=1, size=64, batch_size=64)
     batch = next(batches(store, training_orders(stages, AUGMENT, 0), 0))
-    x = to_input(batch.images[0], torch.tensor(MEAN), torch.tensor(STD), batch.colour)
+    x = PREPROCESS(batch.images[0], batch.colour)
     torch.nn.functional.cross_entropy(network(x), torch.from_numpy(labels)[batch.rows]).backward()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {**seconds, "first_step": time.perf_counter() - began, "peak_mb": peak}

@@ -35,7 +35,6 @@ from src.data.loader import (
 )
 from src.data.preprocess import to_input
 from src.data.resizing import LINEAR_BELOW, resize
-from src.data.spec import GREY
 from src.errors import UserError
 from src.fold.measured import ranges
 
@@ -486,7 +485,10 @@ def orders() -> list[Order]:
 
 def same(one: list, other: list) -> bool:
     return len(one) == len(other) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.colour, b.colour) and torch.equal(a.rows, b.rows)
+        torch.equal(a.images, b.images)
+        and torch.equal(a.colour, b.colour)
+        and torch.equal(a.rows, b.rows)
+        and a.readable.all()
         for a, b in zip(one, other, strict=True)
     )
 
@@ -548,6 +550,7 @@ def test_padding_rows(store: ImageStore) -> None:
     assert [order.rows.tolist() for order in found] == [[4, 1], [8, 0], [2, -1]]
     last = evaluation_batch(store, found[-1]._replace(windows=(Window(), Window((0.0, 0.0)))))
     assert last.images.shape == (2, 2, 24, 24, 3) and last.colour is None and last.rows.tolist() == [2, -1]
+    assert last.readable.tolist() == [True, True]
     np.testing.assert_array_equal(last.images[0, 0], centre_view(store.pixels(2), 24, 0.875))
     np.testing.assert_array_equal(last.images[1, 0], centre_view(store.pixels(2), 24, 0.875, (0.0, 0.0)))
     assert not last.images[:, 1].any()
@@ -599,7 +602,7 @@ def test_erased_pixels_are_grey_and_no_others(store: ImageStore) -> None:
         expected = resize(store.pixels(int(row)), 40, 40, area_from=LINEAR_BELOW).copy()
         top, left, bottom, right = (round(float(edge) * 40) for edge in box)
         assert bottom > top and right > left
-        expected[top:bottom, left:right] = GREY
+        expected[top:bottom, left:right] = (124, 116, 104)
         np.testing.assert_array_equal(image, expected)
 
 
