@@ -5,13 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from src.config import Config
-from src.inference.tta import parse_views
+from src.fold.lesson import Lesson
+from src.fold.network import optimizer_from
+from src.fold.setup import Setup
+from src.inference.tta import View, parse_views
 from src.log import say
-from src.training.budget import Cost, Watch, folds_in_time, remaining
+from src.training.budget import Cost, Watch, folds_in_time, measure, remaining, views_in_time
 from src.training.device import from_main, notebook_began, on_tpu
+from src.training.learner import rehearsal
 from src.training.plan import Plan
 from src.training.progress import clock
 from src.training.schedule import seconds
@@ -55,11 +60,11 @@ class FoldTime:
 
 def plan_in_time(
     config: Config,
+    start: Setup,
+    lesson: Lesson,
     whole: Plan,
     cuts: list[list[float]],
     step: int,
-    cost: Cost,
-    rows: tuple[int, int],
     accelerator: Any,
     end: float,
     waiting: int,
@@ -69,11 +74,17 @@ def plan_in_time(
     not even this one does and it `may_wait` for another session.
 
     whole: the plan of which `step` steps are done and which `cuts` have shortened; another cut is appended where the
-    steps to come do not fit. rows: held-out and test rows to predict, each in all TTA views.
+    steps to come do not fit.
     """
-    views, held_out = len(parse_views(config.tta)), rows[0]
+    optimizer = partial(optimizer_from, config.optimizer)
+    with rehearsal(start.network, optimizer, lesson.objective, start.train.spec, accelerator) as one_step:
+        cost = measure(one_step, start.network, whole.stages, start.train.spec, accelerator)
+    views, held_out = len(parse_views(config.tta)), len(start.fold.val)
     # three candidates are compared in one view, the best one predicts in all views; SWA's statistics are forward passes
-    after = cost.image * (sum(rows) * views + 3 * held_out) + config.average.bn_batches * cost.steps[-1] / 2
+    after = (
+        cost.image * ((held_out + len(start.test)) * views + 3 * held_out)
+        + config.average.bn_batches * cost.steps[-1] / 2
+    )
     left = end - time.time()
     among = folds_in_time(left, waiting, OVERHEAD * remaining(whole.stages, cost, step), after + SAVING)
     # clocks differ between processes, decisions must not
@@ -90,6 +101,17 @@ def plan_in_time(
         cuts.append([step, agreed])
         say(f"time_budget: {agreed:.0%} of the steps still to come")
     return timing
+
+
+def affordable_views(tta: Any, timing: FoldTime | None, each: float, accelerator: Any) -> list[View]:
+    """The TTA views of the key `tta`, or as many of the first as there is time for at `each` seconds a view."""
+    views = parse_views(tta)
+    if timing is None:
+        return views
+    count = from_main(accelerator, len(views_in_time(views, timing.end - time.time(), each)))
+    if count < len(views):
+        say(f"time_budget: {count} of {len(views)} TTA views")
+    return views[:count]
 
 
 def shortened(whole: Plan, cuts: Sequence[Sequence[float]]) -> Plan:

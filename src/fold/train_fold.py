@@ -17,12 +17,12 @@ from src.competition.metrics import find_metric, scores
 from src.competition.tables import Competition
 from src.config import Config
 from src.fold.choose import choose_weights, halves_of
-from src.fold.deadline import FoldTime, plan_in_time, shortened
+from src.fold.deadline import affordable_views, plan_in_time, shortened
 from src.fold.explain import explain
 from src.fold.in_time import Around, train_in_time
 from src.fold.lesson import open_lesson
 from src.fold.look_on import open_tracker
-from src.fold.network import make_learner, optimizer_from
+from src.fold.network import make_learner
 from src.fold.plan import plan_fold
 from src.fold.predictor import make_predictor, predict_test
 from src.fold.pruned import before_and_after
@@ -35,10 +35,8 @@ from src.model.report import inspect
 from src.predictions import Predictions
 from src.runs.folder import finished_folds
 from src.runs.output import FoldSummary, save_fold
-from src.training.budget import measure, views_in_time
 from src.training.checkpoint import CheckpointWriter, remove_checkpoints
 from src.training.device import from_main, precision_of
-from src.training.learner import rehearsal
 from src.training.memory import count_memory
 from src.training.progress import clock
 from src.training.session import Progress
@@ -75,17 +73,14 @@ def train_fold(
     state = unfinished(config, folder / "checkpoints", whole, accelerator)
     so_far = Progress(0, [], 0.0) if state is None else Progress(*(state[key] for key in Progress._fields))
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
-    timing: FoldTime | None = None
-    if end is not None:
-        with rehearsal(
-            start.network, partial(optimizer_from, config.optimizer), lesson.objective, spec, accelerator
-        ) as step:
-            cost = measure(step, start.network, whole.stages, spec, accelerator)
-        rows = (len(held_out), len(competition.test))
-        may_wait = bool(finished_folds(run.parent, run.name))
-        timing = plan_in_time(config, whole, cuts, so_far.step, cost, rows, accelerator, end, waiting, may_wait)
-        if timing is None:
-            return False
+    may_wait = bool(finished_folds(run.parent, run.name))
+    timing = (
+        None
+        if end is None
+        else plan_in_time(config, start, lesson, whole, cuts, so_far.step, accelerator, end, waiting, may_wait)
+    )
+    if end is not None and timing is None:
+        return False
     plan = shortened(whole, cuts)
     for stage in plan.stages:
         say(stage.describe())
@@ -118,13 +113,8 @@ def train_fold(
     kept = choose_weights(learner, lesson, final, start.preprocess, metric, y_held, halves, plain, in_time)
 
     # ---- predict ----------------------------------------------------------------------------------------------------
-    views = parse_views(config.tta)
-    if timing is not None:
-        image = (time.monotonic() - choosing) / len(kept.scores) / len(held_out)
-        fitting = views_in_time(views, timing.end - time.time(), image * (len(held_out) + len(competition.test)))
-        views = views[: from_main(accelerator, len(fitting))]
-        if len(views) < len(parse_views(config.tta)):
-            say(f"time_budget: {len(views)} of {len(parse_views(config.tta))} TTA views")
+    image = (time.monotonic() - choosing) / len(kept.scores) / len(held_out)
+    views = affordable_views(config.tta, timing, image * (len(held_out) + len(competition.test)), accelerator)
     oof = kept.held_out(
         lambda network, rows: probabilities(network, start.train, rows, size=size, views=views), held_out
     )
