@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -22,6 +22,9 @@ from src.training.losses import (
     softened,
 )
 
+# Keys of the section `loss` that decide what is learnt; all others are arguments of `make_loss`, by their names.
+TARGET_KEYS = ("class_weights", "smoothing", "smoothing_kind", "flip_labels")
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -37,7 +40,8 @@ def one_label(
     labels: Tensor, classes: int, outputs: Outputs, config: LossConfig, weights: Tensor | None = None
 ) -> Objective:
     """One class per row: labels (N,) int64 by row, weights (C,) of the classes."""
-    loss = make_loss(config.name, config.gamma, weights)
+    values = {key: value for key, value in asdict(config).items() if key not in TARGET_KEYS}
+    loss = make_loss(**values, weights=weights)
 
     def targets(rows: Tensor) -> Tensor:
         return soft_targets(labels[rows], classes, config.smoothing, config.smoothing_kind)
