@@ -213,15 +213,19 @@ def to_plain(omegaconf: Any, composed: Any) -> dict[str, Any]:
 
 
 def choose_preset(values: dict[str, Any]) -> tuple[list[str], str]:
-    """Words for `finetune` if pretrained weights are at hand for the model, else for `scratch`: they want different
-    rates; and why. `model.pretrained` stays as it was, so that a fold's log gives its reason too."""
+    """Words for `finetune` if pretrained weights are at hand for the model (`finetune_vit` with attention), else for
+    `scratch`, as they want different rates; and why. `model.pretrained` stays as it was, so that a fold's log gives its
+    reason too."""
+    from src.model.backbone import attends
     from src.model.weights import check_model_name, find_weights
 
     model = build(values).model
     check_model_name(model.name)
     found = find_weights(model.name, model.pretrained, model.weights, Path(values["paths"]["input"]))
     scratch = ["preset=scratch", f"model.pretrained={model.pretrained}"]
-    return (["preset=finetune"] if found.pretrained else scratch), found.why
+    if not found.pretrained:
+        return scratch, found.why
+    return ["preset=finetune_vit" if attends(model.name) else "preset=finetune"], found.why
 
 
 def without_preset(overrides: Sequence[str]) -> list[str]:

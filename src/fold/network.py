@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # loading torch takes seconds, and `./run.sh features` may on
 
 # Keys that leave the network as it is and only say how it comes to its weights; `acnet` is gone from what is saved.
 TRAINING_KEYS = (
-    "pretrained", "weights", "drop_rate", "drop_path_rate", "init", "margin", "acnet", "sync_bn", "compile", "freeze",
+    "pretrained", "weights", "drop_rate", "drop_path_rate", "start", "init", "margin", "acnet", "sync_bn", "compile",
+    "freeze",
 )  # fmt: skip
 
 

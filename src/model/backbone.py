@@ -14,7 +14,7 @@ from src.errors import UserError
 from src.model.conversions import convert
 from src.model.convolutions import use_acnet
 from src.model.hub import is_hub_name
-from src.model.layers import initialise
+from src.model.layers import initialise, start_at_zero
 from src.model.packaged_weights import packaged_state
 from src.model.weights import WeightsSource, check_model_name
 from src.model.weights_file import load_state, load_weights
@@ -31,6 +31,7 @@ def build_model(
     output_stride: int | None = None,
     pool: Literal["default", "avg", "max", "avgmax", "catavgmax", "gem"] = "default",
     acnet: bool = False,
+    start: Literal["default", "zero"] = "default",
     init: Literal["default", "he", "xavier"] = "default",
     seed: int = 0,
     spec: ImageSpec = RGB,
@@ -41,7 +42,8 @@ def build_model(
     Weights are initialised from `seed` (He initialisation, and zero-gamma on the last norm of each residual block by
     timm's default, Bag of Tricks 3.1.3) and then replaced as `source` says. What is exchanged in the network
     (`conversions`: keywords of `convert`) is exchanged before a file is read, so a file of the network without it fits
-    as far as it has the same layers; only acnet comes after, because files hold what it is fused into. `init` is for
+    as far as it has the same layers; only acnet comes after, because files hold what it is fused into. `start` is of a
+    classifier on weights that come from somewhere. `init` is for
     training from scratch: weights that come from somewhere stay. Raises UserError for an unknown model, options or keys
     that the model does not take, or weights that do not fit.
     """
@@ -80,9 +82,21 @@ def build_model(
         load_weights(model, source.path, tuple(fresh), widths=source.kind == "run")
     if acnet:
         use_acnet(model, example_input(spec, 1, config["input_size"][-1]), start=0.0 if source.pretrained else 1.0)
+    if start == "zero" and source.pretrained and source.kind != "run":
+        start_at_zero(model)
     if init != "default" and not source.pretrained:
         initialise(model, init)
     return model, spec.for_channels(Normalisation(tuple(config["mean"]), tuple(config["std"])))
+
+
+def attends(name: str) -> bool:
+    """Whether the timm model `name` has attention layers, by building it without data; False where timm cannot."""
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name, pretrained=False)
+    except Exception:  # a model of somebody's hub without its configuration at hand: building it will say why
+        return False
+    return any("Attention" in type(module).__name__ for module in model.modules())
 
 
 def _create(name: str, **arguments: Any) -> Any:

@@ -130,6 +130,21 @@ def without_classifier(model: nn.Module) -> None:
         use_gem(model, gems[0])
 
 
+def start_at_zero(model: nn.Module) -> None:
+    """Set weights and biases of a timm network's linear classifiers to 0: the first prediction is then every class
+    alike, and the first gradients of the backbone are 0, so that it is not pulled about by a random classifier.
+
+    timm's EfficientNets draw theirs from ±1/sqrt(classes): a first loss of 6.0 with ten classes instead of ln 10 = 2.3.
+    A cosine head, whose directions cannot be 0, stays.
+    """
+    found = model.get_classifier()  # type: ignore[operator]
+    for head in found if isinstance(found, (tuple, list)) else [found]:
+        if isinstance(head, (nn.Linear, nn.Conv2d)):
+            nn.init.zeros_(head.weight)
+            if head.bias is not None:
+                nn.init.zeros_(head.bias)
+
+
 def initialise(model: nn.Module, kind: Literal["he", "xavier"]) -> None:
     """Draw the weights of all convolutions and linear layers, biases 0 (Bag of Tricks 2.1). Norm layers stay.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from src.config import ModelConfig, build
 from src.data.spec import RGB
 from src.errors import UserError
 from src.fold.network import TRAINING_KEYS, architecture, build_from, trained_model
-from src.model.backbone import build_model
+from src.model.backbone import attends, build_model
 from src.model.conversions import convert
 from src.model.convolutions import AsymmetricConv, fused
 from src.model.weights import WeightsSource
@@ -94,3 +95,32 @@ def test_architecture_is_what_the_weights_belong_to() -> None:
     assert architecture(config(head="cosface", scale=5.0, separable=True)) == {
         "head": "cosface", "scale": 5.0, "separable": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_resnet", False),
+        ("tf_efficientnet_lite0", False),
+        ("vit_tiny_patch16_224", True),
+        ("hf-hub:no/where", False),
+    ],
+)
+def test_networks_with_attention_are_told_from_others(name: str, expected: bool) -> None:
+    assert attends(name) is expected
+
+
+def test_a_new_classifier_may_start_at_zero_on_weights_that_come_from_somewhere(tmp_path: Path) -> None:
+    """The first prediction is then every class alike; from scratch, and for a run's own weights, it stays as it is."""
+    from safetensors.torch import save_file
+
+    donor, _ = build_model("test_resnet", 7, WeightsSource("scratch"))
+    save_file(donor.state_dict(), tmp_path / "w.safetensors")
+    x = torch.randn(2, 3, 32, 32)
+    for kind, zero in (("file", True), ("run", False), ("scratch", False)):
+        source = WeightsSource(kind, None if kind == "scratch" else tmp_path / "w.safetensors")  # type: ignore[arg-type]
+        classes = 7 if kind == "run" else 5
+        model, _ = build_model("test_resnet", classes, source, start="zero")
+        logits = model.eval()(x)
+        assert bool((logits == 0).all()) is zero, kind
+        assert logits.shape == (2, classes)
