@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.loader import CROP, MEAN, STD
+from benchmarks.loader import CROP, PREPROCESS
 from benchmarks.rounds import RESULTS, arguments, images_below, in_turn, pin, rate, ratio, report, run
 from src.data.cache import ImageStore
 from src.inference.predict import predict
@@ -49,8 +49,7 @@ def main(words: Sequence[str]) -> Path:
                 crop=CROP,
                 batch_size=len(fixed),
                 workers=0,
-                mean=torch.tensor(MEAN),
-                std=torch.tensor(STD),
+                preprocess=PREPROCESS,
             )
             return len(paths)
 

@@ -21,7 +21,8 @@ from benchmarks.loader import AUGMENT, CROP, MEAN, STD, evaluate
 from benchmarks.rounds import arguments, images_below, pin, run
 from src.data.augment import crop_box, sample
 from src.data.cache import ImageStore
-from src.data.loader import Order, to_input, training_batch
+from src.data.loader import Order, training_batch
+from src.data.preprocess import to_input
 
 
 def main(words: Sequence[str]) -> dict[str, float]:
