@@ -23,14 +23,14 @@ from src.data.cache import ImageStore
 from src.data.loader import batches, evaluation_orders
 from src.data.preprocess import Preprocess
 from src.data.spec import Normalisation
-from src.training.stages import plan, training_orders
+from src.training.stages import plan_stages, training_orders
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PREPROCESS = Preprocess(Normalisation(MEAN, STD))
 AUGMENT = Augment(
     crop_area=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3), flip=True, brightness=0.4, contrast=0.4, saturation=0.4
 )
 CROP = 0.875
+PREPROCESS = Preprocess(Normalisation(MEAN, STD))
 
 
 def main(words: Sequence[str]) -> Path:
@@ -70,8 +70,8 @@ def main(words: Sequence[str]) -> Path:
 
 
 def train_epoch(store: ImageStore, size: int, batch: int, seed: int) -> int:
-    rows, labels = np.arange(len(store)), np.zeros(len(store), np.int64)
-    stages = plan([StageConfig()], rows=rows, labels=labels, epochs=1, size=size, batch_size=batch)
+    rows, strata = np.arange(len(store)), np.zeros(len(store), np.int64)
+    stages = plan_stages([StageConfig()], rows=rows, strata=strata, epochs=1, size=size, batch_size=batch)
     for made in batches(store, training_orders(stages, AUGMENT, seed), 0, torch.device("cpu")):
         PREPROCESS(made.images[0], made.colour)
     return stages[-1].stop * batch

@@ -28,7 +28,7 @@ from src.competition.tables import load_competition
 from src.config import StageConfig
 from src.data.cache import ImageStore
 from src.data.loader import batches
-from src.training.stages import plan, training_orders
+from src.training.stages import plan_stages, training_orders
 
 KEEP = ("tables", "folds", "first_step", "peak_mb")
 
@@ -103,8 +103,8 @@ def prepared(folder: Path) -> tuple[dict[str, float], ImageStore, np.ndarray, np
     began = time.perf_counter()
     folds = load_folds(folder / "folds.csv", competition, 5, 0, "auto", None)
     seconds = {"tables": tables, "folds": time.perf_counter() - began}
-    store = ImageStore(competition.root, competition.paths, 73, folder / "cache")
-    return seconds, store, fold_rows(folds, 0).train, competition.labels
+    store = ImageStore(competition.root, competition.train.images, 73, folder / "cache")
+    return seconds, store, fold_rows(folds, 0).train, competition.y
 
 
 def first_step(folder: Path) -> dict[str, float]:
@@ -113,7 +113,7 @@ def first_step(folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     seconds, store, rows, labels = prepared(folder)
     network = timm.create_model("test_resnet", num_classes=int(labels.max()) + 1)
-    stages = plan([StageConfig()], rows=rows, labels=labels[rows], epochs=1, size=64, batch_size=64)
+    stages = plan_stages([StageConfig()], rows=rows, strata=labels[rows], epochs=1, size=64, batch_size=64)
     batch = next(batches(store, training_orders(stages, AUGMENT, 0), 0))
     x = PREPROCESS(batch.images[0], batch.colour)
     torch.nn.functional.cross_entropy(network(x), torch.from_numpy(labels)[batch.rows]).backward()
