@@ -105,8 +105,8 @@ def fastai(competition: Competition, epochs: int, seed: int, path: Path) -> tupl
     from fastai.vision.all import ImageDataLoaders, Learner, Resize, accuracy, aug_transforms, set_seed, xresnet18
 
     set_seed(seed, reproducible=True)
-    files = [str(competition.root / path.decode()) for path in competition.paths]
-    names = competition.classes[competition.labels].tolist()
+    files = [str(competition.root / path.decode()) for path in competition.train.images]
+    names = competition.task.cells(competition.y).tolist()
     began = time.perf_counter()
     loaders = ImageDataLoaders.from_lists(
         competition.root,
@@ -119,15 +119,15 @@ def fastai(competition: Competition, epochs: int, seed: int, path: Path) -> tupl
         bs=64,
         num_workers=0,
     )
-    learner = Learner(loaders, xresnet18(n_out=len(competition.classes)), metrics=accuracy)
+    learner = Learner(loaders, xresnet18(n_out=len(competition.task.names)), metrics=accuracy)
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(epochs, 5e-3)
     seconds = time.perf_counter() - began
-    tests = [str(competition.root / path.decode()) for path in competition.test_paths]
+    tests = [str(competition.root / path.decode()) for path in competition.test.images]
     with learner.no_bar():
         pred, _ = learner.tta(dl=loaders.test_dl(tests))
     names = [str(loaders.vocab[i]) for i in pred.argmax(1).tolist()]
-    labels = dict(zip(competition.test_ids.tolist(), names, strict=True))
+    labels = dict(zip(competition.test.ids.tolist(), names, strict=True))
     write_json(path, {"seconds": seconds, "labels": labels})
     return seconds, labels
 

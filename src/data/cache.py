@@ -57,8 +57,7 @@ class ImageStore:
         self._full = False
         self.capacity = int(WIDEST * short_side * short_side) * spec.channels  # samples
         if folder is not None and len(paths):
-            kind = "" if spec == RGB else f"-{spec.channels}x{spec.samples}"
-            self.file = folder / f"{fingerprint(self.root, paths, max_megapixels)}-{short_side}{kind}"
+            self.file = folder / f"{fingerprint(self.root, paths, max_megapixels)}-{short_side}{spec.suffix}"
             _make_sparse(self.file.with_suffix(".shapes"), len(paths) * 4)
             _make_sparse(self.file.with_suffix(".pixels"), len(paths) * self.capacity * spec.dtype.itemsize)
 
@@ -135,14 +134,15 @@ class ImageStore:
         self._shapes = np.asarray(np.memmap(shapes, np.uint16, "r", shape=(len(self.paths), 2)))
 
 
-def has_room(folder: Path, rows: int, short_side: int) -> bool:
+def has_room(folder: Path, rows: int, short_side: int, spec: ImageSpec = RGB) -> bool:
     """Whether the disk of `folder` has room for `rows` decoded images of usual shape (4:3) and 1 GB to spare.
 
     Asked before the map is made, so that checkpoints and predictions find room as well.
     """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return shutil.disk_usage(folder).free > rows * short_side**2 * 4 + 1e9
+    image = short_side**2 * 4 / 3 * spec.channels * spec.dtype.itemsize
+    return shutil.disk_usage(folder).free > rows * image + 1e9
 
 
 def fingerprint(root: Path, paths: np.ndarray, max_megapixels: float = 100.0) -> str:

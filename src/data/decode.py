@@ -208,6 +208,7 @@ def _by_pil(data: bytes) -> np.ndarray | None:
 def as_samples(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Numbers of any kind as samples of `dtype`: by their type's range up to 16 bits, else as shares of 1, 255 or
     65535, whichever holds the largest of them."""
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)  # an array of another machine's byte order
     if image.dtype == dtype:
         return image
     if image.dtype in (np.uint8, np.int8, np.uint16, np.int16):

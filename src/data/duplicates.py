@@ -87,7 +87,8 @@ def open_duplicates(
     `say` is told when a search begins. Raises UserError if the disk refuses.
     """
     both = _together(paths, test_paths)
-    file = folder / f"duplicates-{fingerprint(Path(root).resolve(), both)}-{len(paths)}-v{VERSION}.npz"
+    state = f"{fingerprint(Path(root).resolve(), both)}-{len(paths)}{spec.suffix}"  # also of what counts as unreadable
+    file = folder / f"duplicates-{state}-v{VERSION}.npz"
     if file.is_file():
         try:
             with np.load(file, allow_pickle=False) as stored:

@@ -35,12 +35,17 @@ def by_fours(
     work: Callable[[np.ndarray, np.ndarray | None], np.ndarray], image: np.ndarray, out: np.ndarray | None = None
 ) -> np.ndarray:
     """`work` (image, out) of OpenCV's on an (H, W, C) image of any number of channels: it takes four at a time at the
-    most where it averages areas (OpenCV 5), and leaves out the axis of one channel."""
+    most where it averages areas (OpenCV 5), and leaves out the axis of one channel. Never two at a time, which it would
+    warp from places rounded to 1/32 pixel, and thus away from the other channels."""
     channels = image.shape[2]
-    if channels <= 4:
+    if channels in (1, 3, 4):
         made = work(image, out)
         return made if made.ndim == 3 else made[..., None]
-    parts = [work(np.ascontiguousarray(image[..., i : i + 4]), None) for i in range(0, channels, 4)]
+    parts, done = [], 0
+    while done < channels:
+        count = {2: 1, 6: 3}.get(channels - done, 4)
+        parts.append(work(np.ascontiguousarray(image[..., done : done + count]), None))
+        done += count
     whole = np.concatenate([part if part.ndim == 3 else part[..., None] for part in parts], axis=2)
     if out is None:
         return whole

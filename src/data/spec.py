@@ -39,6 +39,11 @@ class ImageSpec:
         return np.dtype(self.samples)
 
     @property
+    def suffix(self) -> str:
+        """What tells stored results for these images from those for others, in file names."""
+        return "" if self == ImageSpec() else f"-{self.channels}x{self.samples}"
+
+    @property
     def full(self) -> float:
         """The largest sample, which is 1.0 for the network."""
         return float(np.iinfo(self.dtype).max)
@@ -71,6 +76,8 @@ class ImageSpec:
             array = np.load(io.BytesIO(data), allow_pickle=False)
         except Exception as error:  # numpy's parser raises all kinds of errors on damaged files
             raise UserError(f"{name}: not a readable array ({' '.join(str(error).split())[:80]}); {CURE}") from None
+        if array.dtype.kind not in "buif":
+            raise UserError(f"{name}: holds {array.dtype} instead of plain numbers; {CURE}")
         if array.ndim == 2:
             array = array[..., None]
         if array.ndim == 3 and array.shape[2] != self.channels and array.shape[0] == self.channels:
