@@ -11,7 +11,7 @@ import numpy as np
 
 from src.errors import UserError, first_few, nearest
 
-EXTENSIONS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif")
+EXTENSIONS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy")
 
 
 def template_fields(template: str, key: str) -> list[str]:

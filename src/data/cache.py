@@ -135,14 +135,15 @@ class ImageStore:
         self._shapes = np.asarray(np.memmap(shapes, np.uint16, "r", shape=(len(self.paths), 2)))
 
 
-def has_room(folder: Path, rows: int, short_side: int) -> bool:
+def has_room(folder: Path, rows: int, short_side: int, spec: ImageSpec = RGB) -> bool:
     """Whether the disk of `folder` has room for `rows` decoded images of usual shape (4:3) and 1 GB to spare.
 
     Asked before the map is made, so that checkpoints and predictions find room as well.
     """
+    each = spec.channels * spec.dtype.itemsize  # bytes of a pixel
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return shutil.disk_usage(folder).free > rows * short_side**2 * 4 + 1e9
+    return shutil.disk_usage(folder).free > rows * short_side**2 * 4 / 3 * each + 1e9
 
 
 def fingerprint(root: Path, paths: np.ndarray, max_megapixels: float = 100.0) -> str:

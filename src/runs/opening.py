@@ -102,7 +102,8 @@ def image_cache(config: Config, competition: Competition, short_side: int) -> Pa
     folder = Path(config.paths.cache) / competition.name
     if not config.cache:
         return None
-    if has_room(folder, len(competition.train) + len(competition.test), short_side):
+    rows = len(competition.train) + len(competition.test)
+    if has_room(folder, rows, short_side, image_spec(config.competition)):
         return folder
     say(f"{folder}: the disk is too full for decoded images; decoding anew each time")
     return None
