@@ -23,7 +23,7 @@ Command = Callable[..., list[str]]
 
 @pytest.fixture(scope="module")
 def six_channels(mini_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The mini digits as .npy files of six channels and 16 bits, noise in the first three and the digit in the others."""
+    """The mini digits as .npy files of six channels of 16 bits: noise in the first three, the digit in the others."""
     root = tmp_path_factory.mktemp("six")
     for part in ("train", "test"):
         (root / part).mkdir()
