@@ -12,6 +12,7 @@ from src.fold.batch_size import resolve_batch_size
 from src.fold.deadline import deadline
 from src.fold.pruned import comparison
 from src.fold.train_fold import train_fold
+from src.inference.tta import parse_views
 from src.log import say
 from src.runs.claims import FoldBusy, claim_fold, claim_run, run_name
 from src.runs.folder import finished, finished_folds
@@ -25,6 +26,7 @@ def train_run(config: Config, began: float) -> None:
 
     began: time.time() when the command was started; a time budget counts from there.
     """
+    parse_views(config.tta)  # refused before anything is trained or written
     end = deadline(config, began)
     accelerator = open_accelerator(config)
     with accelerator.main_process_first():  # the first process makes the digits and the fold file

@@ -269,6 +269,7 @@ def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, 
     (["model.freeze=3 weeks"], "model.freeze"),
     (["balance=1", "loss.class_weights=balanced"], "leave one of them out"),
     (["loss.name=focal", "mix.mixup=0.2"], "loss.name=focal"),
+    (["loss.name=focal", "loss.smoothing=0.1"], "loss.smoothing: the focal loss"),
     (["optimizer.name=lamb", "optimizer.fused=true"], "optimizer.fused"),
     (["x"], "no such verb"),
 ])  # fmt: skip
