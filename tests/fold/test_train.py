@@ -217,7 +217,7 @@ def test_score_against_test_size(command: Command, tmp_path: Path, capsys) -> No
 
 
 def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, capsys) -> None:
-    assert main(command("competition=digits", "epochs=3000", "time_budget=9s", "eval.every=50")) == 0
+    assert main(command("competition=digits", "epochs=3000", "time_budget=20s", "eval.every=50")) == 0
     manifest = json.loads((tmp_path / "runs" / "r" / "fold0" / "manifest.json").read_text())
     assert manifest["shortened_to"] < 0.5
     history = pd.read_csv(tmp_path / "runs" / "r" / "fold0" / "history.csv")
