@@ -154,6 +154,7 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    words = with_guesses(words)
     ConfigStore.instance().store(name="base", node=defaults())
     codes: list[int] = []
 
@@ -181,6 +182,32 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(" ".join(str(error).split())) from None
     return max(codes, default=0)
+
+
+def with_guesses(words: Sequence[str]) -> list[str]:
+    """The words, and what they leave open about a folder of which nothing but the root is known (no competition=, or
+    competition=folder): found by looking at it, and printed."""
+    given = {key_of(word): word.partition("=")[2] for word in words if not word.startswith("-")}
+    if not given.get("competition.root") or given.get("competition", "folder") != "folder":
+        return list(words)
+    from src.guess.guess import guess
+    from src.guess.words import lines, words as words_for
+
+    parsed = plain_values(words)
+    root = Path(parsed["root"])
+    findings = [finding for finding in guess(root, parsed.get("metric"), parsed) if f"competition.{finding.key}" not in given and finding.key not in given]
+    print(f"{root}: what is in it (./run.sh init data={root} writes this down)", *lines(findings), sep="\n", flush=True)
+    return [*([] if "competition" in given else ["competition=folder"]), *words, *words_for(findings)]
+
+
+def plain_values(words: Sequence[str]) -> dict[str, Any]:
+    """The keys of the section `competition` among the words, by name."""
+    from omegaconf import OmegaConf
+
+    own = [word for word in words if key_of(word).startswith("competition.")]
+    section = from_words(OmegaConf, own).get("competition")
+    values: Any = OmegaConf.to_container(section) if section is not None else {}
+    return values
 
 
 def configuration(verb: Verb, words: Sequence[str]) -> Config | None:

@@ -139,6 +139,13 @@ VERBS = {
             timed=True,
         ),
         Verb(
+            "init",
+            "look at an unknown folder and write its configuration: init data=DIR [metric=NAME]",
+            ("init", "init"),
+            base=None,
+            words=("data", "metric", "name"),
+        ),
+        Verb(
             "predict",
             "predict the test rows again with a finished run: predict run=NAME",
             ("predict", "predict_run"),

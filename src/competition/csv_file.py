@@ -7,10 +7,12 @@ number instead of a shifted table, and 0.3 s of import is saved.
 from __future__ import annotations
 
 import csv
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
@@ -34,7 +36,7 @@ def read_header(path: Path, key: str) -> tuple[str, ...]:
 
     Raises UserError if the file is missing, unreadable, empty or something else than csv, or if a column occurs twice.
     """
-    with _rows(path, key) as rows:
+    with open_rows(path, key) as rows:
         header = tuple(name.strip() for name in next((row for row in rows if any(row)), ()))
     if not header:
         raise UserError(f"{path}: the file is empty; it needs a line of column names ({key}=)")
@@ -56,7 +58,7 @@ def read_columns(path: Path, columns: Sequence[str], key: str, required: Sequenc
     wanted = list(zip(columns, where, [name in required for name in columns], strict=True))
     values: dict[str, list[str]] = {name: [] for name in columns}
     width = len(header)
-    with _rows(path, key) as rows:
+    with open_rows(path, key) as rows:
         next(row for row in rows if any(row))  # the header
         for row in rows:
             if len(row) != width:
@@ -125,6 +127,23 @@ def _looks_like(start: bytes) -> str:
     return "a web page" if web.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) else ""
 
 
+def _open(path: Path) -> BinaryIO:
+    """The file, or the one file in it if its name ends in .csv.zip."""
+    if not path.name.lower().endswith((".csv.zip", ".tsv.zip")):
+        return path.open("rb")
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.startswith("__MACOSX") and not name.endswith("/")]
+        if len(names) != 1:
+            raise UserError(f"{path}: holds {len(names)} files instead of one table; unpack it")
+        return archive.open(names[0])  # type: ignore[return-value]
+
+
+def _between(start: bytes) -> str:
+    """What stands between the columns of a file that begins so: a comma, unless its first line has none."""
+    line = start.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0]
+    return next((mark for mark in ",\t;" if mark.encode() in line), ",")
+
+
 def _without_nul(file: TextIO) -> Iterator[str]:
     """The lines; csv would let a NUL pass, and NumPy drop it, so that two ids became one."""
     for line in file:
@@ -134,15 +153,17 @@ def _without_nul(file: TextIO) -> Iterator[str]:
 
 
 @contextmanager
-def _rows(path: Path, key: str) -> Iterator[Any]:
-    """A csv reader over the file; whatever goes wrong while it is used becomes a UserError."""
+def open_rows(path: Path, key: str) -> Iterator[Any]:
+    """A csv reader over the file, also of one that is alone in a zip archive (labels.csv.zip) or whose columns stand
+    between tabs or semicolons; whatever goes wrong while it is used becomes a UserError."""
     try:
-        with path.open("rb") as raw:
-            kind = _looks_like(raw.read(256))
+        with _open(path) as raw:
+            start = raw.read(256)
+        kind = _looks_like(start)
         if kind:
             raise UserError(f"{path}: this is {kind}, not csv; save or unpack it as csv, or download it again ({key}=)")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(_without_nul(file), skipinitialspace=True, strict=True)
+        with _open(path) as raw, TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(_without_nul(file), skipinitialspace=True, strict=True, delimiter=_between(start))
             try:
                 yield rows
             except csv.Error as error:
@@ -150,5 +171,7 @@ def _rows(path: Path, key: str) -> Iterator[Any]:
                 raise UserError(f"{place}: not valid csv ({error}); check the quotes, or save it again") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save the file as UTF-8 csv ({key}=)") from None
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path}: a damaged archive ({error}); download it again ({key}=)") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); see competition.root= and {key}=") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,18 +16,24 @@ EXTENSIONS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", 
 
 
 def template_fields(template: str, key: str) -> list[str]:
-    """The names between braces of a template such as "images/{label}/{id}.png"; a plain folder has none.
+    """The columns between the braces of a template such as "images/{label}/{id}.png"; a plain folder has none.
 
-    Raises UserError for unbalanced braces, or for anything but a plain name between them.
+    `{id:05}` is a number with zeros before it up to that width, `{red|green|blue}` are several files of one picture,
+    and no columns. Raises UserError for unbalanced braces, or for anything else between them.
     """
+    return [name for _, name, _ in _pieces(template, key) if name and "|" not in name]
+
+
+def _pieces(template: str, key: str) -> list[tuple[str, str | None, int]]:
+    """(text, what stands between the braces behind it or None, width up to which it gets zeros)."""
     try:
         pieces = list(string.Formatter().parse(template))
     except ValueError as error:
         raise UserError(f"{key}={template!r}: {error}; write column names in braces, as in images/{{id}}.jpg") from None
     for _, name, form, conversion in pieces:
-        if name is not None and (not name or form or conversion):
+        if name is not None and (not name or conversion or (form and not re.fullmatch(r"0\d+", form))):
             raise UserError(f"{key}={template!r}: braces hold the name of a column and nothing else, as in {{id}}")
-    return [name for _, name, _, _ in pieces if name is not None]
+    return [(text, name, int(form or 0)) for text, name, form, _ in pieces]
 
 
 def find_images(
@@ -35,49 +42,134 @@ def find_images(
     """The image file of each row: (N,) bytes (dtype S), utf-8 paths relative to `root`.
 
     `template` is a folder, which means "folder/{id}", or a path with `{id}` (ids, (N,) str) and `{column}`
-    (columns[column], (N,) str) in it. A path without an extension is completed by the one image file of that name.
+    (columns[column], (N,) str) in it; see `template_fields`. A folder may be an archive (src/archives.py); `**` in the
+    place of a folder stands for any folders below the one before it. A path without an extension is completed by the
+    one image file of that name. The files of one picture are joined by line breaks.
     Each directory is listed once, so a million rows in one folder cost seconds, not a million stat calls.
     Raises UserError (naming `key` and `table`, the csv file the rows come from) for a folder or column that is not
     there, a path that leaves `root`, rows without an image, and a path that two image files could complete.
     """
-    folder = os.path.normpath(template) if not template_fields(template, key) else None
+    folder = os.path.normpath(template) if not template_fields(template, key) and "|" not in template else None
     if folder is not None:
         _require_folder(root, folder, template, key)
         template = "{id}" if folder == "." else folder.replace("{", "{{").replace("}", "}}") + "/{id}"
-    wanted = _expand(template, {**columns, "id": ids}, key, table)
+    place = f"folder {root / folder}" if folder is not None else f"{root / template}"
+    listings = Listings(root)
+    channels = [
+        _find(listings, one, {**columns, "id": ids}, key, table, place) for one in _alternatives(template, key)
+    ]
+    found = channels[0]
+    for more in channels[1:]:
+        found = np.char.add(np.char.add(found, b"\n"), more)
+    return found
 
-    listings: dict[bytes, set[bytes]] = {}
-    stems: dict[bytes, dict[bytes, bytes | None]] = {}
-    found, missing = [], []
-    base = os.fsencode(root)
+
+def _alternatives(template: str, key: str) -> list[str]:
+    """A template per file of a picture: "{id}_{red|green}.png" is "{id}_red.png" and "{id}_green.png"."""
+    for _, name, _ in _pieces(template, key):
+        if name is not None and "|" in name:
+            return [template.replace("{" + name + "}", option) for option in name.split("|")]
+    return [template]
+
+
+class Listings:
+    """The image files of directories below `root`, each listed when it is first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.files, self.stems = root, {}, {}  # type: ignore[var-annotated]
+        self.below: dict[bytes, dict[bytes, list[bytes]]] = {}
+
+    def in_folder(self, directory: bytes) -> set[bytes]:
+        if directory not in self.files:
+            self.files[directory] = list_files(self.root, directory)
+        return self.files[directory]
+
+    def completed(self, directory: bytes, name: bytes) -> list[bytes]:
+        """The image files of a name without its extension."""
+        if directory not in self.stems:
+            stems: dict[bytes, list[bytes]] = {}
+            for file in self.in_folder(directory):
+                if is_image(file):
+                    stems.setdefault(os.path.splitext(file)[0], []).append(file)
+            self.stems[directory] = stems
+        return sorted(self.stems[directory].get(name, []))
+
+    def anywhere(self, top: bytes, name: bytes) -> list[bytes]:
+        """The folders below `top` that hold an image file of that name, with or without its extension, as paths."""
+        if top not in self.below:
+            found: dict[bytes, list[bytes]] = {}
+            for file in walk_files(self.root, top):
+                if is_image(file):
+                    base = file.rpartition(b"/")[2]
+                    found.setdefault(base, []).append(file)
+                    found.setdefault(os.path.splitext(base)[0], []).append(file)
+            self.below[top] = found
+        return self.below[top].get(name, [])
+
+
+def _find(
+    listings: Listings, template: str, columns: Mapping[str, np.ndarray], key: str, table: Path, place: str
+) -> np.ndarray:
+    """(N,) bytes: the file of each row. place: how the message for missing ones calls where they were looked for."""
+    wanted = _expand(template, columns, key, table)
+    ids, found, missing = columns["id"], [], []
     for row, path in enumerate(wanted.tolist()):
         directory, _, name = path.rpartition(b"/")
-        if directory not in listings:
-            listings[directory] = _list_files(os.path.join(base, directory))
-        if name not in listings[directory]:
-            if directory not in stems:
-                stems[directory] = _by_stem(listings[directory])
-            completed = stems[directory].get(name, b"")
-            if completed is None:
-                twins = [file for file in listings[directory] if os.path.splitext(file)[0] == name and _is_image(file)]
-                names = " and ".join(sorted(file.decode(errors="replace") for file in twins))
-                raise UserError(
-                    f"{table}: id {str(ids[row])!r} fits {len(twins)} images ({names}) "
-                    f"in {root / os.fsdecode(directory)}; keep one, or give the extension in {key}="
-                )
-            if not completed:
-                missing.append(row)
-                continue
-            path = directory + b"/" + completed if directory else completed
-        found.append(path)
+        if b"**" in directory:
+            top, _, middle = directory.partition(b"**")
+            ending = b"/" + name if middle == b"" else middle + b"/" + name
+            files = [
+                file
+                for file in listings.anywhere(top.rstrip(b"/"), name)
+                if (b"/" + file).endswith(ending) or (b"/" + os.path.splitext(file)[0]).endswith(ending)
+            ]
+        elif name in listings.in_folder(directory):
+            files = [path]
+        else:
+            files = [directory + b"/" + file if directory else file for file in listings.completed(directory, name)]
+        if len(files) > 1:
+            names = " and ".join(sorted(os.fsdecode(file.rpartition(b"/")[2]) for file in files))
+            where = os.fsdecode(files[0].rpartition(b"/")[0])
+            raise UserError(
+                f"{table}: id {str(ids[row])!r} fits {len(files)} images ({names}) "
+                f"in {listings.root / where}; keep one, or give the extension in {key}="
+            )
+        if files:
+            found.append(files[0])
+        else:
+            missing.append(row)
     if missing:
         verb = "has" if len(missing) == 1 else "have"
-        place = f"folder {root / folder}" if folder is not None else f"{root / template}"
         raise UserError(
             f"{table}: {len(missing)} of {len(ids)} ids {verb} no image ({first_few(ids[missing].tolist())}); "
             f"looked in {place}; set {key}= to their folder or to a template such as images/{{id}}.jpg"
         )
     return np.array(found, dtype=np.bytes_)
+
+
+def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarray]:
+    """A table without a table: a row per image that fits the template, its columns what stands in the braces.
+
+    "train/{label}/{id}" is a folder per class, "train/{label}.{number}" a label in the file's name; each (N,) str, in
+    the order of the paths. `id` is the path below the folder before the first brace, which is unique. Raises UserError
+    if no image fits.
+    """
+    pieces = _pieces(template, key)
+    top = pieces[0][0].rpartition("/")[0]
+    pattern = "".join(
+        re.escape(text).replace(r"\*\*/", "(?:.*/)?") + (f"(?P<{name}>[^/]+?)" if name else "") for text, name, _ in pieces
+    )
+    extension = "" if os.path.splitext(template)[1].lower().encode() in EXTENSIONS else r"(?:\.[^./]+)?"
+    fits = re.compile(pattern + extension)
+    rows: dict[str, list[str]] = {"id": [], **{name: [] for _, name, _ in pieces if name}}
+    for file in sorted(walk_files(root, os.fsencode(top))):
+        if is_image(file) and (match := fits.fullmatch(os.fsdecode(file))):
+            values = {**match.groupdict(), "id": os.fsdecode(file)[len(top) :].lstrip("/")}
+            for name, cells in rows.items():
+                cells.append(values[name])
+    if not rows["id"]:
+        raise UserError(f"{key}={template!r}: no image below {root} fits; give the folder of the images")
+    return {name: np.array(cells, dtype=np.str_) for name, cells in rows.items()}
 
 
 def _require_folder(root: Path, folder: str, template: str, key: str) -> None:
@@ -93,7 +185,7 @@ def _require_folder(root: Path, folder: str, template: str, key: str) -> None:
 def _expand(template: str, values: Mapping[str, np.ndarray], key: str, table: Path) -> np.ndarray:
     """The template filled in for every row, (N,) bytes; UserError if a path would leave the root."""
     paths = np.zeros(len(values["id"]), dtype="S1")
-    for literal, name, _, _ in string.Formatter().parse(template):
+    for literal, name, width in _pieces(template, key):
         paths = np.char.add(paths, np.bytes_(literal.encode()))
         if name is None:
             continue
@@ -102,7 +194,7 @@ def _expand(template: str, values: Mapping[str, np.ndarray], key: str, table: Pa
                 f"{key}={template!r}: {table} has no column {name!r}{nearest(name, values)} "
                 f"(columns: {', '.join(values)})"
             )
-        cells = np.char.encode(values[name], "utf-8")
+        cells = np.char.encode(np.char.zfill(values[name], width) if width else values[name], "utf-8")
         _refuse(np.char.startswith(cells, b"/"), values[name], table)
         paths = np.char.add(paths, cells)
     # Few rows hold two dots in a row, and only as a whole component do they climb: look closely at those few.
@@ -123,25 +215,5 @@ def _refuse(outside: np.ndarray, values: np.ndarray, table: Path) -> None:
         )
 
 
-def _list_files(directory: bytes) -> set[bytes]:
-    try:
-        with os.scandir(directory or b".") as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except OSError as error:
-        raise UserError(f"{os.fsdecode(directory)}: the folder cannot be read ({error.strerror})") from None
-
-
-def _by_stem(files: set[bytes]) -> dict[bytes, bytes | None]:
-    """File name by its name without the extension; None where two images share it."""
-    stems: dict[bytes, bytes | None] = {}
-    for file in files:
-        if _is_image(file):
-            stem = os.path.splitext(file)[0]
-            stems[stem] = None if stem in stems else file
-    return stems
-
-
-def _is_image(file: bytes) -> bool:
+def is_image(file: bytes) -> bool:
     return os.path.splitext(file)[1].lower() in EXTENSIONS

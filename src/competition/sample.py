@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from src.competition.csv_file import read_columns, read_header, refuse_repeats
+from src.competition.csv_file import refuse_repeats
+from src.competition.table_file import read_columns, read_header
+from src.config import CompetitionConfig
 from src.errors import UserError, first_few, nearest
 from src.ids import differ, find_rows
 
-KINDS = ("labels", "probabilities", "positive")
+KINDS = ("labels", "probabilities", "positive", "ranked")
 KEY = "competition.sample_csv"
 
 
@@ -22,8 +24,12 @@ class Sample:
 
     columns: tuple[str, ...]
     ids: np.ndarray  # (M,) str, in the sample's order
-    kind: str  # labels: a class name per row; probabilities: a column per class; positive: P(last of two classes)
+    # labels: a class name per row; probabilities: a column per class; positive: the probability of one of two classes;
+    # ranked: the best few classes as words
+    kind: str
     id_position: int = 0  # which of the columns holds the ids
+    positive: str | None = None  # of these two classes; None: the last
+    guesses: int = 5  # of the best few, how many
 
     @property
     def id_column(self) -> str:
@@ -34,19 +40,22 @@ class Sample:
         return tuple(name for name in self.columns if name != self.id_column)
 
 
-def read_sample(path: Path, id_column: str | None = None, submission: str = "auto") -> Sample:
-    """The columns and ids of a sample submission. Its id column is `id_column` if it has that, else its first.
+def read_sample(path: Path, id_column: str | None, keys: CompetitionConfig) -> Sample:
+    """The columns and ids of a sample submission. Its id column is `id_column` if it has that, else `keys.id_column`,
+    else its first.
 
-    submission="auto": two columns ask for labels, more ask for probabilities.
+    keys.submission="auto": two columns ask for labels, more ask for probabilities.
     Raises UserError for an unknown kind, a file without a value column, repeated or empty ids.
     """
+    submission = keys.submission
     if submission not in ("auto", *KINDS):
         choices = ", ".join(("auto", *KINDS))
         raise UserError(f"competition.submission={submission!r}{nearest(submission, KINDS)} (choices: {choices})")
     columns = read_header(path, KEY)
     if len(columns) < 2:
         raise UserError(f"{path}: only column {columns[0]!r}; a sample submission has ids and at least one more column")
-    position = columns.index(id_column) if id_column in columns else 0
+    found = next((name for name in (id_column, keys.id_column) if name in columns), columns[0])
+    position = columns.index(found)
     kind = submission if submission != "auto" else "labels" if len(columns) == 2 else "probabilities"
     if kind != "probabilities" and len(columns) != 2:
         raise UserError(
@@ -55,7 +64,7 @@ def read_sample(path: Path, id_column: str | None = None, submission: str = "aut
         )
     ids = read_columns(path, [columns[position]], KEY, required=[columns[position]])[columns[position]]
     refuse_repeats(ids, path)
-    return Sample(columns, ids, kind, position)
+    return Sample(columns, ids, kind, position, keys.positive, keys.guesses)
 
 
 def match_classes(columns: Sequence[str], classes: Sequence[str] | np.ndarray) -> list[int]:
@@ -87,12 +96,17 @@ def align(wanted: np.ndarray, ids: np.ndarray, wanted_name: str, ids_name: str) 
     return find_rows(ids, wanted)
 
 
-def require_two(classes: Sequence[str] | np.ndarray) -> None:
-    if len(classes) != 2:
+def positive_of(classes: Sequence[str] | np.ndarray, positive: str | None = None) -> int:
+    """Which of two classes a single column of probabilities is about: `positive`, else the last."""
+    names = [str(name) for name in classes]
+    if len(names) != 2:
         raise UserError(
-            f"competition.submission=positive needs two classes, but there are {len(classes)} "
-            f"({first_few([str(name) for name in classes])}); use labels or probabilities"
+            f"competition.submission=positive needs two classes, but there are {len(names)} "
+            f"({first_few(names)}); use labels or probabilities"
         )
+    if positive is not None and positive not in names:
+        raise UserError(f"competition.positive={positive}: not a class{nearest(positive, names)} ({first_few(names)})")
+    return 1 if positive is None else names.index(positive)
 
 
 def wrong_probabilities(values: list[object]) -> tuple[list[int], str]:

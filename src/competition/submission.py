@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.competition.csv_file import replace_file
+from src.competition.links import Links, submitted_values, wide_sample
 from src.competition.sample import Sample, align
 from src.competition.task import Task
 from src.errors import UserError, first_few
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 ROUNDING = 1e-5  # a mean of float32 probabilities may end this far above 1
 
 
-def submission_table(sample: Sample, ids: np.ndarray, pred: np.ndarray, task: Task) -> pd.DataFrame:
+def submission_table(
+    sample: Sample, ids: np.ndarray, pred: np.ndarray, task: Task, links: Links | None = None
+) -> pd.DataFrame:
     """Predictions as the table that Kaggle expects: the sample's columns, and its rows in its order.
 
     ids (M,) str in any order, pred (M, C) as the task predicts. The id column is str; the rest is what the task submits
@@ -35,16 +38,22 @@ def submission_table(sample: Sample, ids: np.ndarray, pred: np.ndarray, task: Ta
             f"predictions of {broken.sum()} ids hold NaN or infinity ({first_few(ids[broken].tolist())}); "
             "train again with a lower optimizer.lr= or precision=fp32"
         )
-    rows = align(sample.ids, ids, "the sample submission", "the predictions")
-    aligned = pred[rows].astype(np.float64)
-    assert np.array_equal(ids[rows], sample.ids)
-    aligned[(aligned < 0) & (aligned > -ROUNDING)] = 0
-    aligned[(aligned > 1) & (aligned < 1 + ROUNDING)] = 1
-    values = {sample.id_column: sample.ids.astype(object), **task.submit(aligned, sample)}
+    exact = pred.astype(np.float64)
+    if task.kind != "number":
+        exact[(exact < 0) & (exact > -ROUNDING)] = 0
+        exact[(exact > 1) & (exact < 1 + ROUNDING)] = 1
+    if links is None:
+        rows = align(sample.ids, ids, "the sample submission", "the predictions")
+        assert np.array_equal(ids[rows], sample.ids)
+        submitted = task.submit(exact[rows], sample)
+    else:
+        align(np.unique(links.image), ids, "the test rows", "the predictions")
+        submitted = submitted_values(links, sample, ids, exact, task)
+    values = {sample.id_column: sample.ids.astype(object), **submitted}
     return pd.DataFrame({column: values[column] for column in sample.columns})
 
 
-def check_submission(table: pd.DataFrame, sample: Sample, task: Task) -> None:
+def check_submission(table: pd.DataFrame, sample: Sample, task: Task, links: Links | None = None) -> None:
     """UserError, saying which, unless the table has the sample's columns, ids and order and only values that the task
     may submit."""
     columns = tuple(str(column) for column in table.columns)
@@ -61,9 +70,10 @@ def check_submission(table: pd.DataFrame, sample: Sample, task: Task) -> None:
             f"submission: row {moved[0] + 1} is id {str(ids[moved[0]])!r}, but the sample has "
             f"{str(sample.ids[moved[0]])!r} there; keep the sample's order"
         )
+    asked = sample if links is None or links.target is None else wide_sample(links, sample)
     for column in sample.value_columns:
         values = table[column].tolist()
-        wrong, problem = task.wrong(values, sample)
+        wrong, problem = task.wrong(values, asked)
         if wrong:
             raise UserError(
                 f"submission: column {column!r} of id {str(ids[wrong[0]])!r} is {values[wrong[0]]!r}: {problem} "
@@ -71,10 +81,12 @@ def check_submission(table: pd.DataFrame, sample: Sample, task: Task) -> None:
             )
 
 
-def write_submission(path: Path, table: pd.DataFrame, sample: Sample, task: Task) -> None:
+def write_submission(
+    path: Path, table: pd.DataFrame, sample: Sample, task: Task, links: Links | None = None
+) -> None:
     """Check the table, write it next to `path`, then put it in its place: a failed check keeps the old file."""
     try:
-        check_submission(table, sample, task)
+        check_submission(table, sample, task, links)
     except UserError as error:
         raise UserError(f"{path} is not written: {error}") from None
     replace_file(path, lambda file: table.to_csv(file, index=False, lineterminator="\n"))

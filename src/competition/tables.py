@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from src.competition.csv_file import column_position, read_columns, read_header, refuse_repeats
-from src.competition.images import find_images, template_fields
+from src.competition.csv_file import column_position, refuse_repeats
+from src.competition.images import find_images, rows_from_images, template_fields
 from src.competition.kinds import KINDS
+from src.competition.kinds.single import Single, sort_classes
+from src.competition.links import ONE, TARGET, Links, filled, link
+from src.competition.long_table import names_in, pivot
+from src.competition.pixel_table import unpacked
 from src.competition.sample import Sample, read_sample
+from src.competition.table_file import read_columns, read_header
 from src.competition.task import Task
+from src.config import CompetitionConfig
 from src.errors import UserError
 from src.ids import differ
+
+Columns = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Rows:
     images: np.ndarray  # (N,) bytes (dtype S), utf-8, relative to the competition's root
     y: np.ndarray | None = None  # as the task encodes it
     groups: np.ndarray | None = None  # (N,) str
+    submitted: np.ndarray | None = None  # (N,) str: the row of a submission that each would be part of; None: its own
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,6 +51,7 @@ class Competition:
     id_column: str
     target_column: str | None  # None: the task's names are columns of their own
     sample: Sample
+    links: Links | None = None  # None: each row of the sample is a picture
 
     @property
     def y(self) -> np.ndarray:
@@ -51,93 +61,123 @@ class Competition:
 
 
 def load_competition(
-    *,
-    name: str,
-    root: str | Path,
-    train_csv: str = "train.csv",
-    test_csv: str = "test.csv",
-    sample_csv: str = "sample_submission.csv",
-    train_images: str = "train",
-    test_images: str = "test",
-    id_column: str | None = None,
-    target_column: str | None = None,
-    group_column: str | None = None,
-    submission: str = "auto",
-    merge_labels: bool = False,
-    kind: str = "single",
-    say: Callable[[str], None] = print,
+    keys: CompetitionConfig, cache: Path | None = None, say: Callable[[str], None] = print
 ) -> Competition:
     """Read and check the tables and find every image; the images themselves are not opened.
 
-    `train_images` and `test_images` are folders, or templates such as "images/{label}/{id}.png" with columns of
-    their csv file; ids may lack the extension. `test_csv` may be missing: then the sample names the test rows.
-    Labels that differ only in case or spaces are reported through `say`, or merged if `merge_labels`.
+    keys: the section `competition`. cache: a folder for pictures that are unpacked from tables. Labels that differ only
+    in case or spaces are reported through `say`, or merged if `keys.merge_labels`.
     Whatever does not fit (a missing file, column or image, a repeated or empty id, an empty label, a sample that is
     not about the test rows, fewer than two classes) is a UserError.
     """
-    root = Path(root)
+    root = Path(keys.root)
     if not root.is_dir():
-        raise UserError(f"competition.root={root}: no such folder; point it at the folder that holds {train_csv}")
-    sample = read_sample(root / sample_csv, id_column, submission)
-    id_column = id_column or sample.id_column
+        raise UserError(f"competition.root={root}: no such folder; point it at the folder that holds {keys.train_csv}")
+    sample = read_sample(root / keys.sample_csv, keys.sample_id_column, keys)
+    id_column = keys.id_column or sample.id_column
 
-    train_path = root / train_csv
-    header = read_header(train_path, "competition.train_csv")
-    column_position(id_column, header, train_path, "competition.id_column")
-    if group_column is not None:
-        column_position(group_column, header, train_path, "competition.group_column")
-    if target_column is not None:
-        column_position(target_column, header, train_path, "competition.target_column")
-    others = [name for name in header if name not in (id_column, group_column)]
-    target_columns = KINDS[kind].target_columns(target_column, others, sample, train_path)
-    used = [id_column, *target_columns, *([group_column] if group_column is not None else [])]
-    required = used if KINDS[kind].needs_a_cell else [name for name in used if name not in target_columns]
-    columns = _columns(
-        train_path, header, used, required, train_images, "competition.train_images", "competition.train_csv"
-    )
+    # ---- training rows ----------------------------------------------------------------------------------------------
+    place = str(root / (keys.train_csv or keys.train_images))
+    columns, targets = _training_columns(keys, root, id_column, sample)
+    if keys.kind == "multi" and len(targets) == 1:
+        columns = _words_of_repeats(columns, id_column, targets[0])
     ids = columns[id_column]
-    refuse_repeats(ids, train_path)
-    task, y = KINDS[kind].learn({name: columns[name] for name in target_columns}, str(train_path), merge_labels, say)
-    task.submit(np.zeros((0, len(task.names))), sample)  # refused before training if it cannot be filled
+    refuse_repeats(ids, place)
+    if keys.classes:
+        say(f"{place}: {len(keys.classes)} classes are given, also those of no training row (competition.classes)")
+    task, y = KINDS[keys.kind].learn({name: columns[name] for name in targets}, place, keys.merge_labels, say)
 
-    test_path = root / test_csv
-    test_columns = _test_columns(test_path, sample, id_column, test_images)
-    test_ids = test_columns["id"]
-    if not test_path.exists():
-        test_path = root / sample_csv
-    _compare(sample.ids, test_ids, root / sample_csv, test_path)
+    if keys.classes and isinstance(task, Single):
+        cells = task.cells(y)
+        task = Single(np.array(sort_classes({*task.names.tolist(), *keys.classes}), dtype=np.str_))
+        y = task.encode(cells)
+
+    # ---- test rows --------------------------------------------------------------------------------------------------
+    test_path, test = _test_columns(keys, root, sample, id_column)
+    test_ids = test["id"]
+    names = np.array(targets if len(targets) > 1 else task.names.tolist(), dtype=np.str_)
+    links = link(sample, test_ids, test, keys.rows, names, keys.pool)
+    if links is None:
+        if text := differ(sample.ids, test_ids, "only in the sample", "only in the test rows"):
+            raise UserError(
+                f"{root / keys.sample_csv} and {test_path} have different ids: {text}; use files of the same competition"
+            )
+        task.submit(np.zeros((0, len(task.names))), sample)  # refused before training if it cannot be filled
+    of_train = None
+    if keys.rows != ONE and TARGET not in (fields := template_fields(keys.rows, "competition.rows")):
+        if set(fields) <= {"id", *columns}:
+            of_train = filled(keys.rows, ids, columns)
+
+    # ---- pictures ---------------------------------------------------------------------------------------------------
+    if keys.pixels:
+        train_images = unpacked(root / str(keys.train_csv), keys.pixels, keys.pixel_shape, ids, cache, "train")
+        test_images = unpacked(test_path, keys.pixels, keys.pixel_shape, test_ids, cache, "test")
+    elif keys.train_csv is None:
+        top = keys.train_images.split("{")[0].rpartition("/")[0]
+        paths = [f"{top}/{name}" if top else name for name in columns["id"].tolist()]
+        train_images = np.array([path.encode() for path in paths], dtype=np.bytes_)
+        test_images = _images(keys.test_images, "competition.test_images", root, test_ids, test, test_path)
+    else:
+        train_images = _images(keys.train_images, "competition.train_images", root, ids, columns, root / keys.train_csv)
+        test_images = _images(keys.test_images, "competition.test_images", root, test_ids, test, test_path)
     return Competition(
-        name=name,
+        name=keys.name or root.resolve().name,
         root=root,
         task=task,
-        train=Rows(
-            ids,
-            find_images(
-                root=root,
-                template=train_images,
-                ids=ids,
-                columns=columns,
-                key="competition.train_images",
-                table=train_path,
-            ),
-            y,
-            columns[group_column] if group_column is not None else None,
-        ),
-        test=Rows(
-            test_ids,
-            find_images(
-                root=root,
-                template=test_images,
-                ids=test_ids,
-                columns=test_columns,
-                key="competition.test_images",
-                table=test_path,
-            ),
-        ),
+        train=Rows(ids, train_images, y, columns[keys.group_column] if keys.group_column else None, of_train),
+        test=Rows(test_ids, test_images),
         id_column=id_column,
-        target_column=target_columns[0] if len(target_columns) == 1 else None,
+        target_column=targets[0] if len(targets) == 1 else None,
         sample=sample,
+        links=links,
     )
+
+
+def _images(template: str, key: str, root: Path, ids: np.ndarray, columns: Columns, table: Path) -> np.ndarray:
+    return find_images(root=root, template=template, ids=ids, columns=columns, key=key, table=table)
+
+
+# ---- columns --------------------------------------------------------------------------------------------------------
+
+
+def _training_columns(
+    keys: CompetitionConfig, root: Path, id_column: str, sample: Sample
+) -> tuple[Columns, list[str]]:
+    """The columns in use, each (N,) str, and which of them are the targets."""
+    if keys.train_csv is None:
+        columns = rows_from_images(root, keys.train_images, "competition.train_images")
+        return columns, [keys.target_column or "label"]
+    path = root / keys.train_csv
+    header = read_header(path, "competition.train_csv")
+    for name, key in (
+        (id_column, "competition.id_column"),
+        (keys.group_column, "competition.group_column"),
+        (keys.target_column, "competition.target_column"),
+        *((name, "competition.target_columns") for name in keys.target_columns if not keys.long),
+    ):
+        if name is not None:
+            column_position(name, header, path, key)
+    kind = KINDS[keys.kind]
+    others = [name for name in header if name not in (id_column, keys.group_column)]
+    if keys.long:
+        targets = kind.target_columns(keys.target_column, others, sample, path)
+        beside = [] if "{" in keys.long else [keys.long]
+    elif keys.target_columns:
+        targets, beside = list(keys.target_columns), []
+    else:
+        targets, beside = kind.target_columns(keys.target_column, others, sample, path), []
+    grouped = [keys.group_column] if keys.group_column is not None else []
+    used = [id_column, *targets, *grouped, *beside]
+    fields = [name for name in template_fields(keys.rows, "competition.rows") if name in header]
+    required = used if kind.needs_a_cell else [name for name in used if name not in targets]
+    columns = _columns(
+        path, header, [*used, *fields], required, keys.train_images, "competition.train_images", "competition.train_csv"
+    )
+    if keys.long:
+        columns, targets = pivot(columns, str(path), id_column, keys.long, targets[0])
+        wanted = list(keys.target_columns) or targets
+        targets = [name for name in wanted if name in targets]
+    return columns, targets
 
 
 def _columns(
@@ -148,7 +188,7 @@ def _columns(
     template: str,
     images_key: str,
     key: str,
-) -> dict[str, np.ndarray]:
+) -> Columns:
     """The columns in use, plus those that the image template names; all but those not `required` have no empty cell."""
     named = [field for field in template_fields(template, images_key) if field != "id"]
     for field in named:
@@ -157,18 +197,51 @@ def _columns(
     return read_columns(path, wanted, key, required=list(dict.fromkeys([*required, *named])))
 
 
-def _test_columns(path: Path, sample: Sample, id_column: str, template: str) -> dict[str, np.ndarray]:
-    """The columns of test.csv that are in use, the ids also as "id"; without the file, the sample's ids."""
+def _words_of_repeats(columns: Columns, id_column: str, target: str) -> Columns:
+    """A row per id where the table has one per id and label: the labels as words of one cell."""
+    ids, first, of_id = np.unique(columns[id_column], return_index=True, return_inverse=True)
+    if len(ids) == len(columns[id_column]):
+        return columns
+    words: list[list[str]] = [[] for _ in ids]
+    for at, cell in zip(of_id.reshape(-1).tolist(), columns[target].tolist(), strict=True):
+        words[at].append(cell)
+    order = np.argsort(first)
+    rest = {name: cells[first[order]] for name, cells in columns.items()}
+    joined = ["|".join(words[at]) + ("|" if len(words[at]) == 1 and " " in words[at][0] else "") for at in order.tolist()]
+    return {**rest, target: np.array(joined, dtype=np.str_)}
+
+
+def _test_columns(keys: CompetitionConfig, root: Path, sample: Sample, id_column: str) -> tuple[Path, Columns]:
+    """The table of the test rows, and its columns that are in use, the ids also as "id"; without one, the sample's.
+
+    A table in long form (a row per picture and target) is cut down to its pictures.
+    """
+    path = root / keys.test_csv
     if not path.exists():
-        return {"id": sample.ids}
+        path = root / keys.sample_csv
+        long = TARGET in template_fields(keys.rows, "competition.rows")
+        ids = np.unique(names_in(sample.ids, keys.rows)[0]) if long else sample.ids
+        return path, {"id": ids, id_column: ids}
     header = read_header(path, "competition.test_csv")
-    column = id_column if id_column in header else sample.id_column
-    column_position(column, header, path, "competition.id_column")
-    columns = _columns(path, header, [column], [column], template, "competition.test_images", "competition.test_csv")
+    if keys.test_id_column == "":  # no ids: as many rows, in the same order
+        used = [name for name in template_fields(keys.test_images, "competition.test_images") if name != "id"]
+        columns = read_columns(path, used or [header[0]], "competition.test_csv")
+        rows = len(next(iter(columns.values())))
+        if rows != len(sample.ids):
+            raise UserError(
+                f"{path} has {rows} rows and the sample {len(sample.ids)}; without ids they must be the same rows "
+                "(competition.test_id_column=)"
+            )
+        return path, {**columns, "id": sample.ids}
+    column = keys.test_id_column or (id_column if id_column in header else sample.id_column)
+    column_position(column, header, path, "competition.test_id_column" if keys.test_id_column else "competition.id_column")
+    fields = [name for name in template_fields(keys.rows, "competition.rows") if name not in ("id", TARGET)]
+    for name in fields:
+        column_position(name, header, path, "competition.rows")
+    used = [column, *fields]
+    columns = _columns(path, header, used, used, keys.test_images, "competition.test_images", "competition.test_csv")
+    if TARGET in template_fields(keys.rows, "competition.rows"):
+        _, first = np.unique(columns[column], return_index=True)
+        columns = {name: cells[np.sort(first)] for name, cells in columns.items()}
     refuse_repeats(columns[column], path)
-    return {**columns, "id": columns[column]}
-
-
-def _compare(sample_ids: np.ndarray, test_ids: np.ndarray, sample_path: Path, test_path: Path) -> None:
-    if text := differ(sample_ids, test_ids, "only in the sample", "only in the test rows"):
-        raise UserError(f"{sample_path} and {test_path} have different ids: {text}; use files of the same competition")
+    return path, {**columns, "id": columns[column]}

@@ -15,22 +15,37 @@ class CompetitionConfig:
 
     name: str = ""  # empty: the name of the root folder
     root: str = ""  # the folder that holds the csv files and images
-    train_csv: str = "train.csv"
+    # a table: csv, tsv, JSON (records, columns, COCO's images) or Parquet; null: the images that fit train_images
+    train_csv: str | None = "train.csv"
     test_csv: str = "test.csv"  # may be missing: the sample submission then names the test rows
     sample_csv: str = "sample_submission.csv"
     solution: str | None = None  # csv with the hidden labels, relative to root or absolute: for local scoring only
-    train_images: str = "train"  # a folder, or a template such as "images/{label}/{id}.png" with train.csv's columns
+    # a folder, or a template with the table's columns: "images/{label}/{id}.png", "train.zip/{id:05}" (zeros before a
+    # number), "train/**/{id}" (in any folder below), "{id}_{red|green|blue}.png" (files that are one picture's channels)
+    train_images: str = "train"
     test_images: str = "test"
-    id_column: str | None = None  # None: the first column of the sample submission
+    pixels: tuple[str, ...] = ()  # columns of the tables that hold the pictures themselves: [pixel*], [band_1, band_2]
+    pixel_shape: tuple[int, int] | None = None  # rows and columns of these; None: square
+    id_column: str | None = None  # of the training table; None: the first column of the sample submission
+    test_id_column: str | None = None  # None: as in the training table or the sample; "": the sample's rows, in order
+    sample_id_column: str | None = None  # None: id_column if the sample has it, else its first
+    long: str | None = None  # a row per image and target: the column of targets' names, or the ids as "{id}_{target}"
+    # what a row of the sample is: "{patient}_{side}" (several images, see pool) or "{id}_{target}" (a row per target)
+    rows: str = "{id}"
+    pool: Literal["mean", "max"] = "mean"  # of the predictions for the images of one submitted row
     kind: Literal["single", "multi"] = "single"  # of the targets: one label per row, or several (words, 0/1 columns)
     target_column: str | None = None  # None: the sample submission's other column
+    target_columns: tuple[str, ...] = ()  # several; none: the sample's value columns, where the training table has them
+    classes: tuple[str, ...] = ()  # all of them, where the training rows lack some; none: those of the training rows
     group_column: str | None = None  # rows of one group (patient, scene) never straddle folds
     merge_labels: bool = False  # labels that differ only in case or spaces become one, spelt as most rows do
     on_bad_image: Literal["error", "skip", "blank"] = "error"  # training images that cannot be read: row out, or grey
     channels: int = 3  # of every image; 1: its luma; others: .npy arrays
     samples: Literal["uint8", "uint16"] = "uint8"  # what they are kept as; uint16: where files have 16 bits
     max_megapixels: float = 100.0  # an image that declares more counts as unreadable and is never decoded
-    submission: Literal["auto", "labels", "probabilities", "positive"] = "auto"
+    submission: Literal["auto", "labels", "probabilities", "positive", "ranked"] = "auto"
+    positive: str | None = None  # which of two classes a single column of probabilities means; None: the last
+    guesses: int = 5  # submission=ranked: how many of the most probable classes, as words
     metric: str = "accuracy"  # the one that decides
     metrics: tuple[str, ...] = ("accuracy", "f1_macro", "log_loss")  # reported beside it
 

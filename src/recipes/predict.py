@@ -67,7 +67,7 @@ def predict_run(config: Config) -> None:
     if accelerator.is_main_process:
         mean = fold_mean(parts)
         path = Path(config.paths.submissions) / f"{run}.csv"
-        table = submission_table(competition.sample, mean.ids, mean.pred, competition.task)
+        table = submission_table(competition.sample, mean.ids, mean.pred, competition.task, competition.links)
         with run_lock(config, run):
-            write_submission(path, table, competition.sample, competition.task)
+            write_submission(path, table, competition.sample, competition.task, competition.links)
         print(f"wrote {path}")

@@ -27,23 +27,9 @@ def open_competition(config: Config) -> Competition:
     task = config.competition
     if not task.root:
         raise UserError(f"competition.root: where is {task.name}? Give its folder, competition.root=DIR")
-    if task.name == DIGITS and not (Path(task.root) / task.train_csv).exists():
+    if task.name == DIGITS and not (Path(task.root) / str(task.train_csv)).exists():
         make_digits(Path(task.root))
-    competition = load_competition(
-        name=task.name,
-        root=task.root,
-        train_csv=task.train_csv,
-        test_csv=task.test_csv,
-        sample_csv=task.sample_csv,
-        train_images=task.train_images,
-        test_images=task.test_images,
-        id_column=task.id_column,
-        target_column=task.target_column,
-        group_column=task.group_column,
-        submission=task.submission,
-        merge_labels=task.merge_labels,
-        kind=task.kind,
-    )
+    competition = load_competition(task, Path(config.paths.cache) / task.name)
     for metric in (task.metric, *task.metrics):
         find_metric(metric, competition.task.metrics)
     return competition

@@ -61,8 +61,8 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
         "seconds": sum(manifest["seconds"]["total"] for manifest in manifests),
     }
     submission = Path(config.paths.submissions) / f"{run}.csv"
-    table = submission_table(competition.sample, test.ids, test.pred, task)
-    write_submission(submission, table, competition.sample, task)
+    table = submission_table(competition.sample, test.ids, test.pred, task, competition.links)
+    write_submission(submission, table, competition.sample, task, competition.links)
 
     write_json(runs / run / "cv.json", summary)  # before the grading, which may find fault with the solution file
     solution = solution_path(config)

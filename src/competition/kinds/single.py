@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from src.competition.metrics import METRICS, Metric
-from src.competition.sample import Sample, match_classes, require_two, wrong_probabilities
+from src.competition.sample import Sample, match_classes, positive_of, wrong_probabilities
 from src.errors import UserError, first_few, nearest
 
 
@@ -44,11 +44,13 @@ class Single:
     def learn(
         cls, table: Mapping[str, np.ndarray], place: str, merge: bool, say: Callable[[str], None]
     ) -> tuple[Single, np.ndarray]:
-        """The task and y of a training table's target column (N,) str, in the file `place`.
+        """The task and y of a training table's target column (N,) str, or of one 0/1 column per class, in `place`.
 
         Labels that differ only in case or spaces are reported through `say`, or merged if `merge`. Raises UserError for
         fewer than two classes.
         """
+        if len(table) > 1:
+            return cls._of_columns(table, place)
         ((column, cells),) = table.items()
         if alike := similar_labels(cells):
             say(_describe(alike, cells, f"{place}: column {column!r}", merge))
@@ -62,6 +64,22 @@ class Single:
             )
         task = cls(names)
         return task, task.encode(cells)
+
+    @classmethod
+    def _of_columns(cls, table: Mapping[str, np.ndarray], place: str) -> tuple[Single, np.ndarray]:
+        for column, cells in table.items():
+            strange = sorted(set(cells.tolist()) - {"0", "1", "0.0", "1.0"})
+            if strange:
+                raise UserError(f"{place}: column {column!r} holds {strange[0]!r}; a column per class is 0 or 1")
+        ones = np.stack([cells.astype(np.float64) for cells in table.values()], axis=1).sum(axis=1)
+        if (ones != 1).any():
+            row = int(np.flatnonzero(ones != 1)[0])
+            raise UserError(
+                f"{place}: {int(ones[row])} of the {len(table)} class columns are 1 in row {row + 1}; with one label per "
+                "row it is exactly one (competition.kind=multi is for several)"
+            )
+        task = cls(np.array(sort_classes(table), dtype=np.str_))
+        return task, task.encode(task.cells_of(table))
 
     def cells_of(self, table: Mapping[str, np.ndarray]) -> np.ndarray:
         """A column of labels as it is; of one column per class, the class of the largest number."""
@@ -94,19 +112,24 @@ class Single:
         return pred[np.arange(len(y)), y].astype(np.float64)
 
     def submit(self, pred: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
-        """The most probable class, the probability of the last of two classes, or a probability per class."""
+        """The most probable class, or the best few as words; the probability of one of two classes, or of each class."""
         if sample.kind == "labels":
             return {sample.value_columns[0]: self.names[pred.argmax(axis=1)].astype(object)}
+        if sample.kind == "ranked":
+            best = np.argsort(-pred, axis=1, kind="stable")[:, : sample.guesses]
+            return {sample.value_columns[0]: np.array([" ".join(names) for names in self.names[best]], dtype=object)}
         if sample.kind == "positive":
-            require_two(self.names)
-            return {sample.value_columns[0]: pred[:, 1]}
+            return {sample.value_columns[0]: pred[:, positive_of(self.names, sample.positive)]}
         positions = match_classes(sample.value_columns, self.names.tolist())
         return {column: pred[:, at] for column, at in zip(sample.value_columns, positions, strict=True)}
 
     def wrong(self, values: list[object], sample: Sample) -> tuple[list[int], str]:
+        known = set(self.names.tolist())
+        if sample.kind == "ranked":
+            rows = [row for row, words in enumerate(values) if not set(str(words).split()) <= known]
+            return rows, "holds a word that is no class" if rows else ""
         if sample.kind != "labels":
             return wrong_probabilities(values)
-        known = set(self.names.tolist())
         rows = [number for number, label in enumerate(values) if str(label) not in known]
         return rows, f"not a class{nearest(str(values[rows[0]]), known)}" if rows else ""
 

@@ -1,0 +1,171 @@
+"""Which table of a folder is which: the sample submission, the training rows, the test rows."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.guess.finding import Finding
+from src.guess.folder import Folder, Table, read_table
+from src.guess.locate import Place, locate, split_of
+
+MOST = 40  # tables that are read
+SAMPLE = re.compile(r"sample|submission|submit|benchmark|example", re.IGNORECASE)
+ANSWERS = re.compile(r"solution\.csv$|answers?\b", re.IGNORECASE)  # hidden labels beside the data, as ours
+
+
+@dataclass(frozen=True)
+class Roles:
+    """sample, train, test: tables or None. train_place, test_place: where their pictures are, None for tables that
+    hold the pictures themselves, or without a table."""
+
+    sample: Table | None
+    train: Table | None
+    test: Table | None
+    train_place: Place | None
+    test_place: Place | None
+    others: tuple[Table, ...]
+
+
+def cast(folder: Folder) -> tuple[Roles, list[Finding]]:
+    """The tables of a folder by role, and what was decided."""
+    tables = [table for file in _in_order(folder)[:MOST] if (table := read_table(folder.root, file)) is not None]
+    tables = [table for table in tables if len(table)]
+    findings: list[Finding] = []
+
+    sample = find_sample(tables, folder)
+    left = [table for table in tables if table is not sample[0]]
+    if sample[0] is not None:
+        others = tuple(table.file for table in left if SAMPLE.search(_name(table.file)))
+        findings.append(Finding("sample_csv", sample[0].file, "sample submission", sample[1], others))
+        left = [table for table in left if table.file not in others]
+
+    test, why = find_test(left, sample[0], folder)
+    left = [table for table in left if table is not test]
+    if test is not None:
+        findings.append(Finding("test_csv", test.file, "test table", why))
+
+    train, place, why = find_train(left, test, sample[0], folder)
+    if train is not None:
+        spare = tuple(t.file for t in left if t is not train and "train" in t.file.lower())
+        findings.append(Finding("train_csv", train.file, "training table", why, spare))
+    others_left = tuple(table for table in left if table is not train)
+    return (
+        Roles(sample[0], train, test, place, locate_test(folder, test, sample[0], train, place), others_left),
+        findings,
+    )
+
+
+def _in_order(folder: Folder) -> list[str]:
+    """The files that are most likely tables of the competition first: high in the folder, with a telling name."""
+
+    def rank(file: str) -> tuple[int, bool, str]:
+        telling = re.search(r"train|test|sample|submission|label|solution", _name(file), re.IGNORECASE)
+        return (file.count("/"), telling is None, file)
+
+    return sorted((file for file in folder.tables if not ANSWERS.search(_name(file))), key=rank)
+
+
+def _name(file: str) -> str:
+    return os.path.basename(file)
+
+
+# ---- sample ---------------------------------------------------------------------------------------------------------
+
+
+def find_sample(tables: list[Table], folder: Folder) -> tuple[Table | None, str]:
+    """The table that shows what is to be submitted: by its name, else the one whose first column are test pictures and
+    whose rows no other table has."""
+    named = [table for table in tables if SAMPLE.search(_name(table.file)) and len(table.columns) >= 2]
+    if named:
+        best = max(named, key=lambda t: ("sample" in t.file.lower(), "sub" in t.file.lower(), len(t), -t.file.count("/")))
+        return best, f"its name; {len(best)} rows, columns {', '.join(list(best.columns)[:6])}"
+    for table in tables:
+        if len(table.columns) < 2 or table.pixels:
+            continue
+        names = list(table.columns)
+        ids = {names[0]: table.columns[names[0]]}
+        if split_of(_name(table.file)) == "train" or len(set(table.columns[names[0]].tolist())) < len(table):
+            continue
+        place = locate(folder, ids, "test")
+        if place is not None and split_of(place.template) == "test":
+            rest = [table.columns[name] for name in names[1:]]
+            dull = all(len(set(cells.tolist())) <= max(2, len(table) // 20) or name[:1].isalpha() for name, cells in zip(names[1:], rest, strict=True))
+            if dull and split_of(_name(table.file)) != "test":
+                return table, f"its ids name the test pictures in {place.template}"
+    return None, ""
+
+
+# ---- test -----------------------------------------------------------------------------------------------------------
+
+
+def find_test(tables: list[Table], sample: Table | None, folder: Folder) -> tuple[Table | None, str]:
+    """The table with the sample's ids in a column, else the one with test in its name."""
+    if sample is not None:
+        ids = set(next(iter(sample.columns.values())).tolist())
+        for table in tables:
+            for name, cells in table.columns.items():
+                if name and split_of(_name(table.file)) != "train" and ids == set(cells.tolist()):
+                    return table, f"column {name} holds the sample's {len(ids)} ids"
+    named = [table for table in tables if split_of(_name(table.file)) == "test"]
+    if named:
+        best = max(named, key=lambda table: ("test" in _name(table.file).lower(), len(table)))
+        return best, f"its name; {len(best)} rows"
+    return None, ""
+
+
+def locate_test(
+    folder: Folder, test: Table | None, sample: Table | None, train: Table | None, train_place: Place | None
+) -> Place | None:
+    """Where the test pictures are: by the test table, else by the sample's ids."""
+    if test is not None and (test.pixels or not folder.images):
+        return None
+    for table in (test, sample):
+        if table is not None and (place := locate(folder, _naming(table, table is sample), "test")) is not None:
+            return place
+    return None
+
+
+def _naming(table: Table, only_first: bool) -> dict[str, object]:
+    columns = dict(table.columns)
+    if only_first:
+        first = next(iter(columns))
+        return {first: columns[first]}
+    return columns  # type: ignore[return-value]
+
+
+# ---- train ----------------------------------------------------------------------------------------------------------
+
+
+def find_train(
+    tables: list[Table], test: Table | None, sample: Table | None, folder: Folder
+) -> tuple[Table | None, Place | None, str]:
+    """The table with a picture per row and most to tell about it; one with columns that the test rows lack."""
+    lacking = set(test.columns) if test is not None else set()
+    ids = set(next(iter(sample.columns.values())).tolist()) if sample is not None else set()
+    found: list[tuple[tuple[bool, bool, int, int, str], Table, Place | None]] = []
+    for table in tables:
+        place = None if table.pixels else locate(folder, table.columns, "train")
+        if place is None and not table.pixels:
+            continue
+        new = [name for name in table.columns if name not in lacking]
+        if not new or (place is not None and len(table.columns) < 2):
+            continue
+        if place is not None and ids and set(table.columns[place.column].tolist()) <= ids:  # test rows once more
+            continue
+        named = split_of(_name(table.file)) == "train" or "label" in table.file.lower()
+        rank = (named, split_of(_name(table.file)) != "test", len(table), -table.file.count("/"), table.file)
+        found.append((rank, table, place))
+    if not found:
+        return None, None, ""
+    _, table, place = max(found, key=lambda item: item[0])
+    if place is None:
+        return table, None, f"{len(table)} rows that hold the pictures' values"
+    return table, place, f"{len(table)} rows; its column {place.column} names pictures ({place.way})"
+
+
+def hidden_labels(root: Path) -> str | None:
+    """A file with the test rows' labels beside the data, for scoring at home."""
+    return next((name for name in ("solution.csv",) if (root / name).is_file()), None)
