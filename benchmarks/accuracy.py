@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.rounds import RESULTS, arguments, pin, report, run, spread, words_of_a_run
 from benchmarks.training import run_command
 from src.competition.tables import Competition, load_competition
+from src.config import CompetitionConfig
 from src.files import read_json, write_json
 from src.search.tricks import merged
 
@@ -32,7 +33,7 @@ def main(words: Sequence[str]) -> Path:
     values = arguments(words, root="", seeds=3, epochs=8, cores=2, extra="", place="", results=str(RESULTS))
     pin(values["cores"])
     root, cores = Path(values["root"]), values["cores"]
-    competition = load_competition(name="bench", root=root)
+    competition = load_competition(CompetitionConfig(name="bench", root=str(root)))
     truth = solution(root / SOLUTION)
     found: dict[str, list[float]] = {}
     ratios: dict[str, dict[str, float]] = {}

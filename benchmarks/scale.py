@@ -25,7 +25,7 @@ from benchmarks.loader import AUGMENT, PREPROCESS
 from benchmarks.rounds import RESULTS, ROOT, arguments, images_below, report, run, words_of_a_run
 from src.competition.folds import fold_rows, load_folds
 from src.competition.tables import load_competition
-from src.config import StageConfig
+from src.config import CompetitionConfig, StageConfig
 from src.data.cache import ImageStore
 from src.data.loader import batches
 from src.training.stages import plan_stages, training_orders
@@ -98,7 +98,9 @@ def prepared(folder: Path) -> tuple[dict[str, float], ImageStore, np.ndarray, np
     """Seconds of tables and folds, the images, training rows (n,) and labels (N,) of fold 0."""
     began = time.perf_counter()
     images = "images/{image}"
-    competition = load_competition(name="scale", root=folder, train_images=images, test_images=images)
+    competition = load_competition(
+        CompetitionConfig(name="scale", root=str(folder), train_images=images, test_images=images)
+    )
     tables = time.perf_counter() - began
     began = time.perf_counter()
     folds = load_folds(folder / "folds.csv", competition, 5, 0, "auto", None)

@@ -191,11 +191,16 @@ def with_guesses(words: Sequence[str]) -> list[str]:
     if not given.get("competition.root") or given.get("competition", "folder") != "folder":
         return list(words)
     from src.guess.guess import guess
-    from src.guess.words import lines, words as words_for
+    from src.guess.words import lines
+    from src.guess.words import words as words_for
 
     parsed = plain_values(words)
     root = Path(parsed["root"])
-    findings = [finding for finding in guess(root, parsed.get("metric"), parsed) if f"competition.{finding.key}" not in given and finding.key not in given]
+    findings = [
+        finding
+        for finding in guess(root, parsed.get("metric"), parsed)
+        if f"competition.{finding.key}" not in given and finding.key not in given
+    ]
     print(f"{root}: what is in it (./run.sh init data={root} writes this down)", *lines(findings), sep="\n", flush=True)
     return [*([] if "competition" in given else ["competition=folder"]), *words, *words_for(findings)]
 

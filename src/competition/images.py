@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from src.archives import list_files, walk_files
 from src.errors import UserError, first_few, nearest
 
-EXTENSIONS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy")
+EXTENSIONS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy", b".npz", b".dcm")
 
 
 def template_fields(template: str, key: str) -> list[str]:
@@ -55,9 +56,7 @@ def find_images(
         template = "{id}" if folder == "." else folder.replace("{", "{{").replace("}", "}}") + "/{id}"
     place = f"folder {root / folder}" if folder is not None else f"{root / template}"
     listings = Listings(root)
-    channels = [
-        _find(listings, one, {**columns, "id": ids}, key, table, place) for one in _alternatives(template, key)
-    ]
+    channels = [_find(listings, one, {**columns, "id": ids}, key, table, place) for one in _alternatives(template, key)]
     found = channels[0]
     for more in channels[1:]:
         found = np.char.add(np.char.add(found, b"\n"), more)
@@ -157,7 +156,8 @@ def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarra
     pieces = _pieces(template, key)
     top = pieces[0][0].rpartition("/")[0]
     pattern = "".join(
-        re.escape(text).replace(r"\*\*/", "(?:.*/)?") + (f"(?P<{name}>[^/]+?)" if name else "") for text, name, _ in pieces
+        re.escape(text).replace(r"\*\*/", "(?:.*/)?") + (f"(?P<{name}>[^/]+?)" if name else "")
+        for text, name, _ in pieces
     )
     extension = "" if os.path.splitext(template)[1].lower().encode() in EXTENSIONS else r"(?:\.[^./]+)?"
     fits = re.compile(pattern + extension)
@@ -175,7 +175,7 @@ def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarra
 def _require_folder(root: Path, folder: str, template: str, key: str) -> None:
     if folder.startswith(("/", "..")):
         raise UserError(f"{key}={template!r} leaves competition.root; paths are relative to {root}")
-    if not (root / folder).is_dir():
+    if not (root / folder).is_dir() and not list_files(root, os.fsencode(folder)):
         with os.scandir(root) as entries:
             there = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         listed = first_few(there, 10) or "none"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -66,9 +66,9 @@ def _records(content: Any) -> list[dict[str, Any]]:
     if _is_records(content.get("images")):
         return _of_coco(content)
     values = list(content.values())
-    if all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
-        if not _is_records(values[0]):  # columns of values
-            return [dict(zip(content, row, strict=True)) for row in zip(*values, strict=True)]
+    columns = all(isinstance(value, list) and not _is_records(value) for value in values)
+    if columns and len({len(value) for value in values}) == 1:
+        return [dict(zip(content, row, strict=True)) for row in zip(*values, strict=True)]
     tables = [value for value in values if _is_records(value)]
     if tables:
         return max(tables, key=len)
@@ -87,14 +87,14 @@ def _is_records(value: Any) -> bool:
 
 def _of_coco(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row per image, with its annotations' columns; those of several annotations as lists, each value once."""
-    images = content["images"]
+    images: list[dict[str, Any]] = content["images"]
     identity = next((name for name in ("id", "image_id") if name in images[0]), None)
-    annotations = content.get("annotations")
+    annotations: list[dict[str, Any]] = content.get("annotations") or []
     if identity is None or not _is_records(annotations):
         return images
     names = {
         row.get("id", row.get("category_id")): next((row[name] for name in NAMES if name in row), None)
-        for row in content.get("categories") or []
+        for row in list(content.get("categories") or [])
         if isinstance(row, dict)
     }
     of_image: dict[Any, dict[str, list[Any]]] = {}
@@ -115,14 +115,16 @@ def _of_coco(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _table(records: list[dict[str, Any]]) -> JsonTable:
     rows = [_flat(row) for row in records]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    columns, arrays = {}, {}
+    columns: dict[str, np.ndarray] = {}
+    arrays: dict[str, list[list[float]]] = {}
     for name in names:
         values = [row.get(name) for row in rows]
-        if all(_is_array(value) for value in values) and len({len(value) for value in values}) == 1:  # type: ignore[arg-type]
-            arrays[name] = values
+        lists = [value for value in values if _is_array(value)]
+        if len(lists) == len(values) and len({len(value) for value in lists}) == 1:
+            arrays[name] = lists
         else:
             columns[name] = np.array([_cell(value) for value in values], dtype=np.str_)
-    return JsonTable(columns, arrays)  # type: ignore[arg-type]
+    return JsonTable(columns, arrays)
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: Any) -> TypeGuard[list[float]]:
     return isinstance(value, list) and len(value) >= PIXELS and all(isinstance(v, (int, float)) for v in value[:PIXELS])
 
 

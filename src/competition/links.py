@@ -56,7 +56,10 @@ def link(
     if template == ONE:
         return None
     if TARGET in template_fields(template, KEY):
-        parts = [(name, filled(template.replace("{target}", name.replace("{", "{{").replace("}", "}}")), ids, columns)) for name in names.tolist()]
+        parts = [
+            (name, filled(template.replace("{target}", name.replace("{", "{{").replace("}", "}}")), ids, columns))
+            for name in names.tolist()
+        ]
         made = np.concatenate([cells for _, cells in parts])
         image = np.tile(ids, len(parts))
         target: np.ndarray | None = np.repeat(np.array([name for name, _ in parts], dtype=np.str_), len(ids))
@@ -64,7 +67,9 @@ def link(
         made, image, target = filled(template, ids, columns), ids, None
     row = find_rows(sample.ids, made)
     if text := differ(sample.ids, np.unique(made), "only in the sample", "only made of the test rows"):
-        raise UserError(f"{KEY}={template!r} does not make the sample's ids: {text}; name the columns as the ids are built")
+        raise UserError(
+            f"{KEY}={template!r} does not make the sample's ids: {text}; name the columns as the ids are built"
+        )
     return Links(row, image, target, how)
 
 
@@ -86,7 +91,9 @@ def wide_sample(links: Links, sample: Sample) -> Sample:
     return Sample((sample.id_column, *names), np.unique(links.image), "probabilities")
 
 
-def submitted_values(links: Links, sample: Sample, ids: np.ndarray, pred: np.ndarray, task: Task) -> dict[str, np.ndarray]:
+def submitted_values(
+    links: Links, sample: Sample, ids: np.ndarray, pred: np.ndarray, task: Task
+) -> dict[str, np.ndarray]:
     """The sample's value columns, each (R,), from predictions pred (M, C) of pictures ids (M,) str."""
     at = find_rows(ids, links.image)
     if links.target is None:

@@ -60,7 +60,9 @@ def pivot(
     if len(wrong):
         picture, name = ids[order][wrong[0][0]], targets[wrong[0][1]]
         times = count[tuple(wrong[0])]
-        raise UserError(f"{place}: id {str(picture)!r} has {times} rows of {str(name)!r}; each picture needs one of each target")
+        raise UserError(
+            f"{place}: id {str(picture)!r} has {times} rows of {str(name)!r}; each picture needs one of each target"
+        )
     wide = np.empty((len(ids), len(targets)), dtype=columns[value].dtype)
     wide[at] = columns[value]
     rest = {name: cells[first[order]] for name, cells in columns.items() if name not in (id_column, long, value)}

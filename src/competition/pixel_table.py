@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import hashlib
 import io
@@ -37,7 +36,9 @@ def unpacked(
     changes. Raises UserError for columns that are not there, numbers that make no picture, or rows without one.
     """
     if cache is None:
-        raise UserError(f"{table}: holds the pictures in its columns; they need a folder to be unpacked to, paths.cache=")
+        raise UserError(
+            f"{table}: holds the pictures in its columns; they need a folder to be unpacked to, paths.cache="
+        )
     state = table.stat()
     name = f"{table}\n{state.st_mtime_ns}\n{state.st_size}\n{list(patterns)}\n{shape}"
     archive = cache / "unpacked" / f"{split}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.zip"
@@ -91,7 +92,9 @@ def shaped(values: np.ndarray, shape: tuple[int, int] | None, table: Path) -> np
     if shape is not None:
         height, width = shape
         if len(values) % (height * width):
-            raise UserError(f"{table}: {len(values)} values are no picture of {height} x {width}; correct competition.pixel_shape=")
+            raise UserError(
+                f"{table}: {len(values)} values are no picture of {height} x {width}; correct competition.pixel_shape="
+            )
         channels = len(values) // (height * width)
         return values.reshape(height, width) if channels == 1 else of_colours(values, height, width, channels)
     side = math.isqrt(len(values))
@@ -100,7 +103,9 @@ def shaped(values: np.ndarray, shape: tuple[int, int] | None, table: Path) -> np
     side = math.isqrt(len(values) // 3)
     if 3 * side * side == len(values):
         return of_colours(values, side, side, 3)
-    raise UserError(f"{table}: {len(values)} values make no square picture; give competition.pixel_shape=[rows,columns]")
+    raise UserError(
+        f"{table}: {len(values)} values make no square picture; give competition.pixel_shape=[rows,columns]"
+    )
 
 
 def of_colours(values: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:

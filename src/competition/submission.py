@@ -81,9 +81,7 @@ def check_submission(table: pd.DataFrame, sample: Sample, task: Task, links: Lin
             )
 
 
-def write_submission(
-    path: Path, table: pd.DataFrame, sample: Sample, task: Task, links: Links | None = None
-) -> None:
+def write_submission(path: Path, table: pd.DataFrame, sample: Sample, task: Task, links: Links | None = None) -> None:
     """Check the table, write it next to `path`, then put it in its place: a failed check keeps the old file."""
     try:
         check_submission(table, sample, task, links)

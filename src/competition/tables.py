@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,14 +99,12 @@ def load_competition(
     links = link(sample, test_ids, test, keys.rows, names, keys.pool)
     if links is None:
         if text := differ(sample.ids, test_ids, "only in the sample", "only in the test rows"):
-            raise UserError(
-                f"{root / keys.sample_csv} and {test_path} have different ids: {text}; use files of the same competition"
-            )
+            both = f"{root / keys.sample_csv} and {test_path}"
+            raise UserError(f"{both} have different ids: {text}; use files of the same competition")
         task.submit(np.zeros((0, len(task.names))), sample)  # refused before training if it cannot be filled
-    of_train = None
-    if keys.rows != ONE and TARGET not in (fields := template_fields(keys.rows, "competition.rows")):
-        if set(fields) <= {"id", *columns}:
-            of_train = filled(keys.rows, ids, columns)
+    fields = set(template_fields(keys.rows, "competition.rows"))
+    pooled = keys.rows != ONE and TARGET not in fields and fields <= {"id", *columns}
+    of_train = filled(keys.rows, ids, columns) if pooled else None
 
     # ---- pictures ---------------------------------------------------------------------------------------------------
     if keys.pixels:
@@ -140,9 +138,7 @@ def _images(template: str, key: str, root: Path, ids: np.ndarray, columns: Colum
 # ---- columns --------------------------------------------------------------------------------------------------------
 
 
-def _training_columns(
-    keys: CompetitionConfig, root: Path, id_column: str, sample: Sample
-) -> tuple[Columns, list[str]]:
+def _training_columns(keys: CompetitionConfig, root: Path, id_column: str, sample: Sample) -> tuple[Columns, list[str]]:
     """The columns in use, each (N,) str, and which of them are the targets."""
     if keys.train_csv is None:
         columns = rows_from_images(root, keys.train_images, "competition.train_images")
@@ -207,7 +203,9 @@ def _words_of_repeats(columns: Columns, id_column: str, target: str) -> Columns:
         words[at].append(cell)
     order = np.argsort(first)
     rest = {name: cells[first[order]] for name, cells in columns.items()}
-    joined = ["|".join(words[at]) + ("|" if len(words[at]) == 1 and " " in words[at][0] else "") for at in order.tolist()]
+    joined = [
+        "|".join(words[at]) + ("|" if len(words[at]) == 1 and " " in words[at][0] else "") for at in order.tolist()
+    ]
     return {**rest, target: np.array(joined, dtype=np.str_)}
 
 
@@ -234,7 +232,9 @@ def _test_columns(keys: CompetitionConfig, root: Path, sample: Sample, id_column
             )
         return path, {**columns, "id": sample.ids}
     column = keys.test_id_column or (id_column if id_column in header else sample.id_column)
-    column_position(column, header, path, "competition.test_id_column" if keys.test_id_column else "competition.id_column")
+    column_position(
+        column, header, path, "competition.test_id_column" if keys.test_id_column else "competition.id_column"
+    )
     fields = [name for name in template_fields(keys.rows, "competition.rows") if name not in ("id", TARGET)]
     for name in fields:
         column_position(name, header, path, "competition.rows")

@@ -21,7 +21,7 @@ class CompetitionConfig:
     sample_csv: str = "sample_submission.csv"
     solution: str | None = None  # csv with the hidden labels, relative to root or absolute: for local scoring only
     # a folder, or a template with the table's columns: "images/{label}/{id}.png", "train.zip/{id:05}" (zeros before a
-    # number), "train/**/{id}" (in any folder below), "{id}_{red|green|blue}.png" (files that are one picture's channels)
+    # number), "train/**/{id}" (in any folder below), "{id}_{red|green|blue}.png" (one picture's channels)
     train_images: str = "train"
     test_images: str = "test"
     pixels: tuple[str, ...] = ()  # columns of the tables that hold the pictures themselves: [pixel*], [band_1, band_2]
@@ -38,6 +38,7 @@ class CompetitionConfig:
     target_columns: tuple[str, ...] = ()  # several; none: the sample's value columns, where the training table has them
     classes: tuple[str, ...] = ()  # all of them, where the training rows lack some; none: those of the training rows
     group_column: str | None = None  # rows of one group (patient, scene) never straddle folds
+    few: int = 0  # above 0: so many training rows of each class or stratum and 20 test rows, for a trial
     merge_labels: bool = False  # labels that differ only in case or spaces become one, spelt as most rows do
     on_bad_image: Literal["error", "skip", "blank"] = "error"  # training images that cannot be read: row out, or grey
     channels: int = 3  # of every image; 1: its luma; others: .npy arrays

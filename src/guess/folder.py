@@ -86,7 +86,7 @@ def read_table(root: Path, file: str) -> Table | None:
 
 
 def pixel_columns(path: Path, header: tuple[str, ...]) -> tuple[str, ...]:
-    """Columns pixel0, pixel1 … of a csv file, 64 or more of one beginning, or those that hold many numbers in a cell."""
+    """Columns pixel0, pixel1 … of a csv file, 64 or more of one beginning, or those whose cells hold many numbers."""
     beginnings: dict[str, list[str]] = {}
     for name in header:
         if match := NUMBERED.match(name):

@@ -11,8 +11,10 @@ from src.guess.columns import look_at_column
 from src.guess.finding import Finding
 
 NAMED = re.compile(
-    r"patient|subject|person|people|driver|owner|donor|user|author|location|locality|place|camera|scene|session|study|series"
-    r"|(^|[_ ])group|cluster|sequence|(^|[_ ])seq|video|clip|slide|specimen|animal|individual|farm|field|plot|station|trap|hospital|clinic",
+    r"patient|subject|person|people|driver|owner|donor|user|author|location|locality|place|camera|scene|session|study"
+    r"|series"
+    r"|(^|[_ ])group|cluster|sequence|(^|[_ ])seq|video|clip|slide|specimen|animal|individual|farm|field"
+    r"|plot|station|trap|hospital|clinic",
     re.IGNORECASE,
 )
 FEWEST = 5  # groups, as many as folds
@@ -35,9 +37,17 @@ def find_groups(
             shared = theirs & set(np.unique(cells).tolist())
             if shared:
                 continue
-            candidates.append(((True, called, -look.per_value), name, f"none of its {look.values} values is in the test rows; {look.per_value:.1f} rows each"))
+            candidates.append(
+                (
+                    (True, called, -look.per_value),
+                    name,
+                    f"none of its {look.values} values is in the test rows; {look.per_value:.1f} rows each",
+                )
+            )
         elif called:
-            why = f"its name; {look.values} values, {look.per_value:.1f} rows each" + (", and the test table lacks it" if test is not None else "")
+            why = f"its name; {look.values} values, {look.per_value:.1f} rows each" + (
+                ", and the test table lacks it" if test is not None else ""
+            )
             candidates.append(((False, called, -look.per_value), name, why))
     if not candidates:
         return []

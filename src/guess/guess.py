@@ -14,13 +14,14 @@ from src.competition.images import rows_from_images
 from src.data.survey import survey_pixels
 from src.errors import UserError
 from src.guess.finding import Finding
-from src.guess.folder import Folder, Table, look_at
+from src.guess.folder import Folder, look_at
 from src.guess.groups import find_groups
-from src.guess.locate import Place, locate, split_of
+from src.guess.locate import Place, locate
 from src.guess.pictures import find_labelled_pictures
 from src.guess.roles import Roles, cast, hidden_labels
 from src.guess.rows import Rows, what_rows_are
 from src.guess.target import Seen, find_target
+
 GENERIC = ("public", "data", "input", "dataset", "train", "raw", "competition", "competitions", "images", "files", "")
 
 
@@ -37,7 +38,9 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
     roles, findings = cast(folder)
     pixels = roles.train is not None and bool(roles.train.pixels)
     if not folder.images and not pixels:
-        raise UserError(f"competition.root={root}: no image below it, nor a table that holds pixels; is it the right folder?")
+        raise UserError(
+            f"competition.root={root}: no image below it, nor a table that holds pixels; is it the right folder?"
+        )
     findings = [Finding("name", name_of(root), "the folder's name", str(root)), *findings]
 
     # ---- training rows ----------------------------------------------------------------------------------------------
@@ -57,17 +60,38 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
         train, train_place = dict(roles.train.columns), roles.train_place
         train_id = identity(train, roles, train_place)
         if train_place is not None:
-            findings.append(Finding("train_images", train_place.template, "where the pictures are", f"column {train_place.column}: {train_place.way}"))
+            findings.append(
+                Finding(
+                    "train_images",
+                    train_place.template,
+                    "where the pictures are",
+                    f"column {train_place.column}: {train_place.way}",
+                )
+            )
         if roles.train.pixels:
-            findings.append(Finding("pixels", list(compact(roles.train.pixels)), "pixels in the table", f"{len(roles.train.pixels)} columns of values"))
+            findings.append(
+                Finding(
+                    "pixels",
+                    list(compact(roles.train.pixels)),
+                    "pixels in the table",
+                    f"{len(roles.train.pixels)} columns of values",
+                )
+            )
 
     # ---- test rows and what is submitted ----------------------------------------------------------------------------
     test = dict(roles.test.columns) if roles.test is not None else None
-    rows, more = submitted(folder, roles, test)
+    rows, more = submitted(folder, roles, test, train, train_id)
     findings += more
     test_place = roles.test_place or (more_place(folder, roles, rows))
     if test_place is not None:
-        findings.append(Finding("test_images", test_place.template, "where the pictures are", f"column {test_place.column}: {test_place.way}"))
+        findings.append(
+            Finding(
+                "test_images",
+                test_place.template,
+                "where the pictures are",
+                f"column {test_place.column}: {test_place.way}",
+            )
+        )
     if roles.train is not None and train_id is not None:
         findings.append(Finding("id_column", train_id, "one per picture", f"column {train_id} of {roles.train.file}"))
 
@@ -77,15 +101,23 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
     spent = {name for name in (train_id, train_place.column if train_place else None) if name}
     spent |= picture_names(train, spent)
     if roles.train is not None:
-        seen = Seen(train, None if test is None else list(test), values, rows.names if rows else (), tuple(spent), metric)
+        seen = Seen(
+            train, None if test is None else list(test), values, rows.names if rows else (), tuple(spent), metric
+        )
         found = find_target(seen)
     else:
         seen = Seen({"label": train["label"]}, None, values, rows.names if rows else (), (), metric)
         found = [f for f in find_target(seen) if f.key not in {g.key for g in findings}]
     findings += found
-    targets = {name for f in findings if f.key in ("target_column", "target_columns") for name in ([f.value] if isinstance(f.value, str) else f.value)}
+    targets = {
+        name
+        for f in findings
+        if f.key in ("target_column", "target_columns")
+        for name in ([f.value] if isinstance(f.value, str) else f.value)
+    }
     if not targets:
-        raise UserError(f"{root}: no column of {roles.train.file if roles.train else 'the pictures'} looks like a target; give competition.target_column=")
+        where = roles.train.file if roles.train else "the pictures"
+        raise UserError(f"{root}: no column of {where} looks like a target; give competition.target_column=")
 
     # ---- groups, pixels ---------------------------------------------------------------------------------------------
     if roles.train is not None:
@@ -114,10 +146,14 @@ def given_instead(finding: Finding, given: Mapping[str, Any]) -> Finding:
 
 
 def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None) -> str | None:
-    """The column that names a training row: as the test rows or the sample call it, else the one that names pictures."""
+    """The column that names a training row: as the sample or the test rows call it, else the one of the pictures."""
     wanted = []
     if roles.sample is not None:
-        wanted.append(next(iter(roles.sample.columns)))
+        sample_id, asked = next(iter(roles.sample.columns.items()))
+        wanted.append(sample_id)
+        if roles.test is not None:
+            ids = set(asked.tolist())
+            wanted += [name for name, cells in roles.test.columns.items() if set(cells.tolist()) == ids]
     if place is not None:
         wanted.append(place.column)
     wanted += [name for name in train if name.lower() in ("id", "image_id", "index")]
@@ -128,16 +164,22 @@ def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None)
 
 
 def submitted(
-    folder: Folder, roles: Roles, test: Mapping[str, np.ndarray] | None
+    folder: Folder,
+    roles: Roles,
+    test: Mapping[str, np.ndarray] | None,
+    train: Mapping[str, np.ndarray],
+    train_id: str | None,
 ) -> tuple[Rows | None, list[Finding]]:
     """What a row of the sample stands for, and the findings on `rows`, `pool` and `test_id_column`."""
     if roles.sample is None:
         return None, []
     ids = next(iter(roles.sample.columns.values()))
     known = set(folder.names) | set(folder.stems)
-    found = what_rows_are(ids, test, known)
+    found = what_rows_are(ids, test, train, known)
     if found is None and test is not None and len(next(iter(test.values()))) == len(ids):
-        return Rows("{id}", None, ""), [Finding("test_id_column", "", "row by row", "the test table has no ids, but as many rows as the sample")]
+        return Rows("{id}", None, ""), [
+            Finding("test_id_column", "", "row by row", "the test table has no ids, but as many rows as the sample")
+        ]
     if found is None:
         return None, []
     findings = []
@@ -146,7 +188,7 @@ def submitted(
         pooled = "pictures a row" in found.why
         if pooled:
             findings.append(Finding("pool", "mean", "several pictures per row", found.why, ("max",)))
-    if found.id_column is not None:
+    if found.id_column is not None and found.id_column != train_id:
         findings.append(Finding("test_id_column", found.id_column, "a row of the sample", found.why))
     return found, findings
 
@@ -162,7 +204,9 @@ def more_place(folder: Folder, roles: Roles, rows: Rows | None) -> Place | None:
         cells = ids.tolist()
         name = rows.names[0]
         start, end = before.replace("{target}", name), after.replace("{target}", name)
-        pictures = [cell[len(start) : len(cell) - len(end)] for cell in cells if cell.startswith(start) and cell.endswith(end)]
+        pictures = [
+            cell[len(start) : len(cell) - len(end)] for cell in cells if cell.startswith(start) and cell.endswith(end)
+        ]
         return locate(folder, {"id": np.array(pictures, dtype=np.str_)}, "test")
     return None
 
@@ -178,7 +222,12 @@ def picture_names(train: Mapping[str, np.ndarray], spent: set[str]) -> set[str]:
     found = set()
     for name, cells in train.items():
         unique = len(np.unique(cells))
-        if name not in spent and unique == len(cells) and unique > 20 and not all(_is_number(cell) for cell in cells[:50].tolist()):
+        if (
+            name not in spent
+            and unique == len(cells)
+            and unique > 20
+            and not all(_is_number(cell) for cell in cells[:50].tolist())
+        ):
             found.add(name)
     return found
 
@@ -219,11 +268,21 @@ def left_out(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray] | N
 def of_pixels(folder: Folder, findings: list[Finding], train: Mapping[str, np.ndarray], root: Path) -> list[Finding]:
     """The findings on `channels`, `samples`, `range` by looking into some of the training pictures."""
     where = [found.value for found in findings if found.key == "train_images"]
-    top = str(where[0]).split("{")[0].rpartition("/")[0] if where and "{" in str(where[0]) else str(where[0]) if where else ""
+    top = (
+        str(where[0]).split("{")[0].rpartition("/")[0]
+        if where and "{" in str(where[0])
+        else str(where[0])
+        if where
+        else ""
+    )
     inside = [path for path in folder.images if os.fsdecode(path).startswith(top)] or folder.images
     seen = survey_pixels(root, inside)
     return [
         Finding(key, value, "what the pictures hold", "; ".join(seen.why))
-        for key, value, usual in (("channels", seen.channels, 3), ("samples", seen.samples, "uint8"), ("range", seen.range, None))
+        for key, value, usual in (
+            ("channels", seen.channels, 3),
+            ("samples", seen.samples, "uint8"),
+            ("range", seen.range, None),
+        )
         if value != usual
     ]

@@ -55,7 +55,9 @@ def _hint(name: str) -> int:
 # ---- ways -----------------------------------------------------------------------------------------------------------
 
 
-def by_path(folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str) -> Iterator[Place]:
+def by_path(
+    folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str
+) -> Iterator[Place]:
     """The cell is a path, or the end of one, with folders in it."""
     if not all("/" in cell for cell in cells):
         return
@@ -71,12 +73,16 @@ def by_path(folder: Folder, column: str, cells: list[str], some: Mapping[str, li
         yield Place(f"{_literal(top)}/{{{column}}}" if top else f"{{{column}}}", column, f"{column} is the path")
 
 
-def by_name(folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str) -> Iterator[Place]:
+def by_name(
+    folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str
+) -> Iterator[Place]:
     """The cell is a file's name."""
     yield from _in_folders(folder, column, [folder.names.get(cell, []) for cell in cells], some, split, "{%s}", "name")
 
 
-def by_stem(folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str) -> Iterator[Place]:
+def by_stem(
+    folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str
+) -> Iterator[Place]:
     """The cell is a file's name without its extension."""
     yield from _in_folders(
         folder, column, [folder.stems.get(cell, []) for cell in cells], some, split, "{%s}", "name without extension"
@@ -94,7 +100,9 @@ def by_number(
         yield from _in_folders(folder, column, found, some, split, f"{{%s:0{width}}}", f"number of {width} digits")
 
 
-def by_parts(folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str) -> Iterator[Place]:
+def by_parts(
+    folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str
+) -> Iterator[Place]:
     """The file's name has something constant around the cell; several such names are the channels of one picture."""
     for digits in (0, *(range(2, 13) if all(cell.isdigit() for cell in cells) else ())):
         written = [cell.zfill(digits) if digits else cell for cell in cells]
@@ -112,16 +120,17 @@ def by_parts(folder: Folder, column: str, cells: list[str], some: Mapping[str, l
         form = _literal(before) + "%s" + (_literal(afters[0]) if len(afters) == 1 else _options(afters))
         form = form.replace("%s", field)
         way = "part of the name" if len(afters) == 1 else f"{len(afters)} files per picture, its channels"
-        for place in _in_folders(folder, column, found, some, split, form.replace("%", "%%"), way):
-            yield place
+        yield from _in_folders(folder, column, found, some, split, form.replace("%", "%%"), way)
 
 
-def by_folder(folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str) -> Iterator[Place]:
+def by_folder(
+    folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str
+) -> Iterator[Place]:
     """A folder has the cell as its name and holds the one picture, or the same few names, its channels, every time."""
     below: dict[str, list[str]] = {}
     for path in map(os.fsdecode, folder.images):
         parts = path.split("/")
-        for at, part in enumerate(parts[:-1]):
+        for at in range(len(parts) - 1):
             below.setdefault("/".join(parts[: at + 1]), []).append("/".join(parts[at + 1 :]))
     by_last: dict[str, list[str]] = {}
     for directory in below:
@@ -178,14 +187,14 @@ def _in_folders(
     for chosen in (preferred, tops):
         if chosen and all(sum(path in chosen for path in paths) == 1 for paths in where):
             parts = [path.split("/") for path in chosen]
-            shared = os.path.commonprefix([part for part in parts])
+            shared = os.path.commonprefix(parts)
             top = "/".join(shared)
             yield Place(f"{_literal(top)}/**/{name}" if top else f"**/{name}", column, f"{way}, in nested folders")
             return
 
 
 def _constant(where: Sequence[Sequence[str]], split: str, folder: Folder) -> str | None:
-    """The folder that is among those of every row; of several, that of the split, of plain pictures, and the fullest."""
+    """The folder that is among those of every row; of several, that of the split, and the fullest."""
     if not where:
         return None
     shared = set(where[0]).intersection(*map(set, where[1:]))
@@ -249,7 +258,7 @@ def _extension(folder: Folder, found: Sequence[list[int]], directory: str) -> st
 def _around(folder: Folder, cell: str) -> list[tuple[str, str]]:
     """(before, after) of the cell in names without extension that hold it as a whole word."""
     whole = re.compile(rf"(?<![A-Za-z0-9]){re.escape(cell)}(?![A-Za-z0-9])|(?<!\d){re.escape(cell)}(?!\d)")
-    found = {}
+    found: dict[tuple[str, str], None] = {}
     for stem in folder.stems:
         if cell in stem:
             for match in whole.finditer(stem):

@@ -29,7 +29,11 @@ def find_labelled_pictures(folder: Folder) -> list[Finding]:
         template, classes, how = found
         return _findings(template, "a folder per class", f"{classes} folders in {how}, {sum(train.values())} pictures")
     for path in sorted(train, key=lambda path: (split_of(path) != "train", -train[path])):
-        names = [os.path.splitext(os.path.basename(os.fsdecode(image)))[0] for image in folder.images if os.fsdecode(image.rpartition(b"/")[0]) == path]
+        names = [
+            os.path.splitext(os.path.basename(os.fsdecode(image)))[0]
+            for image in folder.images
+            if os.fsdecode(image.rpartition(b"/")[0]) == path
+        ]
         for form, template in FORMS:
             matches = [form.fullmatch(name) for name in names]
             if not all(matches) or len({match["sep"] for match in matches if match}) != 1:
@@ -39,7 +43,11 @@ def find_labelled_pictures(folder: Folder) -> list[Finding]:
                 made = template.format(sep=_literal(matches[0]["sep"]))  # type: ignore[index]
                 place = f"{_literal(path)}/{made}" if path else made
                 shown = ", ".join(sorted(labels)[:4])
-                return _findings(place, "the label is in the file's name", f"{len(labels)} labels ({shown}) in names such as {names[0]}")
+                return _findings(
+                    place,
+                    "the label is in the file's name",
+                    f"{len(labels)} labels ({shown}) in names such as {names[0]}",
+                )
     return []
 
 

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from src.guess.finding import Finding
 from src.guess.folder import Folder, Table, read_table
 from src.guess.locate import Place, locate, split_of
@@ -80,7 +82,9 @@ def find_sample(tables: list[Table], folder: Folder) -> tuple[Table | None, str]
     whose rows no other table has."""
     named = [table for table in tables if SAMPLE.search(_name(table.file)) and len(table.columns) >= 2]
     if named:
-        best = max(named, key=lambda t: ("sample" in t.file.lower(), "sub" in t.file.lower(), len(t), -t.file.count("/")))
+        best = max(
+            named, key=lambda t: ("sample" in t.file.lower(), "sub" in t.file.lower(), len(t), -t.file.count("/"))
+        )
         return best, f"its name; {len(best)} rows, columns {', '.join(list(best.columns)[:6])}"
     for table in tables:
         if len(table.columns) < 2 or table.pixels:
@@ -92,7 +96,10 @@ def find_sample(tables: list[Table], folder: Folder) -> tuple[Table | None, str]
         place = locate(folder, ids, "test")
         if place is not None and split_of(place.template) == "test":
             rest = [table.columns[name] for name in names[1:]]
-            dull = all(len(set(cells.tolist())) <= max(2, len(table) // 20) or name[:1].isalpha() for name, cells in zip(names[1:], rest, strict=True))
+            dull = all(
+                len(set(cells.tolist())) <= max(2, len(table) // 20) or name[:1].isalpha()
+                for name, cells in zip(names[1:], rest, strict=True)
+            )
             if dull and split_of(_name(table.file)) != "test":
                 return table, f"its ids name the test pictures in {place.template}"
     return None, ""
@@ -128,12 +135,12 @@ def locate_test(
     return None
 
 
-def _naming(table: Table, only_first: bool) -> dict[str, object]:
+def _naming(table: Table, only_first: bool) -> dict[str, np.ndarray]:
     columns = dict(table.columns)
     if only_first:
         first = next(iter(columns))
         return {first: columns[first]}
-    return columns  # type: ignore[return-value]
+    return columns
 
 
 # ---- train ----------------------------------------------------------------------------------------------------------

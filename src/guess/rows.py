@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,11 @@ class Rows:
     names: tuple[str, ...] = ()
 
 
-def what_rows_are(ids: np.ndarray, test: Mapping[str, np.ndarray] | None, known: set[str]) -> Rows | None:
+def what_rows_are(
+    ids: np.ndarray, test: Mapping[str, np.ndarray] | None, train: Collection[str], known: set[str]
+) -> Rows | None:
     """ids (M,) str of the sample. test: columns of the test table; without one `known` are names of test pictures.
+    train: names of the training table's columns: what both tables have can be scored out-of-fold as it is submitted.
 
     None if nothing fits.
     """
@@ -36,8 +39,14 @@ def what_rows_are(ids: np.ndarray, test: Mapping[str, np.ndarray] | None, known:
             if set(cells.tolist()) == wanted:
                 if len(cells) == len(wanted):
                     return Rows("{id}", name, f"column {name} of the test table")
-                return Rows(f"{{{name}}}", None, f"column {name} of the test table, {len(cells) / len(wanted):.1f} pictures a row")
-        return _long(ids, {name: set(cells.tolist()) for name, cells in test.items()}) or _of_parts(wanted, test) or _with_extension(wanted, test)
+                parts = _of_parts(wanted, {c: v for c, v in test.items() if c in train}) if name not in train else None
+                several = f"column {name} of the test table, {len(cells) / len(wanted):.1f} pictures a row"
+                return parts or Rows(f"{{{name}}}", None, several)
+        return (
+            _long(ids, {name: set(cells.tolist()) for name, cells in test.items()})
+            or _of_parts(wanted, test)
+            or _with_extension(wanted, test)
+        )
     if wanted <= known:
         return Rows("{id}", None, "names of the test pictures")
     return _long(ids, {None: known})

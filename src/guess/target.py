@@ -13,8 +13,23 @@ from src.guess.columns import Look, holds_words, look_at_column, spells
 from src.guess.finding import Finding
 
 # Columns by what they are called, from the likeliest; a target is seldom called otherwise.
-TARGETS = ("target", "label", "labels", "class", "category", "y", "diagnosis", "species", "breed", "level", "grade", "tags")
-CLASS_LIKE = re.compile(r"(^|[_ ])(ids?|class|category|label|species|breed|individual|code|kind|type|digit|character)s?($|[_ ])|Id$", re.I)
+TARGETS = (
+    "target",
+    "label",
+    "labels",
+    "class",
+    "category",
+    "y",
+    "diagnosis",
+    "species",
+    "breed",
+    "level",
+    "grade",
+    "tags",
+)
+CLASS_LIKE = re.compile(
+    r"(^|[_ ])(ids?|class|category|label|species|breed|individual|code|kind|type|digit|character)s?($|[_ ])|Id$", re.I
+)
 # Numbers that have no mean: a class is not between two others.
 REGRESSION = ("rmse", "mae", "mse", "r2", "rmsle", "mcrmse", "spearman", "pearson", "mape", "smape", "medae")
 GRADES = ("qwk", "kappa")
@@ -46,7 +61,11 @@ def plain(metric: str | None) -> str:
 
 def regression(metric: str | None) -> bool:
     name = plain(metric)
-    return any(name == word or re.search(rf"(^|_){word}($|_)", name) for word in REGRESSION) or "squared_error" in name or "absolute_error" in name
+    return (
+        any(name == word or re.search(rf"(^|_){word}($|_)", name) for word in REGRESSION)
+        or "squared_error" in name
+        or "absolute_error" in name
+    )
 
 
 def graded(metric: str | None) -> bool:
@@ -76,7 +95,12 @@ def find_target(seen: Seen) -> list[Finding]:
 
 def _several_columns(values: list[str], looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
     """Targets that are columns of the training table as well."""
-    columns = Finding("target_columns", values, "columns of the sample", f"the sample's {len(values)} value columns are columns of the training table")
+    columns = Finding(
+        "target_columns",
+        values,
+        "columns of the sample",
+        f"the sample's {len(values)} value columns are columns of the training table",
+    )
     kinds = {looks[name].kind for name in values}
     if kinds == {"flag"} and not regression(seen.metric):
         hot = np.stack([seen.train[name].astype(np.float64) for name in values], axis=1)
@@ -85,22 +109,29 @@ def _several_columns(values: list[str], looks: Mapping[str, Look], seen: Seen) -
             return [columns, Finding("kind", "single", "one-hot columns", why, ("multi",)), *_as_probabilities(seen)]
         why = f"0/1 columns, {hot.sum(axis=1).mean():.1f} of them 1 on average, 0 to {int(hot.sum(axis=1).max())}"
         return [columns, Finding("kind", "multi", "label columns", why), *_as_probabilities(seen)]
-    few = all(looks[name].values <= max(2, MOST_CLASSES * looks[name].rows) and looks[name].kind != "number" for name in values)
+    few = all(
+        looks[name].values <= max(2, MOST_CLASSES * looks[name].rows) and looks[name].kind != "number"
+        for name in values
+    )
     if few and not regression(seen.metric) and (kinds - {"number"}) and not _like_numbers(values, looks):
         why = ", ".join(f"{name}: {looks[name].values} values" for name in values[:4])
         return [columns, Finding("kind", "targets", "several columns of classes", why, ("number",))]
-    why = ", ".join(f"{name}: {looks[name].low:g} to {looks[name].high:g}" for name in values[:4] if looks[name].kind != "text")
+    why = ", ".join(
+        f"{name}: {looks[name].low:g} to {looks[name].high:g}" for name in values[:4] if looks[name].kind != "text"
+    )
     return [columns, Finding("kind", "number", "several columns of numbers", why, ("targets",))]
 
 
 def _like_numbers(values: list[str], looks: Mapping[str, Look]) -> bool:
     """Whether whole numbers are measurements: many values, or classes that would not start at 0 or 1."""
-    return all(looks[name].kind == "whole" and (looks[name].values > 50 and looks[name].per_value < 20) for name in values)
+    return all(
+        looks[name].kind == "whole" and (looks[name].values > 50 and looks[name].per_value < 20) for name in values
+    )
 
 
 def _class_columns(values: list[str], looks: Mapping[str, Look], seen: Seen) -> list[Finding] | None:
     """A column per class: the training column whose labels are the sample's columns, up to a common beginning."""
-    for name, look in looks.items():
+    for name in looks:
         cells = seen.train[name]
         labels = {cell for cell in np.unique(cells).tolist() if cell}
         words = {word for cell in labels for word in split(cell)}
@@ -111,12 +142,23 @@ def _class_columns(values: list[str], looks: Mapping[str, Look], seen: Seen) -> 
             if beginning is None:
                 continue
             several = kind == "multi" or False
-            why = f"the labels of column {name} are the sample's columns" + (f" behind {beginning!r}" if beginning else "")
+            why = f"the labels of column {name} are the sample's columns" + (
+                f" behind {beginning!r}" if beginning else ""
+            )
             findings = [Finding("target_column", name, "labels are the sample's columns", why)]
-            findings.append(Finding("kind", kind, "words" if several else "a column per class", f"{len(values)} classes"))
+            findings.append(
+                Finding("kind", kind, "words" if several else "a column per class", f"{len(values)} classes")
+            )
             if len(found) < len(values) and kind == "single":
                 lacking = sorted(set(values) - {beginning + label for label in found})
-                findings.append(Finding("classes", [value[len(beginning):] for value in values], "classes of the sample", f"{lacking[0]} is in no training row"))
+                findings.append(
+                    Finding(
+                        "classes",
+                        [value[len(beginning) :] for value in values],
+                        "classes of the sample",
+                        f"{lacking[0]} is in no training row",
+                    )
+                )
             return [*findings, *_as_probabilities(seen)]
     return None
 
@@ -127,7 +169,9 @@ def _beginning(columns: list[str], labels: set[str]) -> str | None:
     for column in columns:
         if column.endswith(some):
             beginning = column[: len(column) - len(some)]
-            if {beginning + label for label in labels} <= set(columns) and all(c.startswith(beginning) for c in columns):
+            if {beginning + label for label in labels} <= set(columns) and all(
+                c.startswith(beginning) for c in columns
+            ):
                 return beginning
     return None
 
@@ -151,8 +195,20 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
     words = max((len(split(cell)) for cell in there.tolist()), default=1)
 
     if regression(seen.metric) and look.kind != "text":
-        return [*findings, Finding("kind", "number", "the metric", f"{seen.metric} compares numbers; {look.low:g} to {look.high:g}")]
-    if look.kind == "text" and holds_words(cells) and not spells(asked, set(np.unique(cells).tolist()) if words == 1 and not OF_WORDS.search(seen.metric or "") and len(there) > 3 else set()):
+        return [
+            *findings,
+            Finding("kind", "number", "the metric", f"{seen.metric} compares numbers; {look.low:g} to {look.high:g}"),
+        ]
+    if (
+        look.kind == "text"
+        and holds_words(cells)
+        and not spells(
+            asked,
+            set(np.unique(cells).tolist())
+            if words == 1 and not OF_WORDS.search(seen.metric or "") and len(there) > 3
+            else set(),
+        )
+    ):
         return [*findings, Finding("kind", "multi", "words in a cell", _of_words(cells))]
     if look.kind == "number" and not _few(look):
         why = f"numbers with decimals from {look.low:g} to {look.high:g}, {look.values} different ones"
@@ -162,20 +218,28 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
         return [*findings, Finding("kind", "number", "a column of numbers", why, ("single",))]
 
     labels = [label for label in np.unique(cells).tolist() if label]
-    kind = Finding("kind", "single", "a label per row", f"{look.values} classes, {look.per_value:.0f} rows each")
+    kind = Finding("kind", "single", "a label per row", f"{look.values} classes in {look.rows} rows")
     if words > 1 or RANKED.search(seen.metric or ""):
         return [*findings, kind, *_ranked(labels, there, words, seen)]
     if graded(seen.metric) and look.kind in ("whole", "flag"):
-        return [*findings, Finding("kind", "single", "ordered grades", f"{look.values} grades, and {seen.metric} knows their order"), Finding("submission", "labels", "grades", "the metric takes whole grades")]
+        return [
+            *findings,
+            Finding("kind", "single", "ordered grades", f"{look.values} grades, and {seen.metric} knows their order"),
+            Finding("submission", "labels", "grades", "the metric takes whole grades"),
+        ]
     return [*findings, kind, *_labels_or_probability(labels, value, asked, look, seen)]
 
 
-def choose_column(looks: Mapping[str, Look], value: str | None, seen: Seen) -> tuple[str | None, str, str, tuple[str, ...]]:
+def choose_column(
+    looks: Mapping[str, Look], value: str | None, seen: Seen
+) -> tuple[str | None, str, str, tuple[str, ...]]:
     """(column, rule, why, others): the target among the training table's columns."""
     if value is not None and value in looks:
         return value, "column of the sample", f"{value} is the sample's value column", ()
     beside = [name for name in looks if seen.test is None or name not in seen.test]
-    left = [name for name in beside if 2 <= looks[name].values and not (looks[name].unique and looks[name].kind == "text")]
+    left = [
+        name for name in beside if looks[name].values >= 2 and not (looks[name].unique and looks[name].kind == "text")
+    ]
     if not left:
         return None, "", "", ()
     asked = seen.sample[value] if value is not None else np.array([], np.str_)
@@ -187,9 +251,15 @@ def choose_column(looks: Mapping[str, Look], value: str | None, seen: Seen) -> t
         asks_labels = len(there) > 0 and not all(re.fullmatch(r"-?[\d.]+", word) for word in there)
         spelt = asks_labels and len(there & (unique | words)) > 0
         whole = bool(there) and not asks_labels and there <= unique and len(there) > 1
-        alike = value is not None and value.lower() in (name.lower(), name.lower().removesuffix("s"), name.lower() + "s")
+        alike = value is not None and value.lower() in (
+            name.lower(),
+            name.lower().removesuffix("s"),
+            name.lower() + "s",
+        )
         close = value is not None and (name.lower() in value.lower() or value.lower() in name.lower())
-        called = next((at for at, word in enumerate(TARGETS) if word in re.split(r"[_ .-]", name.lower())), len(TARGETS))
+        called = next(
+            (at for at, word in enumerate(TARGETS) if word in re.split(r"[_ .-]", name.lower())), len(TARGETS)
+        )
         return (not spelt, not alike, not (close or whole), called)
 
     ranked = sorted(left, key=lambda name: (rank(name), list(looks).index(name)))
@@ -215,28 +285,52 @@ def _measured(name: str, look: Look, asked: np.ndarray, seen: Seen) -> bool:
     if any(re.fullmatch(r"-?\d*\.\d*[1-9]\d*", cell) for cell in asked.tolist()):
         return True  # the sample holds numbers with decimals
     dense = look.values > 0.5 * (look.high - look.low + 1)
-    return seen.metric is None and dense and look.values > 40 and look.per_value < 20 and not (look.low in (0, 1) and look.values == look.high - look.low + 1)
+    return (
+        seen.metric is None
+        and dense
+        and look.values > 40
+        and look.per_value < 20
+        and not (look.low in (0, 1) and look.values == look.high - look.low + 1)
+    )
 
 
 def _of_words(cells: np.ndarray) -> str:
     sets = [split(cell) for cell in cells.tolist()]
-    return f"{len({word for words in sets for word in words})} words, {np.mean([len(words) for words in sets]):.1f} a row"
+    return (
+        f"{len({word for words in sets for word in words})} words, {np.mean([len(words) for words in sets]):.1f} a row"
+    )
 
 
 def _ranked(labels: list[str], asked: np.ndarray, words: int, seen: Seen) -> list[Finding]:
     """The best few of many classes."""
     match = re.search(r"\d+", seen.metric or "")
     count = int(match[0]) if match and RANKED.search(seen.metric or "") else words
-    why = f"the sample's cells hold {words} labels each, the training table's one" if words > 1 else f"the metric {seen.metric}"
-    findings = [Finding("submission", "ranked", "the best few as words", why), Finding("guesses", count, "the best few as words", why)]
+    why = (
+        f"the sample's cells hold {words} labels each, the training table's one"
+        if words > 1
+        else f"the metric {seen.metric}"
+    )
+    findings = [
+        Finding("submission", "ranked", "the best few as words", why),
+        Finding("guesses", count, "the best few as words", why),
+    ]
     known = {word for cell in asked.tolist() for word in split(cell)} | set(labels)
     new = sorted(name for name in known if NEW.search(name) or name.lower().startswith("new_"))
     if new:
-        findings.append(Finding("new", new[0], "a class of its own for the unknown", f"{new[0]} is no name but says that nobody is known"))
+        findings.append(
+            Finding(
+                "new",
+                new[0],
+                "a class of its own for the unknown",
+                f"{new[0]} is no name but says that nobody is known",
+            )
+        )
     return findings
 
 
-def _labels_or_probability(labels: list[str], value: str | None, asked: np.ndarray, look: Look, seen: Seen) -> list[Finding]:
+def _labels_or_probability(
+    labels: list[str], value: str | None, asked: np.ndarray, look: Look, seen: Seen
+) -> list[Finding]:
     """Of one column: labels, or the probability of one class."""
     there = np.unique(asked[asked != ""]).tolist()
     numbers = bool(there) and all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e-?\d+)?", cell, re.I) for cell in there)
@@ -253,9 +347,26 @@ def _labels_or_probability(labels: list[str], value: str | None, asked: np.ndarr
         if seen.metric:  # the metric counts labels whatever the sample shows
             return [Finding("submission", "labels", "a metric of labels", f"{seen.metric} takes labels", ("positive",))]
     else:
-        return [Finding("submission", "labels", "a metric of labels" if seen.metric else "the sample holds labels", f"the sample holds {', '.join(there[:3])}", ("positive",))]
+        return [
+            Finding(
+                "submission",
+                "labels",
+                "a metric of labels" if seen.metric else "the sample holds labels",
+                f"the sample holds {', '.join(there[:3])}",
+                ("positive",),
+            )
+        ]
     positive, how = which_is_positive(labels, value)
-    return [Finding("submission", "positive", rule, why, ("labels",)), Finding("positive", positive, "which class the column means", how, tuple(label for label in labels if label != positive))]
+    return [
+        Finding("submission", "positive", rule, why, ("labels",)),
+        Finding(
+            "positive",
+            positive,
+            "which class the column means",
+            how,
+            tuple(label for label in labels if label != positive),
+        ),
+    ]
 
 
 def which_is_positive(labels: list[str], column: str | None) -> tuple[str, str]:
@@ -265,7 +376,11 @@ def which_is_positive(labels: list[str], column: str | None) -> tuple[str, str]:
         named = [label for label in labels if label.lower() in words or label.lower() == column.lower()]
         if len(named) == 1:
             return named[0], f"column {column} has its name"
-    by_name = [label for label in labels if label.lower() in YES and not any(other != label and other.lower() in YES for other in labels)]
+    by_name = [
+        label
+        for label in labels
+        if label.lower() in YES and not any(other != label and other.lower() in YES for other in labels)
+    ]
     if by_name:
         return by_name[0], f"{by_name[0]!r} is the one that is said yes to"
     return labels[-1], f"nothing names it: the last of {' and '.join(labels)}; give competition.positive= for the other"

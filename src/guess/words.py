@@ -1,4 +1,4 @@
-"""Findings as what people read and Hydra takes: printed lines, words of a command line, a file of configs/competition."""
+"""Findings as people read them and Hydra takes them: lines, words of a command line, a file of configs/competition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ GLOBAL = ("size", "epochs", "batch_size")  # keys outside of the section `compet
 def lines(findings: Sequence[Finding]) -> list[str]:
     """One line per finding: key = value, the rule in brackets, what was seen."""
     width = max((len(finding.key) for finding in findings), default=0)
-    return [f"  {finding.key or '(no key)':<{width}} = {shown(finding.value)}  [{finding.rule}] {finding.why}" for finding in findings]
+    return [
+        f"  {finding.key or '(no key)':<{width}} = {shown(finding.value)}  [{finding.rule}] {finding.why}"
+        for finding in findings
+    ]
 
 
 def words(findings: Sequence[Finding]) -> list[str]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import shutil
 import time
 from pathlib import Path
 
-import numpy as np
-
-from src.competition.tables import Competition
-from src.config import CompetitionConfig, Config, PathsConfig, SoupConfig, StackConfig, StageConfig
+from src.config import Config, PathsConfig, SoupConfig, StackConfig, StageConfig
 from src.files import read_json
 from src.recipes.distill import distill
 from src.recipes.ensemble import ensemble
@@ -22,7 +18,7 @@ from src.recipes.stack import stack_runs
 from src.recipes.train import train
 from src.runs.opening import open_competition
 
-PER_CLASS, TEST_ROWS, RUN = 12, 20, "smoke"
+PER_CLASS, RUN = 12, "smoke"
 
 
 def smoke(config: Config) -> None:
@@ -32,7 +28,7 @@ def smoke(config: Config) -> None:
     competition = open_competition(config)
     scratch = Path(config.paths.cache) / "smoke" / competition.name
     shutil.rmtree(scratch, ignore_errors=True)  # of an earlier smoke test
-    task = cut_down(competition, config.competition, scratch / "competition")
+    task = dataclasses.replace(config.competition, few=PER_CLASS, solution=None)
     paths = PathsConfig(**{name: str(scratch / name) for name in ("runs", "cache", "folds", "submissions", "input")})
     small = dataclasses.replace(
         config,
@@ -71,31 +67,3 @@ def smoke(config: Config) -> None:
             raise RuntimeError(f"{run} wrote no submission")
     score = read_json(scratch / "runs" / RUN / "cv.json")["oof"]
     print(f"smoke test passed in {time.monotonic() - began:.0f} s (score {score:.3f} means nothing on so few images)")
-
-
-def cut_down(competition: Competition, task: CompetitionConfig, root: Path) -> CompetitionConfig:
-    """A competition of `PER_CLASS` rows of each class and `TEST_ROWS` test rows under `root`, its files copied."""
-    strata = competition.task.strata(competition.y)
-    kept = [np.flatnonzero(strata == stratum)[:PER_CLASS] for stratum in np.unique(strata)]
-    rows = np.concatenate([few for few in kept if len(few) >= 2])  # two folds need two of a class
-    ids, test_ids = set(competition.train.ids[rows].tolist()), set(competition.test.ids[:TEST_ROWS].tolist())
-    for path in [*competition.train.images[rows], *competition.test.images[:TEST_ROWS]]:
-        target = root / path.decode()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(competition.root / path.decode(), target)
-    column = competition.id_column
-    for name, kept_ids in ((task.train_csv, ids), (task.test_csv, test_ids), (task.sample_csv, test_ids)):
-        if (competition.root / name).exists():
-            _copy_rows(competition.root / name, root / name, column, kept_ids)
-    return dataclasses.replace(task, root=str(root), solution=None)
-
-
-def _copy_rows(source: Path, target: Path, column: str, ids: set[str]) -> None:
-    with open(source, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader)
-        position = [name.strip() for name in header].index(column) if column in map(str.strip, header) else 0
-        rows = [row for row in reader if row and row[position].strip() in ids]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])

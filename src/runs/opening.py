@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from src.competition.digits import make_digits
+from src.competition.few import few_rows
 from src.competition.folds import load_folds
 from src.competition.metrics import find_metric
 from src.competition.tables import Competition, load_competition
@@ -20,6 +21,7 @@ from src.log import say
 from src.training.device import loader_workers
 
 DIGITS = "digits"
+TEST_ROWS = 20  # where there are to be few
 
 
 def open_competition(config: Config) -> Competition:
@@ -30,6 +32,8 @@ def open_competition(config: Config) -> Competition:
     if task.name == DIGITS and not (Path(task.root) / str(task.train_csv)).exists():
         make_digits(Path(task.root))
     competition = load_competition(task, Path(config.paths.cache) / task.name)
+    if task.few:
+        competition = few_rows(competition, task.few, TEST_ROWS)
     for metric in (task.metric, *task.metrics):
         find_metric(metric, competition.task.metrics)
     return competition

@@ -16,6 +16,7 @@ from src.competition import digits
 from src.competition.digits import make_digits
 from src.competition.grading import grade
 from src.competition.tables import load_competition
+from src.config import CompetitionConfig
 from src.errors import UserError
 
 
@@ -30,7 +31,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_layout(root: Path) -> None:
-    competition = load_competition(name="digits", root=root)
+    competition = load_competition(CompetitionConfig(name="digits", root=str(root)))
     assert competition.task.names.tolist() == [str(digit) for digit in range(10)]
     assert np.bincount(competition.y).tolist() == [400] * 10
     assert len(competition.test.ids) == 1000 and not set(competition.test.ids) & set(competition.train.ids)

@@ -26,6 +26,7 @@ from src.competition.kinds.single import Single
 from src.competition.sample import Sample
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import load_competition
+from src.config import CompetitionConfig
 from src.data.bad_images import unreadable_rows
 from src.data.cache import UNREADABLE, ImageStore
 from src.data.decode import decode, decode_bytes
@@ -445,8 +446,8 @@ TABLES: dict[str, tuple[str | bytes, tuple[str, ...], dict[str, str] | str]] = {
     "empty": ("", PLAIN, r"train\.csv: the file is empty"),
     "header only": ("id,label\n", PLAIN, "column names but no rows"),
     "header again": (TRAIN + "id,label\na3,cat\n", PLAIN, "line 4: the column names again; remove the line"),
-    "semicolons": ("id;label\na1;cat\na2;dog\n", PLAIN, r"no column 'id'.*\(columns: id;label"),
-    "tabs": ("id\tlabel\na1\tcat\na2\tdog\n", PLAIN, r"no column 'id'"),
+    "semicolons": ("id;label\na1;cat\na2;dog\n", PLAIN, 2),
+    "tabs": ("id\tlabel\na1\tcat\na2\tdog\n", PLAIN, 2),
     "two ids that differ in spaces": ("id,label\na1,cat\n a1 ,dog\n", PLAIN, r"1 id occurs more than once \(a1\)"),
     "line break in a column name": (
         'id,"la\nbel",x\na1,cat,1\n',
@@ -462,10 +463,10 @@ def test_odd_tables(tmp_path: Path, name: str) -> None:
     root = competition(tmp_path / "data", train, names)
     if isinstance(promised, str):
         with pytest.raises(UserError, match=promised) as error:
-            load_competition(name="odd", root=root)
+            load_competition(CompetitionConfig(name="odd", root=str(root)))
         assert "\n" not in str(error.value)
         return
-    found = load_competition(name="odd", root=root)
+    found = load_competition(CompetitionConfig(name="odd", root=str(root)))
     paths = [path.decode() for path in found.train.images.tolist()]
     assert dict(zip(found.train.ids.tolist(), paths, strict=True)) == {k: f"train/{v}" for k, v in promised.items()}
 
@@ -475,7 +476,7 @@ def test_a_train_csv_that_is_a_folder(tmp_path: Path) -> None:
     (root / "train.csv").unlink()
     (root / "train.csv").mkdir()
     with pytest.raises(UserError, match=r"train\.csv: cannot be read \(Is a directory\)"):
-        load_competition(name="odd", root=root)
+        load_competition(CompetitionConfig(name="odd", root=str(root)))
 
 
 LABELS = "id,label\na,Cat\nb,cat\nc,cat\nd,big  dog\ne,big dog\nf,cow\n"
@@ -485,7 +486,7 @@ LABELS = "id,label\na,Cat\nb,cat\nc,cat\nd,big  dog\ne,big dog\nf,cow\n"
 def test_labels_that_differ_only_in_case_or_spaces(tmp_path: Path, merge: bool) -> None:
     root = competition(tmp_path / "data", LABELS, tuple(f"{name}.png" for name in "abcdef"))
     said: list[str] = []
-    found = load_competition(name="odd", root=root, merge_labels=merge, say=said.append)
+    found = load_competition(CompetitionConfig(name="odd", root=str(root), merge_labels=merge), say=said.append)
     assert len(said) == 1 and "\n" not in said[0]
     assert "'Cat' (1 rows) and 'cat' (2 rows)" in said[0] and "'big  dog' (1 rows) and 'big dog' (1 rows)" in said[0]
     assert ("competition.merge_labels=true" in said[0]) is not merge
@@ -498,7 +499,7 @@ def test_labels_that_differ_only_in_case_or_spaces(tmp_path: Path, merge: bool) 
 
 def test_nothing_is_said_of_plain_labels(tmp_path: Path) -> None:
     root = competition(tmp_path / "data", TRAIN, PLAIN)
-    load_competition(name="odd", root=root, say=lambda line: pytest.fail(line))
+    load_competition(CompetitionConfig(name="odd", root=str(root)), say=lambda line: pytest.fail(line))
 
 
 # ---- fuzzing: a result or a UserError of one line -------------------------------------------------------------------
@@ -614,7 +615,9 @@ def test_any_bytes_as_a_competition(tmp_path: Path, train: bytes, sample: bytes 
     (root / "train.csv").write_bytes(train)
     (root / "sample_submission.csv").write_bytes(b"id,label\nt,cat\n" if sample is None else sample)
     found = result_or_one_line(
-        lambda: load_competition(name="odd", root=root, train_images=template, say=lambda line: None)
+        lambda: load_competition(
+            CompetitionConfig(name="odd", root=str(root), train_images=template), say=lambda line: None
+        )
     )
     if found is not None:
         assert len(found.train) == len(found.y) == len(found.train.images) == len(set(found.train.ids.tolist()))

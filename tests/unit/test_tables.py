@@ -12,6 +12,7 @@ import pytest
 from src.competition.csv_file import read_columns
 from src.competition.kinds.single import sort_classes
 from src.competition.tables import Competition, load_competition
+from src.config import CompetitionConfig
 from src.errors import UserError
 
 TRAIN = "id,label\na1,cat\na2,dog\na3,cat\n"
@@ -35,7 +36,7 @@ def build(root: Path, images: tuple[str, ...] = IMAGES, **files: str | bytes | N
 
 
 def load(root: Path, **options: Any) -> Competition:
-    return load_competition(name="toy", root=root, **options)
+    return load_competition(CompetitionConfig(name="toy", root=str(root), **options))
 
 
 def test_a_plain_folder(tmp_path: Path) -> None:

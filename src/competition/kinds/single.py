@@ -75,8 +75,8 @@ class Single:
         if (ones != 1).any():
             row = int(np.flatnonzero(ones != 1)[0])
             raise UserError(
-                f"{place}: {int(ones[row])} of the {len(table)} class columns are 1 in row {row + 1}; with one label per "
-                "row it is exactly one (competition.kind=multi is for several)"
+                f"{place}: {int(ones[row])} of the {len(table)} class columns are 1 in row {row + 1}; with one label "
+                "per row it is exactly one (competition.kind=multi is for several)"
             )
         task = cls(np.array(sort_classes(table), dtype=np.str_))
         return task, task.encode(task.cells_of(table))
@@ -112,7 +112,7 @@ class Single:
         return pred[np.arange(len(y)), y].astype(np.float64)
 
     def submit(self, pred: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
-        """The most probable class, or the best few as words; the probability of one of two classes, or of each class."""
+        """The most probable class, or the best few as words; the probability of one of two classes, or of each."""
         if sample.kind == "labels":
             return {sample.value_columns[0]: self.names[pred.argmax(axis=1)].astype(object)}
         if sample.kind == "ranked":

@@ -1,0 +1,47 @@
+"""A competition cut down to a few rows, for trials of the whole path."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from src.competition.links import Links
+from src.competition.tables import Competition, Rows
+from src.ids import find_rows
+
+
+def few_rows(competition: Competition, per_stratum: int, test_rows: int) -> Competition:
+    """The first `per_stratum` training rows of each stratum that has two, and about `test_rows` test rows.
+
+    Of several pictures that make one submitted row, all or none stay.
+    """
+    strata = competition.task.strata(competition.y)
+    kept = [np.flatnonzero(strata == stratum)[:per_stratum] for stratum in np.unique(strata)]
+    rows = np.sort(np.concatenate([some for some in kept if len(some) >= 2] or kept))  # two folds need two of each
+    links, sample, test = competition.links, competition.sample, competition.test
+    if links is None:
+        ids = sample.ids[:test_rows]
+        sample = replace(sample, ids=ids)
+        of_test = find_rows(test.ids, ids)
+    else:
+        first = np.unique(links.row[np.isin(links.image, test.ids[:test_rows])])
+        own = np.isin(links.row, first)
+        own &= np.isin(links.row, np.unique(links.row[own]))
+        number = np.full(len(sample.ids), -1)
+        number[first] = np.arange(len(first))
+        target = None if links.target is None else links.target[own]
+        links = Links(number[links.row[own]], links.image[own], target, links.how)
+        sample = replace(sample, ids=sample.ids[first])
+        of_test = np.flatnonzero(np.isin(test.ids, links.image))
+    return replace(
+        competition, train=taken(competition.train, rows), test=taken(test, of_test), sample=sample, links=links
+    )
+
+
+def taken(rows: Rows, which: np.ndarray) -> Rows:
+    """Some of the rows, by number."""
+    y, groups, submitted = (
+        None if values is None else values[which] for values in (rows.y, rows.groups, rows.submitted)
+    )
+    return Rows(rows.ids[which], rows.images[which], y, groups, submitted)
