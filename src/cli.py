@@ -195,7 +195,9 @@ def with_guesses(words: Sequence[str]) -> list[str]:
     from src.guess.words import words as words_for
 
     parsed = plain_values(words)
-    root = Path(parsed["root"])
+    root = Path(str(parsed["root"]))
+    if not root.is_dir():  # the recipe says so
+        return list(words)
     findings = [
         finding
         for finding in guess(root, parsed.get("metric"), parsed)

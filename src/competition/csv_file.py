@@ -7,15 +7,16 @@ number instead of a shifted table, and 0.3 s of import is saved.
 from __future__ import annotations
 
 import csv
-import zipfile
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
+from src.archives import read_bytes
 from src.errors import UserError, first_few, nearest
 from src.files import replacing
 
@@ -128,14 +129,11 @@ def _looks_like(start: bytes) -> str:
 
 
 def _open(path: Path) -> BinaryIO:
-    """The file, or the one file in it if its name ends in .csv.zip."""
-    if not path.name.lower().endswith((".csv.zip", ".tsv.zip")):
+    """The file, which may lie in an archive (labels.csv.zip/labels.csv)."""
+    try:
         return path.open("rb")
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if not name.startswith("__MACOSX") and not name.endswith("/")]
-        if len(names) != 1:
-            raise UserError(f"{path}: holds {len(names)} files instead of one table; unpack it")
-        return archive.open(names[0])  # type: ignore[return-value]
+    except NotADirectoryError:
+        return BytesIO(read_bytes("", os.fsencode(path)))
 
 
 def _between(start: bytes) -> str:
@@ -154,8 +152,8 @@ def _without_nul(file: TextIO) -> Iterator[str]:
 
 @contextmanager
 def open_rows(path: Path, key: str) -> Iterator[Any]:
-    """A csv reader over the file, also of one that is alone in a zip archive (labels.csv.zip) or whose columns stand
-    between tabs or semicolons; whatever goes wrong while it is used becomes a UserError."""
+    """A csv reader over the file, whose columns may stand between tabs or semicolons; whatever goes wrong while it is
+    used becomes a UserError."""
     try:
         with _open(path) as raw:
             start = raw.read(256)
@@ -171,7 +169,5 @@ def open_rows(path: Path, key: str) -> Iterator[Any]:
                 raise UserError(f"{place}: not valid csv ({error}); check the quotes, or save it again") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save the file as UTF-8 csv ({key}=)") from None
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path}: a damaged archive ({error}); download it again ({key}=)") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); see competition.root= and {key}=") from None

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.archives import list_files, walk_files
+from src.archives import is_folder, list_files, walk_files
 from src.errors import UserError, first_few, nearest
+from src.hdf5 import SUFFIXES
 
 EXTENSIONS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy", b".npz", b".dcm")
 
@@ -97,7 +98,7 @@ class Listings:
         """The folders below `top` that hold an image file of that name, with or without its extension, as paths."""
         if top not in self.below:
             found: dict[bytes, list[bytes]] = {}
-            for file in walk_files(self.root, top):
+            for file in files_below(self.root, top):
                 if is_image(file):
                     base = file.rpartition(b"/")[2]
                     found.setdefault(base, []).append(file)
@@ -162,7 +163,7 @@ def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarra
     extension = "" if os.path.splitext(template)[1].lower().encode() in EXTENSIONS else r"(?:\.[^./]+)?"
     fits = re.compile(pattern + extension)
     rows: dict[str, list[str]] = {"id": [], **{name: [] for _, name, _ in pieces if name}}
-    for file in sorted(walk_files(root, os.fsencode(top))):
+    for file in files_below(root, os.fsencode(top)):
         if is_image(file) and (match := fits.fullmatch(os.fsdecode(file))):
             values = {**match.groupdict(), "id": os.fsdecode(file)[len(top) :].lstrip("/")}
             for name, cells in rows.items():
@@ -175,7 +176,7 @@ def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarra
 def _require_folder(root: Path, folder: str, template: str, key: str) -> None:
     if folder.startswith(("/", "..")):
         raise UserError(f"{key}={template!r} leaves competition.root; paths are relative to {root}")
-    if not (root / folder).is_dir() and not list_files(root, os.fsencode(folder)):
+    if not is_folder(root, os.fsencode(folder)):
         with os.scandir(root) as entries:
             there = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         listed = first_few(there, 10) or "none"
@@ -215,5 +216,17 @@ def _refuse(outside: np.ndarray, values: np.ndarray, table: Path) -> None:
         )
 
 
+def files_below(root: Path, top: bytes) -> list[bytes]:
+    """The files below the folder `top` of `root`, which may lie in an archive: paths relative to `root`, sorted."""
+    parts = top.split(b"/") if top else []
+    plain = 0
+    while plain < len(parts) and os.path.isdir(os.path.join(os.fsencode(root), *parts[: plain + 1])):
+        plain += 1
+    start = b"/".join(parts[:plain])
+    files = [start + b"/" + file if start else file for file in walk_files(root / os.fsdecode(start))]
+    return [file for file in files if not top or file.startswith(top + b"/")]
+
+
 def is_image(file: bytes) -> bool:
-    return os.path.splitext(file)[1].lower() in EXTENSIONS
+    """By its extension, which datasets of an HDF5 file do without."""
+    return os.path.splitext(file)[1].lower() in EXTENSIONS or any(suffix + b"/" in file.lower() for suffix in SUFFIXES)

@@ -6,6 +6,7 @@ Cells become the strings that a csv file would hold; lists of numbers, which are
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from src.archives import read_bytes, stamp
 from src.errors import UserError
 
 PIXELS = 16  # numbers from which a list is an array of values and no longer several labels
@@ -34,16 +36,15 @@ def read_json_table(path: Path, key: str) -> JsonTable:
     Of COCO's tables, a row per image: the columns of its annotations (several of them as words) beside its own, and
     `category_name` where categories have names. Raises UserError for what is no table.
     """
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); see competition.root= and {key}=") from None
-    return _read(path, key, state.st_mtime_ns, state.st_size)
+    state = stamp("", os.fsencode(path))
+    if state == "missing;":
+        raise UserError(f"{path}: cannot be read (no such file); see competition.root= and {key}=")
+    return _read(path, key, state)
 
 
 @lru_cache(maxsize=4)  # asked for its header, its ids and its targets, one after the other
-def _read(path: Path, key: str, changed: int, size: int) -> JsonTable:
-    text = path.read_bytes()
+def _read(path: Path, key: str, state: str) -> JsonTable:
+    text = read_bytes("", os.fsencode(path))
     try:
         content = json.loads(text)
     except ValueError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.archives import stamp
 from src.competition.csv_file import open_rows
 from src.competition.table_file import read_arrays
 from src.errors import UserError
@@ -39,8 +40,7 @@ def unpacked(
         raise UserError(
             f"{table}: holds the pictures in its columns; they need a folder to be unpacked to, paths.cache="
         )
-    state = table.stat()
-    name = f"{table}\n{state.st_mtime_ns}\n{state.st_size}\n{list(patterns)}\n{shape}"
+    name = f"{table}\n{stamp('', os.fsencode(table))}\n{list(patterns)}\n{shape}"
     archive = cache / "unpacked" / f"{split}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.zip"
     if not archive.is_file():
         count = 0

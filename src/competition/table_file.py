@@ -13,7 +13,7 @@ from src.competition.json_table import JsonTable, read_json_table
 from src.errors import UserError
 
 JSON, PARQUET = (".json", ".jsonl", ".ndjson"), (".parquet", ".pq")
-TABLES = (".csv", ".tsv", ".csv.zip", *JSON, *PARQUET)  # ends of file names
+TABLES = (".csv", ".tsv", *JSON, *PARQUET)  # ends of file names
 
 
 def read_header(path: Path, key: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src.archives import walk_files
+from src.competition.csv_file import open_rows
 from src.competition.images import is_image
 from src.competition.table_file import TABLES, read_arrays, read_columns, read_header
 from src.errors import UserError
@@ -96,8 +96,8 @@ def pixel_columns(path: Path, header: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(longest)
     if path.suffix.lower() not in (".csv", ".tsv"):
         return ()
-    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        rows = [row for row, _ in zip(csv.reader(file), range(PEEK), strict=False)][1:]
+    with open_rows(path, "competition.train_csv") as lines:
+        rows = [row for row, _ in zip(lines, range(PEEK), strict=False)][1:]
     cells = {name: [row[at] for row in rows if at < len(row)] for at, name in enumerate(header)}
     return tuple(name for name, values in cells.items() if values and all(map(_holds_pixels, values)))
 

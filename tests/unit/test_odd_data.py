@@ -446,8 +446,8 @@ TABLES: dict[str, tuple[str | bytes, tuple[str, ...], dict[str, str] | str]] = {
     "empty": ("", PLAIN, r"train\.csv: the file is empty"),
     "header only": ("id,label\n", PLAIN, "column names but no rows"),
     "header again": (TRAIN + "id,label\na3,cat\n", PLAIN, "line 4: the column names again; remove the line"),
-    "semicolons": ("id;label\na1;cat\na2;dog\n", PLAIN, 2),
-    "tabs": ("id\tlabel\na1\tcat\na2\tdog\n", PLAIN, 2),
+    "semicolons": ("id;label\na1;cat\na2;dog\n", PLAIN, {"a1": "a1.png", "a2": "a2.png"}),
+    "tabs": ("id\tlabel\na1\tcat\na2\tdog\n", PLAIN, {"a1": "a1.png", "a2": "a2.png"}),
     "two ids that differ in spaces": ("id,label\na1,cat\n a1 ,dog\n", PLAIN, r"1 id occurs more than once \(a1\)"),
     "line break in a column name": (
         'id,"la\nbel",x\na1,cat,1\n',

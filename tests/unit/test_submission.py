@@ -15,6 +15,7 @@ from src.competition.grading import grade
 from src.competition.kinds.single import Single
 from src.competition.sample import Sample, match_classes, read_sample
 from src.competition.submission import check_submission, submission_table, write_submission
+from src.config import CompetitionConfig
 from src.errors import UserError
 
 CLASSES = np.array(["cat", "cow", "dog"])
@@ -176,7 +177,7 @@ def test_the_file_reads_back_as_the_sample(tmp_path: Path) -> None:
     for sample in (LABELS, PROBABILITIES):
         path = tmp_path / "run.csv"
         write_submission(path, submission_table(sample, IDS, PRED, TASK), sample, TASK)
-        again = read_sample(path)
+        again = read_sample(path, None, CompetitionConfig())
         assert again.columns == sample.columns and again.kind == sample.kind
         assert again.ids.tolist() == sample.ids.tolist()
     assert path.read_bytes().count(b"\n") == 4 and b"\r" not in path.read_bytes()
