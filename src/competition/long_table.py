@@ -30,7 +30,8 @@ def names_in(cells: np.ndarray, template: str) -> tuple[np.ndarray, np.ndarray]:
         left = [separator.join(words[:at]) for words in parts]
         right = [separator.join(words[at:]) for words in parts]
         pictures, names = (left, right) if target_last else (right, left)
-        if all(left) and all(right) and len(set(pictures)) * len(set(names)) == len(cells) and len(set(names)) > 1:
+        counts = len(set(pictures)), len(set(names))
+        if all(left) and all(right) and counts[0] * counts[1] == len(cells) and min(counts) > 1:
             return np.array(pictures, dtype=np.str_), np.array(names, dtype=np.str_)
     raise UserError(f"{KEY}={template!r}: there is no {separator!r} in the ids at which every picture has every target")
 

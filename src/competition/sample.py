@@ -14,7 +14,7 @@ from src.config import CompetitionConfig
 from src.errors import UserError, first_few, nearest
 from src.ids import differ, find_rows
 
-KINDS = ("labels", "probabilities", "positive", "ranked")
+KINDS = ("labels", "probabilities", "positive", "ranked", "confident")
 KEY = "competition.sample_csv"
 
 
@@ -25,7 +25,7 @@ class Sample:
     columns: tuple[str, ...]
     ids: np.ndarray  # (M,) str, in the sample's order
     # labels: a class name per row; probabilities: a column per class; positive: the probability of one of two classes;
-    # ranked: the best few classes as words
+    # ranked: the best few classes as words; confident: a class and its probability
     kind: str
     id_position: int = 0  # which of the columns holds the ids
     positive: str | None = None  # of these two classes; None: the last

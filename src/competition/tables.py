@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from src.archives import stamp
 from src.competition.csv_file import column_position, refuse_repeats
 from src.competition.images import find_images, rows_from_images, template_fields
 from src.competition.kinds import KINDS
@@ -73,8 +75,8 @@ def load_competition(
     root = Path(keys.root)
     if not root.is_dir():
         raise UserError(f"competition.root={root}: no such folder; point it at the folder that holds {keys.train_csv}")
-    sample = read_sample(root / keys.sample_csv, keys.sample_id_column, keys)
-    id_column = keys.id_column or sample.id_column
+    sample = open_sample(keys, root)
+    id_column = sample.id_column if keys.id_column is None else keys.id_column
 
     # ---- training rows ----------------------------------------------------------------------------------------------
     place = str(root / (keys.train_csv or keys.train_images))
@@ -99,7 +101,7 @@ def load_competition(
     links = link(sample, test_ids, test, keys.rows, names, keys.pool)
     if links is None:
         if text := differ(sample.ids, test_ids, "only in the sample", "only in the test rows"):
-            both = f"{root / keys.sample_csv} and {test_path}"
+            both = f"{root / str(keys.sample_csv)} and {test_path}"
             raise UserError(f"{both} have different ids: {text}; use files of the same competition")
         task.submit(np.zeros((0, len(task.names))), sample)  # refused before training if it cannot be filled
     fields = set(template_fields(keys.rows, "competition.rows"))
@@ -131,6 +133,15 @@ def load_competition(
     )
 
 
+def open_sample(keys: CompetitionConfig, root: Path) -> Sample:
+    """The sample submission; without one, a label for each picture in the folder `test_images`."""
+    if keys.sample_csv is not None:
+        return read_sample(root / keys.sample_csv, keys.sample_id_column, keys)
+    template = keys.test_images if "{" in keys.test_images else f"{keys.test_images}/{{id}}"
+    ids = rows_from_images(root, template, "competition.test_images")["id"]
+    return Sample(("id", keys.target_column or "label"), ids, "labels", positive=keys.positive, guesses=keys.guesses)
+
+
 def _images(template: str, key: str, root: Path, ids: np.ndarray, columns: Columns, table: Path) -> np.ndarray:
     return find_images(root=root, template=template, ids=ids, columns=columns, key=key, table=table)
 
@@ -145,8 +156,9 @@ def _training_columns(keys: CompetitionConfig, root: Path, id_column: str, sampl
         return columns, [keys.target_column or "label"]
     path = root / keys.train_csv
     header = read_header(path, "competition.train_csv")
+    numbered = id_column == ""
     for name, key in (
-        (id_column, "competition.id_column"),
+        (None if numbered else id_column, "competition.id_column"),
         (keys.group_column, "competition.group_column"),
         (keys.target_column, "competition.target_column"),
         *((name, "competition.target_columns") for name in keys.target_columns if not keys.long),
@@ -163,12 +175,15 @@ def _training_columns(keys: CompetitionConfig, root: Path, id_column: str, sampl
     else:
         targets, beside = kind.target_columns(keys.target_column, others, sample, path), []
     grouped = [keys.group_column] if keys.group_column is not None else []
-    used = [id_column, *targets, *grouped, *beside]
+    used = [*([] if numbered else [id_column]), *targets, *grouped, *beside]
     fields = [name for name in template_fields(keys.rows, "competition.rows") if name in header]
     required = used if kind.needs_a_cell else [name for name in used if name not in targets]
     columns = _columns(
         path, header, [*used, *fields], required, keys.train_images, "competition.train_images", "competition.train_csv"
     )
+    if numbered:
+        count = len(columns[used[0]])
+        columns[id_column] = np.array([f"train-{row + 1}" for row in range(count)], dtype=np.str_)
     if keys.long:
         columns, targets = pivot(columns, str(path), id_column, keys.long, targets[0])
         wanted = list(keys.target_columns) or targets
@@ -215,8 +230,8 @@ def _test_columns(keys: CompetitionConfig, root: Path, sample: Sample, id_column
     A table in long form (a row per picture and target) is cut down to its pictures.
     """
     path = root / keys.test_csv
-    if not path.exists():
-        path = root / keys.sample_csv
+    if stamp("", os.fsencode(path)) == "missing;":
+        path = root / (keys.sample_csv or keys.test_images)
         long = TARGET in template_fields(keys.rows, "competition.rows")
         ids = np.unique(names_in(sample.ids, keys.rows)[0]) if long else sample.ids
         return path, {"id": ids, id_column: ids}
@@ -241,6 +256,8 @@ def _test_columns(keys: CompetitionConfig, root: Path, sample: Sample, id_column
     used = [column, *fields]
     columns = _columns(path, header, used, used, keys.test_images, "competition.test_images", "competition.test_csv")
     if TARGET in template_fields(keys.rows, "competition.rows"):
+        if set(columns[column].tolist()) == set(sample.ids.tolist()):
+            columns[column] = names_in(columns[column], keys.rows)[0]
         _, first = np.unique(columns[column], return_index=True)
         columns = {name: cells[np.sort(first)] for name, cells in columns.items()}
     refuse_repeats(columns[column], path)

@@ -18,7 +18,7 @@ class CompetitionConfig:
     # a table: csv, tsv, JSON (records, columns, COCO's images) or Parquet; null: the images that fit train_images
     train_csv: str | None = "train.csv"
     test_csv: str = "test.csv"  # may be missing: the sample submission then names the test rows
-    sample_csv: str = "sample_submission.csv"
+    sample_csv: str | None = "sample_submission.csv"  # null: a row per picture in test_images, with its label
     solution: str | None = None  # csv with the hidden labels, relative to root or absolute: for local scoring only
     # a folder, or a template with the table's columns: "images/{label}/{id}.png", "train.zip/{id:05}" (zeros before a
     # number), "train/**/{id}" (in any folder below), "{id}_{red|green|blue}.png" (one picture's channels)
@@ -26,7 +26,7 @@ class CompetitionConfig:
     test_images: str = "test"
     pixels: tuple[str, ...] = ()  # columns of the tables that hold the pictures themselves: [pixel*], [band_1, band_2]
     pixel_shape: tuple[int, int] | None = None  # rows and columns of these; None: square
-    id_column: str | None = None  # of the training table; None: the first column of the sample submission
+    id_column: str | None = None  # of the training table; None: the sample's first column; "": rows are numbered
     test_id_column: str | None = None  # None: as in the training table or the sample; "": the sample's rows, in order
     sample_id_column: str | None = None  # None: id_column if the sample has it, else its first
     long: str | None = None  # a row per image and target: the column of targets' names, or the ids as "{id}_{target}"
@@ -44,7 +44,7 @@ class CompetitionConfig:
     channels: int = 3  # of every image; 1: its luma; others: .npy arrays
     samples: Literal["uint8", "uint16"] = "uint8"  # what they are kept as; uint16: where files have 16 bits
     max_megapixels: float = 100.0  # an image that declares more counts as unreadable and is never decoded
-    submission: Literal["auto", "labels", "probabilities", "positive", "ranked"] = "auto"
+    submission: Literal["auto", "labels", "probabilities", "positive", "ranked", "confident"] = "auto"
     positive: str | None = None  # which of two classes a single column of probabilities means; None: the last
     guesses: int = 5  # submission=ranked: how many of the most probable classes, as words
     metric: str = "accuracy"  # the one that decides

@@ -16,10 +16,9 @@ from src.errors import UserError
 from src.guess.finding import Finding
 from src.guess.folder import Folder, look_at
 from src.guess.groups import find_groups
-from src.guess.locate import Place, locate
+from src.guess.locate import Place, split_of
 from src.guess.pictures import find_labelled_pictures
 from src.guess.roles import Roles, cast, hidden_labels
-from src.guess.rows import Rows, what_rows_are
 from src.guess.target import Seen, find_target
 
 GENERIC = ("public", "data", "input", "dataset", "train", "raw", "competition", "competitions", "images", "files", "")
@@ -58,7 +57,7 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
         train_place: Place | None = Place(template, "id", "")
     else:
         train, train_place = dict(roles.train.columns), roles.train_place
-        train_id = identity(train, roles, train_place)
+        train_id = roles.long[0] if roles.long is not None else identity(train, roles, train_place)
         if train_place is not None:
             findings.append(
                 Finding(
@@ -79,10 +78,9 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
             )
 
     # ---- test rows and what is submitted ----------------------------------------------------------------------------
-    test = dict(roles.test.columns) if roles.test is not None else None
-    rows, more = submitted(folder, roles, test, train, train_id)
-    findings += more
-    test_place = roles.test_place or (more_place(folder, roles, rows))
+    test, rows = (dict(roles.test.columns) if roles.test is not None else None), roles.rows
+    findings += submitted(roles, train_id)
+    test_place = roles.test_place
     if test_place is not None:
         findings.append(
             Finding(
@@ -92,14 +90,20 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
                 f"column {test_place.column}: {test_place.way}",
             )
         )
-    if roles.train is not None and train_id is not None:
-        findings.append(Finding("id_column", train_id, "one per picture", f"column {train_id} of {roles.train.file}"))
+    elif roles.sample is None and roles.test is None:
+        findings += test_folder(folder)
+    if roles.train is not None:
+        how = f"column {train_id} of {roles.train.file}" if train_id else "no column names the rows: they are numbered"
+        findings.append(Finding("id_column", train_id or "", "one per picture", how))
 
     # ---- target -----------------------------------------------------------------------------------------------------
     sample = roles.sample.columns if roles.sample is not None else {}
     values = dict(list(sample.items())[1:])
     spent = {name for name in (train_id, train_place.column if train_place else None) if name}
     spent |= picture_names(train, spent)
+    if roles.long is not None:
+        found_long = Finding("target_column", roles.long[2], "values of a long table", "beside the targets' names")
+        findings.append(found_long)
     if roles.train is not None:
         seen = Seen(
             train, None if test is None else list(test), values, rows.names if rows else (), tuple(spent), metric
@@ -108,7 +112,7 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
     else:
         seen = Seen({"label": train["label"]}, None, values, rows.names if rows else (), (), metric)
         found = [f for f in find_target(seen) if f.key not in {g.key for g in findings}]
-    findings += found
+    findings += [f for f in found if not (roles.long and f.key == "target_column")]
     targets = {
         name
         for f in findings
@@ -160,55 +164,54 @@ def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None)
     for name in wanted:
         if name in train and len(np.unique(train[name])) == len(train[name]) and "" not in train[name]:
             return name
-    return place.column if place is not None else None
-
-
-def submitted(
-    folder: Folder,
-    roles: Roles,
-    test: Mapping[str, np.ndarray] | None,
-    train: Mapping[str, np.ndarray],
-    train_id: str | None,
-) -> tuple[Rows | None, list[Finding]]:
-    """What a row of the sample stands for, and the findings on `rows`, `pool` and `test_id_column`."""
-    if roles.sample is None:
-        return None, []
-    ids = next(iter(roles.sample.columns.values()))
-    known = set(folder.names) | set(folder.stems)
-    found = what_rows_are(ids, test, train, known)
-    if found is None and test is not None and len(next(iter(test.values()))) == len(ids):
-        return Rows("{id}", None, ""), [
-            Finding("test_id_column", "", "row by row", "the test table has no ids, but as many rows as the sample")
-        ]
-    if found is None:
-        return None, []
-    findings = []
-    if found.template != "{id}" or found.names:
-        findings.append(Finding("rows", found.template, "a row of the sample", found.why))
-        pooled = "pictures a row" in found.why
-        if pooled:
-            findings.append(Finding("pool", "mean", "several pictures per row", found.why, ("max",)))
-    if found.id_column is not None and found.id_column != train_id:
-        findings.append(Finding("test_id_column", found.id_column, "a row of the sample", found.why))
-    return found, findings
-
-
-def more_place(folder: Folder, roles: Roles, rows: Rows | None) -> Place | None:
-    """Where the test pictures are if neither a test table nor the sample's ids name them: behind their parts of a long
-    sample, else in the one folder that is called test."""
-    if roles.sample is None or not folder.images or roles.test is not None:
-        return None
-    ids = next(iter(roles.sample.columns.values()))
-    if rows is not None and rows.names:
-        before, _, after = rows.template.partition("{id}")
-        cells = ids.tolist()
-        name = rows.names[0]
-        start, end = before.replace("{target}", name), after.replace("{target}", name)
-        pictures = [
-            cell[len(start) : len(cell) - len(end)] for cell in cells if cell.startswith(start) and cell.endswith(end)
-        ]
-        return locate(folder, {"id": np.array(pictures, dtype=np.str_)}, "test")
     return None
+
+
+def submitted(roles: Roles, train_id: str | None) -> list[Finding]:
+    """The findings on `rows`, `pool`, `long` and `test_id_column`."""
+    rows, findings = roles.rows, []
+    if roles.long is not None:
+        findings.append(
+            Finding("long", roles.long[1], "a row per picture and target", f"values in column {roles.long[2]}")
+        )
+    if rows is None:
+        if roles.sample is not None and roles.test is not None and len(roles.test) == len(roles.sample):
+            why = "the test table has no ids, but as many rows as the sample"
+            findings.append(Finding("test_id_column", "", "row by row", why))
+        return findings
+    if rows.template != "{id}":
+        findings.append(Finding("rows", rows.template, "a row of the sample", rows.why))
+    if "pictures a row" in rows.why:
+        findings.append(Finding("pool", "mean", "several pictures per row", rows.why, ("max",)))
+    if roles.test is not None and rows.names:
+        ids = set(next(iter(roles.sample.columns.values())).tolist()) if roles.sample is not None else set()
+        named = next((name for name, cells in roles.test.columns.items() if set(cells.tolist()) == ids), None)
+        named = named or (roles.test_place.column if roles.test_place is not None else None)
+        if named is not None and named != train_id:
+            findings.append(Finding("test_id_column", named, "a row of the sample", rows.why))
+    elif rows.id_column == "":
+        findings.append(
+            Finding("test_id_column", "", "row by row", "the test table has no ids; its rows are the sample's")
+        )
+    elif rows.id_column is not None and rows.id_column != train_id:
+        findings.append(Finding("test_id_column", rows.id_column, "a row of the sample", rows.why))
+    return findings
+
+
+def test_folder(folder: Folder) -> list[Finding]:
+    """The test pictures of a folder without a sample submission: those in the folder that is called test."""
+    counts = {path: count for path, count in folder.folders().items() if split_of(path) == "test"}
+    if not counts:
+        raise UserError(
+            f"{folder.root}: no sample submission, no test table and no folder of test pictures; give "
+            "competition.test_images=FOLDER (the pictures to predict), or competition.sample_csv="
+        )
+    top = os.path.commonpath(list(counts))
+    why = f"{sum(counts.values())} pictures; without a sample submission, a row per picture with its label is written"
+    return [
+        Finding("sample_csv", None, "no sample submission", why),
+        Finding("test_images", top if len(counts) == 1 else f"{top}/**/{{id}}", "the folder called test", why),
+    ]
 
 
 def compact(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from src.competition.long_table import names_in
 from src.guess.finding import Finding
 from src.guess.folder import Folder, Table, read_table
 from src.guess.locate import Place, locate, split_of
+from src.guess.rows import Rows, unfolded, what_rows_are
 
 MOST = 40  # tables that are read
 SAMPLE = re.compile(r"sample|submission|submit|benchmark|example", re.IGNORECASE)
@@ -21,14 +23,17 @@ ANSWERS = re.compile(r"solution\.csv$|answers?\b", re.IGNORECASE)  # hidden labe
 @dataclass(frozen=True)
 class Roles:
     """sample, train, test: tables or None. train_place, test_place: where their pictures are, None for tables that
-    hold the pictures themselves, or without a table."""
+    hold the pictures themselves, or without a table.
+    rows: what a row of the sample stands for. long: (id column, `competition.long`, column of the values) of a training
+    table with a row per picture and target, which `train` has become one with a row per picture of."""
 
     sample: Table | None
     train: Table | None
     test: Table | None
     train_place: Place | None
     test_place: Place | None
-    others: tuple[Table, ...]
+    rows: Rows | None = None
+    long: tuple[str, str, str] | None = None
 
 
 def cast(folder: Folder) -> tuple[Roles, list[Finding]]:
@@ -49,15 +54,17 @@ def cast(folder: Folder) -> tuple[Roles, list[Finding]]:
     if test is not None:
         findings.append(Finding("test_csv", test.file, "test table", why))
 
-    train, place, why = find_train(left, test, sample[0], folder)
+    rows = None
+    if sample[0] is not None:
+        ids = next(iter(sample[0].columns.values()))
+        named = set().union(*(set(table.columns) for table in left)) if left else set()
+        rows = what_rows_are(ids, None if test is None else test.columns, named, set(folder.names) | set(folder.stems))
+    names = rows.names if rows is not None else ()
+    train, place, why, long = find_train(left, test, sample[0], folder, names)
     if train is not None:
         spare = tuple(t.file for t in left if t is not train and "train" in t.file.lower())
         findings.append(Finding("train_csv", train.file, "training table", why, spare))
-    others_left = tuple(table for table in left if table is not train)
-    return (
-        Roles(sample[0], train, test, place, locate_test(folder, test, sample[0], train, place), others_left),
-        findings,
-    )
+    return Roles(sample[0], train, test, place, locate_test(folder, test, sample[0], rows), rows, long), findings
 
 
 def _in_order(folder: Folder) -> list[str]:
@@ -123,54 +130,54 @@ def find_test(tables: list[Table], sample: Table | None, folder: Folder) -> tupl
     return None, ""
 
 
-def locate_test(
-    folder: Folder, test: Table | None, sample: Table | None, train: Table | None, train_place: Place | None
-) -> Place | None:
-    """Where the test pictures are: by the test table, else by the sample's ids."""
+def locate_test(folder: Folder, test: Table | None, sample: Table | None, rows: Rows | None) -> Place | None:
+    """Where the test pictures are: by the test table, else by the sample's ids or the part of them that is a picture."""
     if test is not None and (test.pixels or not folder.images):
         return None
-    for table in (test, sample):
-        if table is not None and (place := locate(folder, _naming(table, table is sample), "test")) is not None:
-            return place
+    if test is not None and (place := locate(folder, test.columns, "test")) is not None:
+        return place
+    if sample is not None:
+        name, ids = next(iter(sample.columns.items()))
+        if rows is not None and rows.names:
+            return locate(folder, {"id": np.unique(names_in(ids, rows.template)[0])}, "test")
+        return locate(folder, {name: ids}, "test")
     return None
-
-
-def _naming(table: Table, only_first: bool) -> dict[str, np.ndarray]:
-    columns = dict(table.columns)
-    if only_first:
-        first = next(iter(columns))
-        return {first: columns[first]}
-    return columns
 
 
 # ---- train ----------------------------------------------------------------------------------------------------------
 
 
 def find_train(
-    tables: list[Table], test: Table | None, sample: Table | None, folder: Folder
-) -> tuple[Table | None, Place | None, str]:
-    """The table with a picture per row and most to tell about it; one with columns that the test rows lack."""
+    tables: list[Table], test: Table | None, sample: Table | None, folder: Folder, names: tuple[str, ...]
+) -> tuple[Table | None, Place | None, str, tuple[str, str, str] | None]:
+    """The table with a picture per row and most to tell about it; one with columns that the test rows lack.
+
+    names: of targets that have a row each in the sample, and may have one in the table too."""
     lacking = set(test.columns) if test is not None else set()
     ids = set(next(iter(sample.columns.values())).tolist()) if sample is not None else set()
-    found: list[tuple[tuple[bool, bool, int, int, str], Table, Place | None]] = []
+    found: list[tuple[tuple[bool, bool, int, int, str], Table, Place | None, tuple[str, str, str] | None]] = []
     for table in tables:
+        long = None
+        if names and not set(names) <= set(table.columns) and (wide := unfolded(table.columns, table.file, names)):
+            table, long = Table(table.file, wide[0], table.pixels), wide[1:]
         place = None if table.pixels else locate(folder, table.columns, "train")
         if place is None and not table.pixels:
             continue
         new = [name for name in table.columns if name not in lacking]
-        if not new or (place is not None and len(table.columns) < 2):
+        if not (new or long) or (place is not None and len(table.columns) < 2):
             continue
         if place is not None and ids and set(table.columns[place.column].tolist()) <= ids:  # test rows once more
             continue
         named = split_of(_name(table.file)) == "train" or "label" in table.file.lower()
         rank = (named, split_of(_name(table.file)) != "test", len(table), -table.file.count("/"), table.file)
-        found.append((rank, table, place))
+        found.append((rank, table, place, long))
     if not found:
-        return None, None, ""
-    _, table, place = max(found, key=lambda item: item[0])
+        return None, None, "", None
+    _, table, place, long = max(found, key=lambda item: item[0])
     if place is None:
-        return table, None, f"{len(table)} rows that hold the pictures' values"
-    return table, place, f"{len(table)} rows; its column {place.column} names pictures ({place.way})"
+        return table, None, f"{len(table)} rows that hold the pictures' values", long
+    many = f", a row for each of {len(names)} targets" if long else ""
+    return table, place, f"{len(table)} pictures{many}; its column {place.column} names them ({place.way})", long
 
 
 def hidden_labels(root: Path) -> str | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from src.competition.long_table import names_in, pivot
+from src.errors import UserError
+
 SEPARATORS = ("_", "-", "/", ".", ":", " ", "__", "")
-SPLITTERS = re.compile(r"__|[_\-/:. ]")
+SPLITTERS = ("__", "_", "-", "/", ":", ".", " ")
 
 
 @dataclass(frozen=True)
@@ -34,22 +36,23 @@ def what_rows_are(
     None if nothing fits.
     """
     wanted = set(ids.tolist())
-    if test is not None:
-        for name, cells in test.items():
-            if set(cells.tolist()) == wanted:
-                if len(cells) == len(wanted):
-                    return Rows("{id}", name, f"column {name} of the test table")
-                parts = _of_parts(wanted, {c: v for c, v in test.items() if c in train}) if name not in train else None
-                several = f"column {name} of the test table, {len(cells) / len(wanted):.1f} pictures a row"
-                return parts or Rows(f"{{{name}}}", None, several)
-        return (
-            _long(ids, {name: set(cells.tolist()) for name, cells in test.items()})
-            or _of_parts(wanted, test)
-            or _with_extension(wanted, test)
-        )
-    if wanted <= known:
-        return Rows("{id}", None, "names of the test pictures")
-    return _long(ids, {None: known})
+    if not wanted <= known and (long := _long(ids, known)) is not None:
+        return long
+    if test is None:
+        return Rows("{id}", None, "names of the test pictures") if wanted <= known else None
+    for name, cells in test.items():
+        if set(cells.tolist()) != wanted:
+            continue
+        if len(cells) == len(wanted):
+            return Rows("{id}", name, f"column {name} of the test table")
+        parts = _of_parts(wanted, {c: v for c, v in test.items() if c in train}) if name not in train else None
+        several = f"column {name} of the test table, {len(cells) / len(wanted):.1f} pictures a row"
+        return parts or Rows(f"{{{name}}}", None, several)
+    return (
+        _long(ids, set().union(*map(np.ndarray.tolist, test.values())))
+        or _of_parts(wanted, test)
+        or _with_extension(wanted, test)
+    )
 
 
 def _with_extension(wanted: set[str], test: Mapping[str, np.ndarray]) -> Rows | None:
@@ -83,34 +86,67 @@ def _of_parts(wanted: set[str], test: Mapping[str, np.ndarray]) -> Rows | None:
     return None
 
 
-def _long(ids: np.ndarray, known: Mapping[str | None, set[str]]) -> Rows | None:
+def _long(ids: np.ndarray, pictures: set[str]) -> Rows | None:
     """A row per picture and target: "{id}_{target}", or with the target before."""
-    cells = ids.tolist()
     for separator in ("__", "_", "-", "/", ":", ".", " "):
-        for column, values in known.items():
-            for order in ("after", "before"):
-                split = [_split(cell, separator, order, values) for cell in cells[:200]]
-                if not all(split):
-                    continue
-                pairs = [_split(cell, separator, order, values) for cell in cells]
-                if not all(pairs):
-                    continue
-                names = tuple(dict.fromkeys(name for _, name in pairs))  # type: ignore[misc]
-                pictures = {picture for picture, _ in pairs}  # type: ignore[misc]
-                if len(names) > 1 and len(names) * len(pictures) == len(cells):
-                    template = f"{{id}}{separator}{{target}}" if order == "after" else f"{{target}}{separator}{{id}}"
-                    why = f"a row per picture and one of {len(names)} targets"
-                    return Rows(template, column, why, names)
+        for template in (f"{{id}}{separator}{{target}}", f"{{target}}{separator}{{id}}"):
+            try:
+                found, names = names_in(ids, template)
+            except UserError:
+                continue
+            if set(found.tolist()) <= pictures:
+                targets = tuple(dict.fromkeys(names.tolist()))
+                return Rows(template, None, f"a row per picture and one of {len(targets)} targets", targets)
     return None
 
 
-def _split(cell: str, separator: str, order: str, values: set[str]) -> tuple[str, str] | None:
-    """(picture, target) at the first separator that leaves a known picture."""
-    at = cell.find(separator)
-    while at >= 0:
-        left, right = cell[:at], cell[at + len(separator) :]
-        picture, name = (left, right) if order == "after" else (right, left)
-        if picture in values and name:
-            return picture, name
-        at = cell.find(separator, at + 1)
+def unfolded(
+    columns: Mapping[str, np.ndarray], place: str, names: Sequence[str]
+) -> tuple[dict[str, np.ndarray], str, str, str] | None:
+    """A table with a row per picture and one of the targets `names`, as one with a row per picture.
+
+    (columns, id column, what `competition.long` is, column of the values); None for a table of another kind.
+    """
+    values = [name for name in columns if name.lower() in ("target", "label", "value", "score", "prediction", "class")]
+    for long in columns:
+        if set(np.unique(columns[long]).tolist()) == set(names):
+            keys = [
+                name
+                for name in columns
+                if name != long and len(np.unique(columns[name])) * len(names) == len(columns[name])
+            ]
+            rest = [name for name in columns if name not in (long, *keys)]
+            ids = [
+                name for name in columns if len(np.unique(columns[name])) == len(columns[name]) and name not in values
+            ]
+            for separator in SPLITTERS:  # the id of a row may be made of both
+                for name in ids:
+                    if (
+                        found := _pivoted(columns, place, name, f"{{id}}{separator}{{target}}", values, rest)
+                    ) is not None:
+                        return found
+            for key in keys:
+                if (found := _pivoted(columns, place, key, long, values, rest)) is not None:
+                    return found
+    for name in columns:
+        for separator in SPLITTERS:
+            for template in (f"{{id}}{separator}{{target}}", f"{{target}}{separator}{{id}}"):
+                rest = [other for other in columns if other != name]
+                if (
+                    separator in columns[name][0]
+                    and (found := _pivoted(columns, place, name, template, values, rest)) is not None
+                ):
+                    if set(names) <= set(found[0]):
+                        return found
+    return None
+
+
+def _pivoted(
+    columns: Mapping[str, np.ndarray], place: str, key: str, long: str, values: list[str], rest: list[str]
+) -> tuple[dict[str, np.ndarray], str, str, str] | None:
+    for value in [name for name in (*values, *reversed(rest)) if name in columns and name != key]:
+        try:
+            return pivot(columns, place, key, long, value)[0], key, long, value
+        except UserError:
+            return None
     return None

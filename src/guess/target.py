@@ -35,7 +35,7 @@ REGRESSION = ("rmse", "mae", "mse", "r2", "rmsle", "mcrmse", "spearman", "pearso
 GRADES = ("qwk", "kappa")
 RANKED = re.compile(r"map@?\d+|map\d|top.?\d|mean average precision@", re.I)
 OF_WORDS = re.compile(r"words|samples|f2|micro.?f", re.I)
-RANKS = ("auc", "log_loss", "logloss", "pf1", "probabilistic", "brier", "ap", "map")
+RANKS = ("auc", "pauc", "auroc", "roc", "log_loss", "logloss", "pf1", "probabilistic", "brier", "ap", "map")
 NEW = re.compile(r"(^|[_ ])(new|unknown|unseen|novel)($|[_ ])", re.I)
 YES = ("1", "true", "yes", "positive", "malignant", "abnormal", "present", "sick", "defect", "fake", "real", "dog")
 MOST_GRADES, MOST_CLASSES = 10, 0.5
@@ -193,6 +193,18 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
     asked = seen.sample[value] if value is not None else np.array([], np.str_)
     there = np.unique(asked[asked != ""])
     words = max((len(split(cell)) for cell in there.tolist()), default=1)
+    sure = words == 2 and all(re.fullmatch(r"\S+ (0?\.\d+|1\.0*|1|0)", cell) for cell in there.tolist())
+    if sure or plain(seen.metric) in ("gap", "global_average_precision"):
+        why = (
+            "the sample's cells hold a label and a number from 0 to 1"
+            if sure
+            else f"{seen.metric} asks how sure a label is"
+        )
+        return [
+            *findings,
+            Finding("kind", "single", "a label per row", f"{look.values} classes in {look.rows} rows"),
+            Finding("submission", "confident", "a label and how sure it is", why),
+        ]
 
     if regression(seen.metric) and look.kind != "text":
         return [

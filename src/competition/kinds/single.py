@@ -118,6 +118,9 @@ class Single:
         if sample.kind == "ranked":
             best = np.argsort(-pred, axis=1, kind="stable")[:, : sample.guesses]
             return {sample.value_columns[0]: np.array([" ".join(names) for names in self.names[best]], dtype=object)}
+        if sample.kind == "confident":
+            surest = zip(self.names[pred.argmax(axis=1)].tolist(), pred.max(axis=1).tolist(), strict=True)
+            return {sample.value_columns[0]: np.array([f"{name} {sure:.6f}" for name, sure in surest], dtype=object)}
         if sample.kind == "positive":
             return {sample.value_columns[0]: pred[:, positive_of(self.names, sample.positive)]}
         positions = match_classes(sample.value_columns, self.names.tolist())
@@ -125,8 +128,9 @@ class Single:
 
     def wrong(self, values: list[object], sample: Sample) -> tuple[list[int], str]:
         known = set(self.names.tolist())
-        if sample.kind == "ranked":
-            rows = [row for row, words in enumerate(values) if not set(str(words).split()) <= known]
+        if sample.kind in ("ranked", "confident"):
+            many = slice(0, 1 if sample.kind == "confident" else None)
+            rows = [row for row, words in enumerate(values) if not set(str(words).split()[many]) <= known]
             return rows, "holds a word that is no class" if rows else ""
         if sample.kind != "labels":
             return wrong_probabilities(values)
