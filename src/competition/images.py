@@ -11,7 +11,10 @@ import numpy as np
 
 from src.errors import UserError, first_few, nearest
 
-EXTENSIONS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy")
+EXTENSIONS = (
+    b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy", b".npz",
+    b".dcm", b".dicom", b".heic", b".heif", b".avif", b".jp2", b".pgm", b".ppm",
+)  # fmt: skip
 
 
 def template_fields(template: str, key: str) -> list[str]:

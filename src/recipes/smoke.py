@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 
+from src.archives import BETWEEN, read_bytes
 from src.competition.tables import Competition
 from src.config import CompetitionConfig, Config, PathsConfig, SoupConfig, StackConfig, StageConfig
 from src.files import read_json
@@ -80,9 +82,11 @@ def cut_down(competition: Competition, task: CompetitionConfig, root: Path) -> C
     rows = np.concatenate([few for few in kept if len(few) >= 2])  # two folds need two of a class
     ids, test_ids = set(competition.train.ids[rows].tolist()), set(competition.test.ids[:TEST_ROWS].tolist())
     for path in [*competition.train.images[rows], *competition.test.images[:TEST_ROWS]]:
-        target = root / path.decode()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(competition.root / path.decode(), target)
+        for file in path.split(BETWEEN):
+            if not os.path.isabs(file):  # what stands elsewhere is read from there
+                target = root / os.fsdecode(file)
+                target.parent.mkdir(parents=True, exist_ok=True)  # archives become folders of the same name
+                target.write_bytes(read_bytes(competition.root, file))
     column = competition.id_column
     for name, kept_ids in ((task.train_csv, ids), (task.test_csv, test_ids), (task.sample_csv, test_ids)):
         if (competition.root / name).exists():
