@@ -114,6 +114,11 @@ def read_bytes(root: str | os.PathLike[str], path: bytes) -> bytes:
         raise UserError(f"{shown(root, path)}: cannot read the file ({error.strerror or error}); {CURE}") from None
 
 
+def read_files(root: str | os.PathLike[str], path: bytes) -> list[bytes]:
+    """The contents of all files that a path names."""
+    return [read_bytes(root, part) for part in path.split(BETWEEN)]
+
+
 def stamp(root: str | os.PathLike[str], path: bytes) -> str:
     """Changes when what stands under `path` may have changed: sizes and times of its files, or of their archives."""
     stamps = []
@@ -132,8 +137,8 @@ def stamp(root: str | os.PathLike[str], path: bytes) -> str:
 
 
 def shown(root: str | os.PathLike[str], path: bytes) -> str:
-    """The path for messages."""
-    return os.path.join(os.fspath(root), path.decode(errors="replace"))
+    """The path for messages, with line breaks between those of several files."""
+    return "\n".join(os.path.join(os.fspath(root), part.decode(errors="replace")) for part in path.split(BETWEEN))
 
 
 def _in_archive(root: str | os.PathLike[str], path: bytes) -> tuple[bytes, bytes] | None:

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this": shown as a single line, exit code 2."""
+"""The exception that means "the user can fix this": shown as a single line, exit code 2."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ class UserError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(message)))
+
+
+class MissingPackage(UserError):
+    """A package has to be installed first. Nothing is wrong with the file that needs it: it is never left out, replaced
+    or remembered as unreadable."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

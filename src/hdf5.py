@@ -1,6 +1,6 @@
 """Datasets of HDF5 files as files in folders: a group is a folder, a dataset an image or a folder of numbered ones.
 
-A file that cannot be read raises OSError, a missing package UserError.
+A file that cannot be read raises OSError, a missing package MissingPackage.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from src.errors import UserError
+from src.errors import MissingPackage
 
 SUFFIXES = (b".h5", b".hdf5")
 # A group of more members than this is taken for one kind, that of its first ones: to ask each takes 20 us.
@@ -92,7 +92,7 @@ def _open(archive: bytes, size: int, changed: int, process: int) -> Any:
     try:
         import h5py
     except ImportError:
-        raise UserError(f"{os.fsdecode(archive)}: reading HDF5 needs a package; pip install h5py") from None
+        raise MissingPackage(f"{os.fsdecode(archive)}: reading HDF5 needs a package; pip install h5py") from None
     return h5py.File(os.fsdecode(archive), "r", locking=False)  # a read-only disk has no locks
 
 

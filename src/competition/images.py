@@ -14,7 +14,10 @@ from src.archives import is_folder, list_files, walk_files
 from src.errors import UserError, first_few, nearest
 from src.hdf5 import SUFFIXES
 
-EXTENSIONS = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy", b".npz", b".dcm")
+EXTENSIONS = (
+    b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy", b".npz",
+    b".dcm", b".dicom", b".heic", b".heif", b".avif", b".jp2", b".pgm", b".ppm",
+)  # fmt: skip
 
 
 def template_fields(template: str, key: str) -> list[str]:

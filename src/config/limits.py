@@ -66,6 +66,9 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda pair: all(0 <= value < 1 for value in pair), "expected [at both ends, at the peak rate], from 0, below 1"
     ),
     "eval.crop": (lambda value: 0 < value <= 1, "must be above 0, up to 1"),
+    "competition.range": (
+        lambda pair: -math.inf < pair[0] < pair[1] < math.inf, "expected [black, white], the second above the first"
+    ),
     "augment.crop_area": _range(0, 1, "expected [smallest, largest] share of the image, above 0, up to 1"),
     "augment.crop_ratio": _range(0, math.inf, "expected [smallest, largest] width / height, above 0"),
 }  # fmt: skip

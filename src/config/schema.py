@@ -41,8 +41,14 @@ class CompetitionConfig:
     few: int = 0  # above 0: so many training rows of each class or stratum and 20 test rows, for a trial
     merge_labels: bool = False  # labels that differ only in case or spaces become one, spelt as most rows do
     on_bad_image: Literal["error", "skip", "blank"] = "error"  # training images that cannot be read: row out, or grey
-    channels: int = 3  # of every image; 1: its luma; others: .npy arrays
-    samples: Literal["uint8", "uint16"] = "uint8"  # what they are kept as; uint16: where files have 16 bits
+    channels: int = 3  # of every image; 1: its luma; others: arrays, bands of TIFFs, alpha, several files per image
+    samples: Literal["uint8", "uint16"] = "uint8"  # what they are kept as; uint16: where files have more than 8 bits
+    # the numbers in files that become black and white, [0, 4095] for 12 bits in 16; null: by their type, or for DICOM
+    # by the header; in DICOM it counts in the modality's units, [-160, 240] in a CT
+    range: tuple[float, float] | None = None
+    alpha: Literal["drop", "white", "black", "keep"] = "drop"  # over which colour, or kept as the last of 2, 4 channels
+    dicom: Literal["window", "full"] = "window"  # the header's window where there is one, or all its bits can hold
+    array: str | None = None  # of .npz files with several arrays: the name of the one that is the picture
     max_megapixels: float = 100.0  # an image that declares more counts as unreadable and is never decoded
     submission: Literal["auto", "labels", "probabilities", "positive", "ranked", "confident"] = "auto"
     positive: str | None = None  # which of two classes a single column of probabilities means; None: the last

@@ -13,7 +13,7 @@ import torch
 
 from src.data.cache import ImageStore
 from src.data.loader import live_and_die_with_the_parent
-from src.errors import UserError
+from src.errors import MissingPackage, UserError
 
 CHUNK = 32  # rows per message between processes
 
@@ -29,12 +29,14 @@ class _Reasons(torch.utils.data.Dataset):  # type: ignore[type-arg]
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, chunk: int) -> list[tuple[int, str]]:
+    def __getitem__(self, chunk: int) -> list[tuple[int, str]] | MissingPackage:
         cv2.setNumThreads(0)  # the processes are the parallelism
         found = []
         for row in self.chunks[chunk].tolist():
             try:
                 self.store.pixels(row)
+            except MissingPackage as error:  # returned, so that it crosses the process border in one line
+                return error
             except UserError as error:
                 found.append((row, str(error)))
         return found
@@ -54,7 +56,12 @@ def unreadable_rows(store: ImageStore, rows: np.ndarray, workers: int) -> list[t
         collate_fn=_as_it_is,
         worker_init_fn=partial(live_and_die_with_the_parent, os.getpid()),
     )
-    return [bad for chunk in loader for bad in chunk]
+    found = []
+    for chunk in loader:
+        if isinstance(chunk, MissingPackage):
+            raise chunk
+        found += chunk
+    return found
 
 
 def _as_it_is(chunk: Any) -> Any:

@@ -18,9 +18,10 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from src.data.decode import WIDEST, read_file
+from src.archives import read_files, shown, stamp
+from src.data.decode import WIDEST
 from src.data.spec import RGB, ImageSpec
-from src.errors import UserError
+from src.errors import MissingPackage, UserError
 
 UNREADABLE = (0, 1)
 
@@ -28,8 +29,8 @@ UNREADABLE = (0, 1)
 class ImageStore:
     """Decoded images of one table by row number; `pixels(row)` decodes on the first call only.
 
-    spec: what the images are. root: folder that `paths` ((N,) bytes, utf-8, relative) are in. short_side,
-    max_megapixels: see `decode`.
+    spec: what the images are. root: folder that `paths` ((N,) bytes, utf-8; see src/archives.py) are in.
+    short_side, max_megapixels: see `decode`.
     folder: where the map lives, or None to decode anew each time.
     unreadable: what an image that cannot be read is: "error" raises, "blank" is a mid-grey picture, "mark" is one too
     and lets the evaluation batches mark the row, so that its prediction is NaN.
@@ -68,7 +69,8 @@ class ImageStore:
         return {**self.__dict__, "_pixels": None, "_shapes": None, "_files": []}
 
     def path(self, row: int) -> str:
-        return os.path.join(self.root, self.paths[row].decode())
+        """For messages."""
+        return shown(self.root, self.paths[row])
 
     def pixels(self, row: int) -> np.ndarray:
         """(H, W, C) samples of a row. Where it cannot be read: UserError that names the file, or mid-grey."""
@@ -92,13 +94,17 @@ class ImageStore:
     def _decoded(self, row: int) -> np.ndarray:
         """The image of a row from its file; written to its slot, if there is one."""
         try:
-            data = read_file(self.path(row))
+            files = read_files(self.root, self.paths[row])
+        except MissingPackage:
+            raise
         except UserError:  # not remembered: what is missing today may be there tomorrow
             if self.unreadable == "error":
                 raise
             return self._blank(row)
         try:
-            image = self.spec.read(data, self.short_side, self.max_megapixels, self.path(row))
+            image = self.spec.read_files(files, self.short_side, self.max_megapixels, self.path(row))
+        except MissingPackage:
+            raise
         except UserError:
             self._write(row, None, UNREADABLE)
             if self.unreadable == "error":
@@ -146,19 +152,16 @@ def has_room(folder: Path, rows: int, short_side: int, spec: ImageSpec = RGB) ->
 
 
 def fingerprint(root: Path, paths: np.ndarray, max_megapixels: float = 100.0) -> str:
-    """Changes with the table's paths and with any file's size or time, so that stale pixels are not served; and with
-    the limit, so that an image which was too large is tried again under another one.
+    """Changes with the table's paths and with the size or time of any file, or of the archive that it stands in, so
+    that stale pixels are not served; and with the limit, so that an image which was too large is tried again under
+    another one.
 
     Up to 50,000 rows every file is looked at (0.2 s on a local disk); above that, that many of them, evenly spread.
     """
     digest = hashlib.sha256(f"{root}\0{len(paths)}\0{max_megapixels}\0".encode())
     digest.update(np.ascontiguousarray(paths).tobytes())
     for row in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), 50_000)).astype(int)):
-        try:
-            stat = os.stat(os.path.join(root, paths[row].decode()))
-            digest.update(f"{stat.st_size}:{stat.st_mtime_ns};".encode())
-        except OSError:
-            digest.update(b"missing;")
+        digest.update(stamp(root, paths[row]).encode())
     return digest.hexdigest()[:16]
 
 

@@ -22,11 +22,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from src.archives import read_files, shown
 from src.data.cache import fingerprint
-from src.data.decode import read_file
 from src.data.duplicate_search import DOUBTFUL, candidates, perceptual_bits
 from src.data.spec import RGB, ImageSpec
-from src.errors import UserError
+from src.errors import MissingPackage, UserError
 from src.files import DAMAGED, replacing
 
 VERSION = 1  # of the method: stored results of another are not used
@@ -41,6 +41,7 @@ TINY, NEAR_TINY = 48, 0.03
 LEAST_SIDE = 16  # below it only exact copies are told: there is too little to compare
 LEAST_ALIKE = 0.72  # correlation at 16 x 16: copies are above, most chance candidates below
 LEAST_DETAIL = 1.0  # standard deviation of the fine detail in grey levels; a blank scan has nothing to compare
+WHOLE = 100_000  # a short side that no image has
 CHUNK = 256  # rows or pairs per task of a worker process
 READ_ERRORS = (UserError, cv2.error)
 
@@ -125,7 +126,9 @@ def find_duplicates(
         own = np.flatnonzero((leader == np.arange(len(both))) & readable)
         alike = own[_first_of_equals(looks[own])]
         suspects = np.stack([alike, own], 1)[alike != own]
-        same = np.concatenate([np.zeros(0, bool), *run(partial(_same_pixels, root), _path_chunks(both, suspects))])
+        same = np.concatenate(
+            [np.zeros(0, bool), *run(partial(_same_pixels, root, spec), _path_chunks(both, suspects))]
+        )
         pointed = np.arange(len(both))
         pointed[suspects[same, 1]] = suspects[same, 0]
         leader = pointed[leader]
@@ -218,11 +221,13 @@ def _describe(root: Path, spec: ImageSpec, paths: np.ndarray) -> tuple[np.ndarra
     tiles = np.zeros((len(paths), 16, 16), np.uint8)
     for i, path in enumerate(paths):
         try:
-            full = root / path.decode()
-            grey = _thumbnail(full, spec)
-            digests[i] = _digest(full.read_bytes())
-        except (*READ_ERRORS, OSError):
+            files = read_files(root, path)
+            grey = _thumbnail(files, spec, shown(root, path))
+        except MissingPackage:
+            raise
+        except READ_ERRORS:
             continue
+        digests[i] = _digest(b"".join(files))
         square = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         looks[i] = _digest(square.tobytes())
         bits[i], doubt[i] = perceptual_bits(square)
@@ -230,14 +235,25 @@ def _describe(root: Path, spec: ImageSpec, paths: np.ndarray) -> tuple[np.ndarra
     return digests, looks, bits, doubt, tiles
 
 
-def _same_pixels(root: Path, job: tuple[np.ndarray]) -> np.ndarray:
-    """Whether the two files of each pair, (B, 2) bytes, decode to the same pixels at full size, alpha and 16 bits
+def _same_pixels(root: Path, spec: ImageSpec, job: tuple[np.ndarray]) -> np.ndarray:
+    """Whether the two images of each pair, (B, 2) bytes, decode to the same pixels at full size, alpha and 16 bits
     included: (B,) bool."""
     result = np.zeros(len(job[0]), bool)
     for k, (one, other) in enumerate(job[0]):
-        a, b = (cv2.imread(str(root / path.decode()), cv2.IMREAD_UNCHANGED) for path in (one, other))
-        result[k] = a is not None and b is not None and np.array_equal(a, b)
+        try:
+            a, b = _whole(root, one, spec), _whole(root, other, spec)
+        except READ_ERRORS:
+            continue
+        result[k] = len(a) == len(b) and all(map(np.array_equal, a, b))
     return result
+
+
+def _whole(root: Path, path: bytes, spec: ImageSpec) -> list[np.ndarray]:
+    """The pixels of each file as they are stored, or, of what OpenCV does not know, as the competition sees them."""
+    files = read_files(root, path)
+    images = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) for data in files]
+    known = [image for image in images if image is not None]
+    return known if len(known) == len(files) else [spec.read_files(files, WHOLE)]
 
 
 def _compare(root: Path, spec: ImageSpec, job: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -248,8 +264,8 @@ def _compare(root: Path, spec: ImageSpec, job: tuple[np.ndarray, np.ndarray]) ->
     for k, ((one, other), mirror) in enumerate(zip(*job, strict=True)):
         try:
             if held is None or held[0] != one:  # pairs come ordered by their first row
-                held = (one, _thumbnail(root / one.decode(), spec))
-            b = _thumbnail(root / other.decode(), spec)
+                held = (one, _thumbnail(read_files(root, one), spec, shown(root, one)))
+            b = _thumbnail(read_files(root, other), spec, shown(root, other))
         except READ_ERRORS:
             continue
         away, limit = image_distance(held[1], b[:, ::-1] if mirror else b)
@@ -323,8 +339,8 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-6))
 
 
-def _thumbnail(path: Path, spec: ImageSpec) -> np.ndarray:
-    return cv2.cvtColor(spec.visible(spec.read(read_file(path), SIDE, name=str(path))), cv2.COLOR_RGB2GRAY)
+def _thumbnail(files: list[bytes], spec: ImageSpec, name: str) -> np.ndarray:
+    return cv2.cvtColor(spec.visible(spec.read_files(files, SIDE, name=name)), cv2.COLOR_RGB2GRAY)
 
 
 def _digest(data: bytes) -> np.ndarray:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from src.data.decode import CURE, as_samples, decode_bytes, stored_size
+from src.data.arrays import NPY, NPZ, lay_out, read_array
+from src.data.decode import decode_bytes, stored_size
+from src.data.dicom import Windows, is_dicom, read_dicom
 from src.data.resizing import LINEAR_BELOW, resize
+from src.data.samples import Alpha, Range, as_samples, fit_channels
 from src.errors import UserError
 
 if TYPE_CHECKING:  # loading torch takes seconds, and some recipes may only ask where the images lie
     import torch
 
-ARRAY = b"\x93NUMPY"  # how an .npy file begins
 GREY = (124, 116, 104)  # ImageNet's mean colour, of 255
 
 
@@ -29,10 +32,20 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """channels: of every image; samples: their kind, in the image cache and up to the network's device."""
+    """What every image of a competition becomes, in the image cache and up to the network's device.
+
+    channels: of every image. samples: their kind. range: the numbers of a file that become 0 and the largest sample;
+    None: by their type (see `as_samples`) or, in DICOM, by the header. alpha: left out, over white or black, or kept as
+    the last channel. dicom: by the header's window, or all that its bits can hold. array: the name of the one that is
+    meant in .npz files of several.
+    """
 
     channels: int = 3
     samples: Literal["uint8", "uint16"] = "uint8"
+    range: Range | None = None
+    alpha: Alpha = "drop"
+    dicom: Windows = "window"
+    array: str | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -41,7 +54,14 @@ class ImageSpec:
     @property
     def suffix(self) -> str:
         """What tells stored results for these images from those for others, in file names."""
-        return "" if self == ImageSpec() else f"-{self.channels}x{self.samples}"
+        if self == ImageSpec():
+            return ""
+        parts = [f"{self.channels}x{self.samples}"]
+        parts += [] if self.range is None else [f"{self.range[0]!r}to{self.range[1]!r}"]
+        parts += [] if self.alpha == "drop" else [f"alpha-{self.alpha}"]
+        parts += [] if self.dicom == "window" else [f"dicom-{self.dicom}"]
+        parts += [] if self.array is None else [hashlib.sha256(self.array.encode()).hexdigest()[:8]]
+        return "".join(f"-{part}" for part in parts)
 
     @property
     def full(self) -> float:
@@ -62,34 +82,47 @@ class ImageSpec:
     def read(self, data: bytes, short_side: int, max_megapixels: float = 100.0, name: str = "image") -> np.ndarray:
         """The content of a file as (H, W, C) samples, no larger than `decode` makes them; C is `channels`.
 
-        An .npy file holds (H, W), (H, W, C) or (C, H, W) numbers, everything else is a picture: three channels are RGB,
-        one is its luma. Raises UserError that names the file for what is damaged, too large or of other channels.
+        An .npy or .npz file holds (H, W), (H, W, C) or (C, H, W) numbers, a DICOM file grey or colour, everything else
+        is a picture: three channels are RGB, one is its luma. Raises UserError that names the file for what is damaged,
+        too large or of other channels.
         """
-        if not data.startswith(ARRAY):
-            return decode_bytes(data, short_side, max_megapixels, name, self.channels, self.dtype)
-        array = self._array(data, max_megapixels, name)
-        height, width = stored_size(array.shape[0], array.shape[1], short_side)
-        return resize(array, height, width, area_from=LINEAR_BELOW)
-
-    def _array(self, data: bytes, max_megapixels: float, name: str) -> np.ndarray:
-        try:
-            array = np.load(io.BytesIO(data), allow_pickle=False)
-        except Exception as error:  # numpy's parser raises all kinds of errors on damaged files
-            raise UserError(f"{name}: not a readable array ({' '.join(str(error).split())[:80]}); {CURE}") from None
-        if array.dtype.kind not in "buif":
-            raise UserError(f"{name}: holds {array.dtype} instead of plain numbers; {CURE}")
-        if array.ndim == 2:
-            array = array[..., None]
-        if array.ndim == 3 and array.shape[2] != self.channels and array.shape[0] == self.channels:
-            array = array.transpose(1, 2, 0)
-        if array.ndim != 3 or array.shape[2] != self.channels or not array.size:
-            raise UserError(
-                f"{name}: holds an array of {' x '.join(map(str, array.shape))}, "
-                f"but competition.channels={self.channels}; {CURE}"
+        if data.startswith((NPY, NPZ)):
+            array = lay_out(read_array(data, max_megapixels, name, self.array), self.channels, name)
+            samples = np.ascontiguousarray(as_samples(array, self.dtype, self.range))
+        elif is_dicom(data, name):
+            found = read_dicom(data, self.dtype, max_megapixels, name, self.dicom, self.range)
+            samples = fit_channels(found, self.channels, name, self.alpha)
+        else:
+            return decode_bytes(
+                data, short_side, max_megapixels, name, self.channels, self.dtype, self.range, self.alpha
             )
-        if array.shape[0] * array.shape[1] > max_megapixels * 1e6:
-            raise UserError(f"{name}: an array of {array.shape}, above competition.max_megapixels; {CURE}")
-        return np.ascontiguousarray(as_samples(array, self.dtype))
+        height, width = stored_size(samples.shape[0], samples.shape[1], short_side)
+        return resize(samples, height, width, area_from=LINEAR_BELOW)
+
+    def read_files(
+        self, files: Sequence[bytes], short_side: int, max_megapixels: float = 100.0, name: str = "image"
+    ) -> np.ndarray:
+        """`read` for the contents of all files of one image: with several, their channels one after the other, each
+        file's share as many. name: theirs, with line breaks between them.
+
+        Raises UserError where `channels` is no multiple of the number of files. Files of another size than the first
+        are resized to it.
+        """
+        if len(files) == 1:
+            return self.read(files[0], short_side, max_megapixels, name)
+        share, rest = divmod(self.channels, len(files))
+        if rest:
+            raise UserError(
+                f"{name}: {len(files)} files to an image, but competition.channels={self.channels}; set it to "
+                f"{len(files)} for the luma of each, or to {3 * len(files)} for their colours"
+            )
+        one, names = replace(self, channels=share), name.split("\n")
+        parts = [
+            one.read(data, short_side, max_megapixels, its)
+            for data, its in zip(files, names if len(names) == len(files) else [name] * len(files), strict=True)
+        ]
+        height, width = parts[0].shape[:2]
+        return np.concatenate([resize(part, height, width) for part in parts], axis=2)
 
     def visible(self, image: np.ndarray) -> np.ndarray:
         """(H, W, C) samples as (H, W, 3) uint8 to look at: RGB, one channel as grey, the first three of more; of two,

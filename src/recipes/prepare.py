@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from src.archives import read_files, shown
 from src.competition.tables import Competition
 from src.config import Config
-from src.data.decode import read_file
 from src.data.duplicates import Duplicates
 from src.data.spec import ImageSpec
 from src.errors import UserError, first_few
@@ -127,7 +127,7 @@ def _picture(competition: Competition, spec: ImageSpec, row: int) -> np.ndarray:
     train = len(competition.train.ids)
     path = competition.train.images[row] if row < train else competition.test.images[row - train]
     try:
-        file = competition.root / path.decode()
-        return spec.visible(spec.read(read_file(file), 160, name=str(file)))
+        files = read_files(competition.root, path)
+        return spec.visible(spec.read_files(files, 160, name=shown(competition.root, path)))
     except UserError:  # gone or damaged since the search
         return np.full((160, 160, 3), 127, np.uint8)

@@ -69,8 +69,17 @@ def solution_path(config: Config) -> Path | None:
 
 
 def image_spec(config: CompetitionConfig) -> ImageSpec:
-    """What the competition's pictures are."""
-    return ImageSpec(config.channels, config.samples)
+    """What the competition's pictures are. Raises UserError for an alpha that is kept and has no channel, or the other
+    way round."""
+    has_channel = config.channels in (2, 4)
+    if config.alpha == "keep" and not has_channel:
+        raise UserError("competition.alpha=keep: is the last of 2 or 4 channels; set competition.channels=4")
+    if config.alpha in ("white", "black") and has_channel:
+        raise UserError(
+            f"competition.alpha={config.alpha}: nothing of alpha is left for a channel; set competition.channels=3, or "
+            "competition.alpha=keep"
+        )
+    return ImageSpec(config.channels, config.samples, config.range, config.alpha, config.dicom, config.array)
 
 
 def open_images(

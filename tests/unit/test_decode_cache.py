@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from src.data.cache import ImageStore
-from src.data.decode import _jpeg_size, decode, stored_size
+from src.data.decode import decode, stored_size
+from src.data.headers import jpeg_size
 from src.errors import UserError
 
 REPO = Path(__file__).resolve().parents[2]
@@ -130,16 +131,16 @@ def test_a_jpeg_declares_what_pil_says(tmp_path: Path, options: dict[str, object
     exif[0x010E] = "\xff\xc0 in a description"
     image = Image.fromarray(picture(37, 1203)).convert(mode)
     data = saved(tmp_path / "a.jpg", image, exif=exif, icc_profile=b"\xff\xc2" * 40_000, **options).read_bytes()
-    assert _jpeg_size(data) == (37, 1203)
-    assert _jpeg_size(data[:2] + b"\xff\xff\xff" + data[2:]) == (37, 1203), "fill bytes before a marker"
+    assert jpeg_size(data) == (37, 1203)
+    assert jpeg_size(data[:2] + b"\xff\xff\xff" + data[2:]) == (37, 1203), "fill bytes before a marker"
     for end in range(0, len(data), 997):
-        assert _jpeg_size(data[:end]) in (None, (37, 1203))
+        assert jpeg_size(data[:end]) in (None, (37, 1203))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_end_the_search_for_a_size(data: bytes) -> None:
-    found = _jpeg_size(b"\xff\xd8" + data)
+    found = jpeg_size(b"\xff\xd8" + data)
     assert found is None or min(found) > 0
 
 

@@ -160,7 +160,7 @@ def test_the_second_call_reads_the_stored_result(album, tmp_path: Path, monkeypa
     arguments = (mine, np.array(names), np.array([copies["resaved"]]), tmp_path / "cache")
     before = open_duplicates(*arguments)
     decoded = []
-    monkeypatch.setattr(module, "read_file", lambda path: decoded.append(path) or pytest.fail("read again"))
+    monkeypatch.setattr(module, "read_files", lambda root, path: decoded.append(path) or pytest.fail("read again"))
     after = open_duplicates(*arguments)
     assert not decoded
     assert vars(after).keys() == vars(before).keys()

@@ -328,7 +328,7 @@ def test_an_unreadable_row_is_not_decoded_again(
 ) -> None:
     ImageStore(*folder, SIDE, tmp_path / "cache", "blank").pixels(1)
     later = ImageStore(*folder, SIDE, tmp_path / "cache", "mark")
-    monkeypatch.setattr("src.data.cache.read_file", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("src.data.cache.read_files", lambda *_: pytest.fail("read again"))
     assert (later.pixels(1) == 128).all() and later.is_marked(1) and not later.is_marked(0)
     shapes = np.fromfile(later.file.with_suffix(".shapes"), np.uint16).reshape(-1, 2)
     assert tuple(shapes[1]) == UNREADABLE and not shapes[[0, 2, 3, 4, 5]].any()
