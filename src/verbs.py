@@ -80,6 +80,7 @@ def pruned_of(given: Values, defaults: Values) -> dict[str, Any]:
         "resume": "auto",
         "time_budget": "auto",
         "epochs": base["epochs"] / 3,
+        "least_steps": base.get("least_steps", 0) // 3,
         "model": {**base["model"], "acnet": False},  # its branches are fused in the weights
         "prune": {**defaults["prune"], "run": source},
         "runs": [],  # a soup is pruned like a trained run

@@ -275,6 +275,7 @@ class Config:
     run: str | None = None  # None: <competition>-<model>
     seed: int = 0
     epochs: float = 10.0  # passes over the fold's training rows, all stages together
+    least_steps: int = 0  # of a preset: where rows are few, as many epochs as make so many steps; with epochs= none
     size: int = 128  # pixels, of the last stage and of prediction
     batch_size: int | str = 64  # per process; auto: the largest that fits at the largest stage
     stages: tuple[StageConfig, ...] = (StageConfig(),)

@@ -34,13 +34,15 @@ def stages_of(
     config: Config, rows: np.ndarray, strata: np.ndarray, processes: int = 1, accumulate: int = 1
 ) -> list[Stage]:
     """The configured stages; arguments as for `plan_fold`."""
+    batch_size = batch_size_or_default(config)
+    whole = len(rows) / (batch_size * processes * accumulate)  # steps of an epoch
     return plan_stages(
         config.stages,
         rows=rows,
         strata=strata,
-        epochs=config.epochs,
+        epochs=max(config.epochs, config.least_steps / whole),
         size=config.size,
-        batch_size=batch_size_or_default(config),
+        batch_size=batch_size,
         processes=processes,
         accumulate=accumulate,
         seed=config.seed,

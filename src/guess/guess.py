@@ -244,12 +244,12 @@ def _is_number(cell: str) -> bool:
 
 
 def twins(train: Mapping[str, np.ndarray], targets: set[str]) -> set[str]:
-    """Columns that tell the target: each of their values goes with one value of it, and there are few."""
+    """Columns that are the target in other words: as many values, each with one value of it."""
     found = set()
     for target in targets & set(train):
         for name, cells in train.items():
             values = np.unique(cells)
-            if name == target or len(values) > max(20, 2 * len(np.unique(train[target]))):
+            if name == target or len(values) > len(np.unique(train[target])):
                 continue
             pairs = np.unique(np.char.add(np.char.add(cells, "\t"), train[target]))
             if len(pairs) == len(values) and len(values) > 1:

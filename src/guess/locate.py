@@ -18,6 +18,7 @@ from src.guess.folder import Folder
 LOOKED_AT = 200  # rows; all of them are checked when the table is opened
 HINTS = ("file", "path", "image", "img", "name", "id", "uid")
 SPLITS = {"train": ("train",), "test": ("test", "eval", "unlabel", "private", "public")}
+COLOURS = ("red", "r", "green", "g", "blue", "b", "yellow", "y")  # of files that are one picture's channels, in order
 PLAIN_FIRST = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy", ".npz", ".dcm")
 
 
@@ -271,6 +272,7 @@ def _options(names: list[str]) -> str:
     start = os.path.commonprefix(names)
     end = os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1]
     middle = [name[len(start) : len(name) - len(end)] for name in names]
+    middle.sort(key=lambda name: (COLOURS.index(name.lower()) if name.lower() in COLOURS else len(COLOURS), name))
     return _literal(start) + "{" + "|".join(middle) + "}" + _literal(end)
 
 

@@ -131,7 +131,7 @@ def find_test(tables: list[Table], sample: Table | None, folder: Folder) -> tupl
 
 
 def locate_test(folder: Folder, test: Table | None, sample: Table | None, rows: Rows | None) -> Place | None:
-    """Where the test pictures are: by the test table, else by the sample's ids or the part of them that is a picture."""
+    """Where the test pictures are: by the test table, else by the sample's ids or their pictures."""
     if test is not None and (test.pixels or not folder.images):
         return None
     if test is not None and (place := locate(folder, test.columns, "test")) is not None:

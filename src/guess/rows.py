@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from src.competition.long_table import names_in, pivot
 from src.errors import UserError
 
-SEPARATORS = ("_", "-", "/", ".", ":", " ", "__", "")
+VALUES = ("target", "label", "value", "score", "prediction", "class")  # columns of a long table
 SPLITTERS = ("__", "_", "-", "/", ":", ".", " ")
 
 
@@ -72,7 +72,7 @@ def _of_parts(wanted: set[str], test: Mapping[str, np.ndarray]) -> Rows | None:
     useful = [name for name, cells in test.items() if all(cells.tolist())]
     for count in (2, 3):
         for names in itertools.permutations(useful, count):
-            for separator in SEPARATORS:
+            for separator in (*SPLITTERS, ""):
                 some = separator.join(test[name][0] for name in names)
                 if some not in wanted:
                     continue
@@ -88,7 +88,7 @@ def _of_parts(wanted: set[str], test: Mapping[str, np.ndarray]) -> Rows | None:
 
 def _long(ids: np.ndarray, pictures: set[str]) -> Rows | None:
     """A row per picture and target: "{id}_{target}", or with the target before."""
-    for separator in ("__", "_", "-", "/", ":", ".", " "):
+    for separator in SPLITTERS:
         for template in (f"{{id}}{separator}{{target}}", f"{{target}}{separator}{{id}}"):
             try:
                 found, names = names_in(ids, template)
@@ -107,46 +107,27 @@ def unfolded(
 
     (columns, id column, what `competition.long` is, column of the values); None for a table of another kind.
     """
-    values = [name for name in columns if name.lower() in ("target", "label", "value", "score", "prediction", "class")]
-    for long in columns:
-        if set(np.unique(columns[long]).tolist()) == set(names):
-            keys = [
-                name
-                for name in columns
-                if name != long and len(np.unique(columns[name])) * len(names) == len(columns[name])
-            ]
-            rest = [name for name in columns if name not in (long, *keys)]
-            ids = [
-                name for name in columns if len(np.unique(columns[name])) == len(columns[name]) and name not in values
-            ]
-            for separator in SPLITTERS:  # the id of a row may be made of both
-                for name in ids:
-                    if (
-                        found := _pivoted(columns, place, name, f"{{id}}{separator}{{target}}", values, rest)
-                    ) is not None:
-                        return found
-            for key in keys:
-                if (found := _pivoted(columns, place, key, long, values, rest)) is not None:
-                    return found
-    for name in columns:
-        for separator in SPLITTERS:
-            for template in (f"{{id}}{separator}{{target}}", f"{{target}}{separator}{{id}}"):
-                rest = [other for other in columns if other != name]
-                if (
-                    separator in columns[name][0]
-                    and (found := _pivoted(columns, place, name, template, values, rest)) is not None
-                ):
-                    if set(names) <= set(found[0]):
-                        return found
-    return None
-
-
-def _pivoted(
-    columns: Mapping[str, np.ndarray], place: str, key: str, long: str, values: list[str], rest: list[str]
-) -> tuple[dict[str, np.ndarray], str, str, str] | None:
-    for value in [name for name in (*values, *reversed(rest)) if name in columns and name != key]:
+    for key, long in _ways_to_fold(columns, names):
+        rest = [name for name in columns if name not in (key, long) and name.lower() in VALUES]
+        value = next(iter(rest), list(columns)[-1])
+        if value in (key, long):
+            continue
         try:
-            return pivot(columns, place, key, long, value)[0], key, long, value
+            wide, _ = pivot(columns, place, key, long, value)
         except UserError:
-            return None
+            continue
+        if set(names) <= set(wide):
+            return wide, key, long, value
     return None
+
+
+def _ways_to_fold(columns: Mapping[str, np.ndarray], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(id column, `competition.long`): ids that hold the target's name, then a column of these names."""
+    for name, cells in columns.items():
+        for separator in SPLITTERS:
+            if separator in cells[0] and any(target in cells[0] for target in names):
+                yield name, f"{{id}}{separator}{{target}}"
+                yield name, f"{{target}}{separator}{{id}}"
+    for name, cells in columns.items():
+        if set(np.unique(cells).tolist()) == set(names):
+            yield from ((key, name) for key in columns if key != name)

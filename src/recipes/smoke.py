@@ -38,6 +38,7 @@ def smoke(config: Config) -> None:
         folds=dataclasses.replace(config.folds, n=2, file=None),
         run=RUN,
         epochs=4.0,
+        least_steps=0,
         size=min(config.size, 64),
         batch_size=16,
         stages=(StageConfig(length="50%", size=0.75, rows=0.5, augment=0.5), StageConfig(length="50%")),

@@ -103,7 +103,8 @@ def tabulate(study: Study, refused: Mapping[str, str], started: int) -> tuple[di
 def cut(config: Config, share: float) -> Config:
     """`config` on a share of the rows of every stage, with as many passes over them as before."""
     stages = tuple(dataclasses.replace(stage, rows=stage.rows * share) for stage in config.stages)
-    return dataclasses.replace(config, epochs=config.epochs * share, stages=stages)
+    least = round(config.least_steps * share)
+    return dataclasses.replace(config, epochs=config.epochs * share, least_steps=least, stages=stages)
 
 
 def train_missing(study: Study, refused: dict[str, str]) -> None:
@@ -157,7 +158,9 @@ def planned(study: Study, cell: Cell) -> Config | None:
     if study.pairing.equal == "epochs" or cell.arm == BASELINE:
         return config
     factor = time_factor(study, cell.arm)
-    return None if factor is None else dataclasses.replace(config, epochs=config.epochs / factor)
+    if factor is None:
+        return None
+    return dataclasses.replace(config, epochs=config.epochs / factor, least_steps=round(config.least_steps / factor))
 
 
 def ordinary_run(study: Study, cell: Cell, suffix: str = "") -> Config:

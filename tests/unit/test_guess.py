@@ -1,0 +1,444 @@
+"""Unknown folders: what is found in them, by which keys, and that a competition opens with these."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from src.cli import main
+from src.competition.tables import Competition, load_competition
+from src.config import build
+from src.errors import UserError
+from src.guess.guess import guess
+from src.guess.words import lines, words, yaml_text
+
+N, M = 24, 8  # training and test pictures
+TRAIN, TEST = [f"a{row:02d}" for row in range(N)], [f"b{row:02d}" for row in range(M)]
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((8, 8, 3), len(path.name) * 5 % 256, np.uint8))
+
+
+def pictures(root: Path, names: Sequence[str], extension: str = ".jpg") -> None:
+    for name in names:
+        picture(root / f"{name}{extension}")
+
+
+def table(path: Path, columns: dict[str, Sequence[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    path.write_text("\n".join(rows) + "\n")
+
+
+def usual(root: Path, target: Sequence[Any], sample: Any, name: str = "label", **train: Sequence[Any]) -> None:
+    """train.csv, train/, test/ and a sample with one column."""
+    pictures(root / "train", TRAIN)
+    pictures(root / "test", TEST)
+    table(root / "train.csv", {"id": TRAIN, **train, name: target})
+    table(root / "sample_submission.csv", {"id": TEST, name: [sample] * M})
+
+
+def cycle(values: Sequence[Any], count: int = N) -> list[Any]:
+    return [values[row % len(values)] for row in range(count)]
+
+
+def found(root: Path, metric: str | None = None, **given: Any) -> dict[str, Any]:
+    return {finding.key: finding.value for finding in guess(root, metric, given) if finding.key}
+
+
+def opened(root: Path, keys: dict[str, Any], cache: Path) -> Competition:
+    own = {key: value for key, value in keys.items() if key not in ("size", "epochs", "batch_size")}
+    return load_competition(
+        build({"competition": {"root": str(root), **own}}).competition, cache, say=lambda line: None
+    )
+
+
+# ---- layouts --------------------------------------------------------------------------------------------------------
+
+
+def plain_layout(root: Path) -> None:
+    usual(root, cycle(["ant", "bee", "cow"]), "ant")
+
+
+def other_names(root: Path) -> None:
+    pictures(root / "images_training_rev1", TRAIN)
+    pictures(root / "images_test_rev1", TEST)
+    table(
+        root / "training_solutions_rev1.csv",
+        {"GalaxyID": TRAIN, "Class1.1": cycle([0.25, 0.5, 0.125]), "Class1.2": cycle([0.3, 0.1])},
+    )
+    table(root / "all_zeros_benchmark.csv", {"GalaxyID": TEST, "Class1.1": [0.0] * M, "Class1.2": [0.0] * M})
+
+
+def zipped(root: Path) -> None:
+    root.mkdir(parents=True)
+    for part, names in (("train", TRAIN), ("test", TEST)):
+        with zipfile.ZipFile(root / f"{part}.zip", "w") as archive:
+            for name in names:
+                ok, data = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))
+                assert ok
+                archive.writestr(f"{part}/{name}.png", data.tobytes())
+    labels = "".join(f"{name},{row % 2}\n" for row, name in enumerate(TRAIN))
+    with zipfile.ZipFile(root / "trainLabels.csv.zip", "w") as archive:
+        archive.writestr("trainLabels.csv", "image,level\n" + labels)
+    table(root / "sampleSubmission.csv", {"image": TEST, "level": [0] * M})
+
+
+def folder_per_class(root: Path) -> None:
+    for label in ("Sugar beet", "Maize"):
+        pictures(root / "train" / label, [str(row) for row in range(5)])  # the same names in each
+    pictures(root / "test", TEST)
+    table(root / "sample_submission.csv", {"file": [f"{name}.jpg" for name in TEST], "species": ["Maize"] * M})
+
+
+def label_in_the_name(root: Path) -> None:
+    pictures(root / "train", [f"{label}.{row}" for label in ("cat", "dog") for row in range(6)])
+    pictures(root / "test", [str(row + 1) for row in range(M)])
+    table(root / "sample_submission.csv", {"id": range(1, M + 1), "label": [0.5] * M})
+
+
+def folder_by_a_column(root: Path) -> None:
+    labels, subjects = cycle(["c0", "c1", "c2"]), cycle(["p1", "p2", "p3", "p4", "p5", "p6"])
+    for name, label in zip(TRAIN, labels, strict=True):
+        picture(root / "imgs" / "train" / label / f"{name}.jpg")
+    pictures(root / "imgs" / "test", TEST)
+    table(root / "driver_imgs_list.csv", {"subject": subjects, "classname": labels, "img": [f"{n}.jpg" for n in TRAIN]})
+    table(
+        root / "sample_submission.csv",
+        {"img": [f"{n}.jpg" for n in TEST], **{c: [0.3] * M for c in ("c0", "c1", "c2")}},
+    )
+
+
+def nested_folders(root: Path) -> None:
+    codes = [f"{row % 7:x}{row:03d}" for row in range(N + M)]
+    for name in codes[:N]:
+        picture(root / "train" / name[0] / f"{name}.png")
+    for name in codes[N:]:
+        picture(root / "test" / name[0] / f"{name}.png")
+    table(root / "train_labels.csv", {"id": codes[:N], "target": cycle([0, 1, 1])})
+    table(root / "sample_submission.csv", {"id": codes[N:], "target": [0.5] * M})
+
+
+def channels_in_files(root: Path) -> None:
+    for part, names in (("train", TRAIN), ("test", TEST)):
+        pictures(root / part, [f"{name}_{colour}" for name in names for colour in ("blue", "green", "red")], ".png")
+    table(root / "train.csv", {"Id": TRAIN, "Target": cycle(["0", "3 5", "0 5", "3", "0 3 5"])})
+    table(root / "sample_submission.csv", {"Id": TEST, "Predicted": ["0"] * M})
+
+
+def zeros_before_numbers(root: Path) -> None:
+    pictures(root / "train", [f"{row:05d}" for row in range(N)])
+    pictures(root / "test", [f"{row:05d}" for row in range(N, N + M)])
+    table(root / "train.csv", {"id": range(N), "label": cycle(["x", "y"])})
+    table(root / "sample_submission.csv", {"id": range(N, N + M), "label": ["x"] * M})
+
+
+def coco(root: Path) -> None:
+    pictures(root / "train", TRAIN)
+    pictures(root / "test", TEST)
+    images = [{"id": n, "file_name": f"{n}.jpg", "location": row % 6} for row, n in enumerate(TRAIN)]
+    labels = [{"id": row, "image_id": n, "category_id": (3, 24, 71)[row % 3]} for row, n in enumerate(TRAIN)]
+    categories = [{"id": n, "name": f"animal {n}"} for n in (3, 24, 71)]
+    (root / "train_annotations.json").write_text(
+        json.dumps({"images": images, "annotations": labels, "categories": categories})
+    )
+    others = [{"id": n, "file_name": f"{n}.jpg", "location": 90 + row % 3} for row, n in enumerate(TEST)]
+    (root / "test_information.json").write_text(json.dumps({"images": others, "categories": categories}))
+    table(root / "sample_submission.csv", {"Id": TEST, "Category": [0] * M})
+
+
+def arrays_in_json(root: Path) -> None:
+    root.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    records = [
+        {"id": n, "band_1": rng.normal(-20, 3, 64).tolist(), "band_2": rng.normal(-25, 3, 64).tolist()}
+        for n in [*TRAIN, *TEST]
+    ]
+    (root / "train.json").write_text(json.dumps([{**r, "is_iceberg": row % 2} for row, r in enumerate(records[:N])]))
+    (root / "test.json").write_text(json.dumps(records[N:]))
+    table(root / "sample_submission.csv", {"id": TEST, "is_iceberg": [0.5] * M})
+
+
+def pixel_columns(root: Path) -> None:
+    root.mkdir(parents=True)
+    pixels = {f"pixel{at}": cycle([0, 128, 255]) for at in range(64)}
+    table(root / "train.csv", {"label": cycle(range(3)), **pixels})
+    table(root / "test.csv", {name: cells[:M] for name, cells in pixels.items()})
+    table(root / "sample_submission.csv", {"ImageId": range(1, M + 1), "Label": [0] * M})
+
+
+def pixels_in_a_cell(root: Path) -> None:
+    root.mkdir(parents=True)
+    cells = [" ".join(str((row + at) % 256) for at in range(100)) for row in range(N)]
+    table(
+        root / "training.csv",
+        {"eye_x": np.linspace(1, 9, N).round(2), "eye_y": np.linspace(9, 1, N).round(3), "Image": cells},
+    )
+    table(root / "test.csv", {"ImageId": range(1, M + 1), "Image": cells[:M]})
+    table(root / "sample_submission.csv", {"ImageId": range(1, M + 1), "eye_x": [0.0] * M, "eye_y": [0.0] * M})
+
+
+def several_pictures_a_row(root: Path) -> None:
+    train = {"patient_id": [100 + row // 4 for row in range(N)], "image_id": TRAIN, "side": cycle(["L", "L", "R", "R"])}
+    for patient, name in zip(train["patient_id"], TRAIN, strict=True):
+        picture(root / "train_images" / str(patient) / f"{name}.png")
+    test = {
+        "patient_id": [200 + row // 4 for row in range(M)],
+        "image_id": TEST,
+        "side": cycle(["L", "L", "R", "R"], M),
+    }
+    for patient, name in zip(test["patient_id"], TEST, strict=True):
+        picture(root / "test_images" / str(patient) / f"{name}.png")
+    made = [f"{patient}_{side}" for patient, side in zip(test["patient_id"], test["side"], strict=True)]
+    table(root / "train.csv", {**train, "cancer": cycle([0, 0, 1, 1])})
+    table(root / "test.csv", {**test, "prediction_id": made})
+    rows = list(dict.fromkeys(made))
+    table(root / "sample_submission.csv", {"prediction_id": rows, "cancer": [0.02] * len(rows)})
+
+
+def long_tables(root: Path) -> None:
+    kinds = ("any", "Dry_Clover_g")
+    pictures(root / "stage_2_train", [f"ID_{n}" for n in TRAIN], ".png")
+    pictures(root / "stage_2_test", [f"ID_{n}" for n in TEST], ".png")
+    train = [(f"ID_{n}_{kind}", row % (2 + at) % 2) for row, n in enumerate(TRAIN) for at, kind in enumerate(kinds)]
+    table(root / "stage_2_train.csv", {"ID": [row[0] for row in train], "Label": [row[1] for row in train]})
+    test = [f"ID_{n}_{kind}" for n in TEST for kind in kinds]
+    table(root / "stage_2_sample_submission.csv", {"ID": test, "Label": [0.5] * len(test)})
+
+
+def no_sample(root: Path) -> None:
+    for label in ("ant", "bee"):
+        pictures(root / "train" / label, [f"{label}{row}" for row in range(5)])
+    pictures(root / "test", TEST)
+
+
+def hidden_answers(root: Path) -> None:
+    usual(
+        root,
+        cycle([0, 1, 0]),
+        0,
+        "target",
+        patient_id=cycle([f"p{n}" for n in range(6)]),
+        diagnosis=cycle(["no", "yes", "no"]),
+    )
+    table(root / "test.csv", {"id": TEST, "patient_id": cycle(["q1", "q2"], M)})
+
+
+Expected = dict[str, Any]
+LAYOUTS: dict[str, tuple[Callable[[Path], None], str | None, Expected]] = {
+    "plain": (plain_layout, None, {"train_csv": "train.csv", "train_images": "train", "submission": "labels"}),
+    "other names": (
+        other_names,
+        "rmse",
+        {"train_csv": "training_solutions_rev1.csv", "kind": "number", "target_columns": ["Class1.1", "Class1.2"]},
+    ),
+    "zipped": (zipped, "qwk", {"train_csv": "trainLabels.csv.zip/trainLabels.csv", "train_images": "train.zip/train"}),
+    "a folder per class": (
+        folder_per_class,
+        "accuracy",
+        {"train_csv": None, "train_images": "train/{label}/{name}", "target_column": "label"},
+    ),
+    "label in the name": (
+        label_in_the_name,
+        "log_loss",
+        {"train_images": "train/{label}.{number}", "positive": "dog", "submission": "positive"},
+    ),
+    "folder by a column": (
+        folder_by_a_column,
+        "log_loss",
+        {"train_images": "imgs/train/{classname}/{img}", "group_column": "subject"},
+    ),
+    "nested folders": (
+        nested_folders,
+        "auc",
+        {"train_images": "train/**/{id}", "test_images": "test/**/{id}", "submission": "positive"},
+    ),
+    "channels in files": (
+        channels_in_files,
+        "f1_macro",
+        {"train_images": "train/{Id}_{red|green|blue}", "kind": "multi", "target_column": "Target"},
+    ),
+    "zeros before numbers": (
+        zeros_before_numbers,
+        None,
+        {"train_images": "train/{id:05}", "test_images": "test/{id:05}"},
+    ),
+    "COCO": (
+        coco,
+        "accuracy",
+        {"train_csv": "train_annotations.json", "target_column": "category_id", "group_column": "location"},
+    ),
+    "arrays in JSON": (arrays_in_json, "log_loss", {"pixels": ["band_1", "band_2"], "target_column": "is_iceberg"}),
+    "pixel columns": (
+        pixel_columns,
+        "accuracy",
+        {"pixels": ["pixel*"], "id_column": "", "test_id_column": "", "target_column": "label"},
+    ),
+    "pixels in a cell": (pixels_in_a_cell, "rmse", {"pixels": ["Image"], "id_column": "", "kind": "number"}),
+    "several pictures a row": (
+        several_pictures_a_row,
+        "auc",
+        {
+            "rows": "{patient_id}_{side}",
+            "pool": "mean",
+            "group_column": "patient_id",
+            "train_images": "train_images/{patient_id}/{image_id}",
+        },
+    ),
+    "long tables": (
+        long_tables,
+        "log_loss",
+        {"rows": "{id}_{target}", "long": "{id}_{target}", "kind": "multi", "train_images": "stage_2_train"},
+    ),
+    "no sample": (no_sample, None, {"sample_csv": None, "train_csv": None, "test_images": "test"}),
+    "columns that give it away": (
+        hidden_answers,
+        "auc",
+        {"target_column": "target", "group_column": "patient_id", "submission": "positive"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(tmp_path: Path, name: str) -> None:
+    make, metric, expected = LAYOUTS[name]
+    root = tmp_path / "data"
+    make(root)
+    before = sorted(root.rglob("*"))
+    keys = found(root, metric)
+    assert {key: keys.get(key, "not found") for key in expected} == expected
+    competition = opened(root, keys, tmp_path / "cache")
+    assert len(competition.train) >= 10 and len(competition.test) == M
+    assert sorted(root.rglob("*")) == before  # never a write into the user's data
+    assert len(lines(guess(root, metric))) >= len(keys)
+
+
+# ---- what a target is -----------------------------------------------------------------------------------------------
+
+TARGETS: dict[str, tuple[Sequence[Any], Any, str | None, Expected]] = {
+    "names with spaces are no words": (
+        cycle(["old terrier", "old spaniel", "irish terrier", "irish spaniel"]), "old terrier", None, {"kind": "single"}
+    ),
+    "words": (cycle(["rust", "scab rust", "scab", "healthy"]), "healthy", "f1_micro", {"kind": "multi"}),
+    "class numbers": (cycle([0, 1, 2, 3]), 3, "accuracy", {"kind": "single", "submission": "labels"}),
+    "grades": (cycle([0, 1, 2, 3]), 0, "qwk", {"kind": "single", "submission": "labels"}),
+    "the metric says numbers": (cycle([0, 1, 2, 3]), 0, "rmse", {"kind": "number"}),
+    "decimals": ([round(1.1 * row, 1) for row in range(N)], 0, None, {"kind": "number"}),
+    "a probability": (cycle([0, 1]), 0.5, None, {"submission": "positive", "positive": "1"}),
+    "whole zeros under a metric that ranks": (cycle([0, 1]), 0, "auc", {"submission": "positive"}),
+    "labels under a metric that counts": (cycle([0, 1]), 0, "f1_macro", {"submission": "labels"}),
+    "yes and no": (cycle(["benign", "malignant"]), 0.5, "auc", {"positive": "malignant"}),
+    "the best few": (
+        cycle(["w_1", "w_2", "w_3", "new_whale"]), "new_whale w_1 w_2", "map@3",
+        {"kind": "single", "submission": "ranked", "guesses": 3, "new": "new_whale"},
+    ),
+    "a label and how sure": (cycle([17, 200, 3000]), "17 0.1", None, {"submission": "confident"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_targets(tmp_path: Path, name: str) -> None:
+    target, sample, metric, expected = TARGETS[name]
+    usual(tmp_path / "data", target, sample)
+    keys = found(tmp_path / "data", metric)
+    assert {key: keys.get(key, "not found") for key in expected} == expected
+
+
+def test_several_targets_with_classes(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    pictures(root / "train", TRAIN)
+    pictures(root / "test", TEST)
+    table(
+        root / "train.csv", {"id": TRAIN, "root": cycle(range(6)), "vowel": cycle(range(4)), "shape": cycle(["x", "y"])}
+    )
+    table(root / "sample_submission.csv", {"id": TEST, "root": [0] * M, "vowel": [0] * M})
+    keys = found(root, "recall_macro")
+    assert keys["kind"] == "targets" and keys["target_columns"] == ["root", "vowel"]
+
+
+def test_one_hot_columns_are_one_label(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    pictures(root / "train", TRAIN)
+    pictures(root / "test", TEST)
+    hot = {name: [int(row % 3 == at) for row in range(N)] for at, name in enumerate(("ant", "bee", "cow"))}
+    table(root / "train.csv", {"id": TRAIN, **hot})
+    table(root / "sample_submission.csv", {"id": TEST, **{name: [0.3] * M for name in hot}})
+    keys = found(root, "log_loss")
+    assert keys["kind"] == "single"
+    competition = opened(root, keys, tmp_path)
+    assert competition.task.names.tolist() == ["ant", "bee", "cow"]
+    assert competition.y.tolist() == cycle([0, 1, 2])
+    hot["bee"][0] = 1  # two of them: several labels
+    table(root / "train.csv", {"id": TRAIN, **hot})
+    assert found(root, "log_loss")["kind"] == "multi"
+    with pytest.raises(UserError, match="2 of the 3 class columns are 1 in row 1"):
+        opened(root, keys, tmp_path)
+
+
+def test_a_group_that_test_rows_share_is_none(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    usual(root, cycle([0, 1, 0]), 0, "target", site_id=cycle(range(6)))
+    table(root / "test.csv", {"id": TEST, "site_id": cycle(range(6), M)})
+    assert "group_column" not in found(root, "auc")
+
+
+# ---- words and files ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_given_decides(tmp_path: Path) -> None:
+    plain_layout(tmp_path / "data")
+    keys = found(tmp_path / "data", None, name="mine", submission="probabilities")
+    assert keys["name"] == "mine" and keys["submission"] == "probabilities"
+
+
+def test_an_empty_folder_and_one_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no image below it"):
+        guess(tmp_path / "empty")
+    pictures(tmp_path / "flat" / "train", TRAIN)
+    with pytest.raises(UserError, match=r"give competition\.train_csv="):
+        guess(tmp_path / "flat")
+
+
+def test_words_arrive_as_they_were_found(tmp_path: Path) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    channels_in_files(tmp_path / "data")
+    findings = guess(tmp_path / "data", "f1_macro")
+    parsed = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(words(findings))}
+    assert {key.removeprefix("competition."): value for key, value in parsed.items()} == {
+        finding.key: finding.value for finding in findings if finding.key
+    }
+    text = OmegaConf.create(yaml_text(tmp_path / "data", findings, "init data=x"))
+    assert all(text.competition[finding.key] == finding.value for finding in findings if finding.key)
+
+
+def test_init_writes_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from src.recipes import init
+
+    monkeypatch.setattr(init, "CONFIGS", tmp_path / "configs")
+    (tmp_path / "configs").mkdir()
+    plain_layout(tmp_path / "some-competition")
+    assert main(["init", f"data={tmp_path / 'some-competition'}"]) == 0
+    file = tmp_path / "configs" / "some-competition.yaml"
+    assert (
+        "target_column: label" in file.read_text()
+        and "next: ./run.sh fold=0 competition=some-competition" in capsys.readouterr().out
+    )
+    assert main(["init", f"data={tmp_path / 'some-competition'}"]) == 0  # its own file is made anew
+    file.write_text("competition: {}\n")
+    assert main(["init", f"data={tmp_path / 'some-competition'}"]) == 2
+    assert "was not written by init" in capsys.readouterr().err
+    assert main(["init"]) == 2
