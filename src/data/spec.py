@@ -88,7 +88,7 @@ class ImageSpec:
         if data.startswith((NPY, NPZ)):
             array = lay_out(read_array(data, max_megapixels, name, self.array), self.channels, name)
             samples = np.ascontiguousarray(as_samples(array, self.dtype, self.range))
-        elif is_dicom(data, name):
+        elif is_dicom(data):
             found = read_dicom(data, self.dtype, max_megapixels, name, self.dicom, self.range)
             samples = fit_channels(found, self.channels, name, self.alpha)
         else:
