@@ -17,16 +17,13 @@ from src.data.samples import Range, as_samples, codes, look_up
 from src.errors import MissingPackage, UserError
 
 Windows = Literal["window", "full"]
-# How a file begins that lacks the preamble and its DICM: with group 2 or 8, little endian.
-BARE = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0")
-SUFFIXES = (".dcm", ".dicom")
 FAR = 1e12  # beyond any stored number: what a window makes of it is the window's end
 
 
-def is_dicom(data: bytes, name: str = "") -> bool:
-    """Whether it is a DICOM file, by its content, or by its name where the content leaves it open."""
-    named = data[:1] in (b"\x02", b"\x08") and name.lower().endswith(SUFFIXES)
-    return data[128:132] == b"DICM" or data[:4] in BARE or named
+def is_dicom(data: bytes) -> bool:
+    """Whether it is a DICOM file, by its content: DICM behind the preamble, or, in a file without one, an element of
+    group 2 or 8 (little endian) in front."""
+    return data[128:132] == b"DICM" or (data[:2] in (b"\x02\0", b"\x08\0") and data[3:4] == b"\0")
 
 
 def read_dicom(

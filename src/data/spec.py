@@ -56,12 +56,11 @@ class ImageSpec:
         """What tells stored results for these images from those for others, in file names."""
         if self == ImageSpec():
             return ""
-        parts = [f"{self.channels}x{self.samples}"]
-        parts += [] if self.range is None else [f"{self.range[0]!r}to{self.range[1]!r}"]
-        parts += [] if self.alpha == "drop" else [f"alpha-{self.alpha}"]
-        parts += [] if self.dicom == "window" else [f"dicom-{self.dicom}"]
-        parts += [] if self.array is None else [hashlib.sha256(self.array.encode()).hexdigest()[:8]]
-        return "".join(f"-{part}" for part in parts)
+        kind = f"-{self.channels}x{self.samples}"
+        rest = (self.range, self.alpha, self.dicom, self.array)
+        if replace(self, channels=3, samples="uint8") == ImageSpec():
+            return kind
+        return f"{kind}-{hashlib.sha256(repr(rest).encode()).hexdigest()[:12]}"  # no dot, no slash
 
     @property
     def full(self) -> float:
@@ -89,7 +88,7 @@ class ImageSpec:
         if data.startswith((NPY, NPZ)):
             array = lay_out(read_array(data, max_megapixels, name, self.array), self.channels, name)
             samples = np.ascontiguousarray(as_samples(array, self.dtype, self.range))
-        elif is_dicom(data, name):
+        elif is_dicom(data):
             found = read_dicom(data, self.dtype, max_megapixels, name, self.dicom, self.range)
             samples = fit_channels(found, self.channels, name, self.alpha)
         else:

@@ -1,8 +1,9 @@
 """TIFFs of any number of bands: what OpenCV and PIL refuse, or read in part without a word.
 
-OpenCV 5 gives the first of 2 or 4 grey bands, refuses 5, and mixes up the samples of 16-bit planes; PIL reads none of
-them; tifffile needs imagecodecs, some 20 MB, for LZW. So the bands are read as one grey picture: N samples per pixel
-are a picture N times as wide, and planes are pictures of their own. The codecs of libtiff, in OpenCV, do the rest.
+OpenCV 5 gives the first of 2 or 4 grey bands, refuses 5, multiplies colours by alpha and mixes up 16-bit planes; PIL
+reads none of them; tifffile needs imagecodecs, some 20 MB, for LZW. So the bands are read as one grey picture: N
+samples per pixel are a picture N times as wide, and planes are pictures of their own. The codecs of libtiff, in OpenCV,
+do the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def read_bands(data: bytes) -> tuple[np.ndarray, bool] | None:
     bands, bits = int(tags.get(SAMPLES, 1)), int(tags.get(BITS, (1,))[0])
     planes, colour = tags.get(PLANES, 1) == 2, tags.get(PHOTOMETRIC)
     grey_bands = colour in GREY and bands > 1
-    more_than_rgb = colour == RGB and (bands > 4 or (bands == 4 and bits > 8))
+    more_than_rgb = colour == RGB and bands > 3
     mixed_up = colour in (*GREY, RGB) and planes and bits > 8 and bands > 1
     if not (grey_bands or more_than_rgb or mixed_up):
         return None
