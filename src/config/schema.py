@@ -22,7 +22,9 @@ class CompetitionConfig:
     train_images: str = "train"  # a folder, or a template such as "images/{label}/{id}.png" with train.csv's columns
     test_images: str = "test"
     id_column: str | None = None  # None: the first column of the sample submission
-    kind: Literal["single", "multi"] = "single"  # of the targets: one label per row, or several (words, 0/1 columns)
+    # of the targets: single: one label per row; multi: several (words, 0/1 columns); number: one value or several;
+    # targets: several columns, each with classes of its own. Grades are single, with loss.name=ordinal or as classes
+    kind: Literal["single", "multi", "number", "targets"] = "single"
     target_column: str | None = None  # None: the sample submission's other column
     group_column: str | None = None  # rows of one group (patient, scene) never straddle folds
     merge_labels: bool = False  # labels that differ only in case or spaces become one, spelt as most rows do
@@ -144,11 +146,13 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    # bce: each class against the rest; ordinal: above each of the grades, for classes in an order (qwk)
-    name: Literal["cross_entropy", "focal", "bce", "ordinal"] = "cross_entropy"
+    # auto: by competition.kind, single and targets: cross_entropy, multi: bce, number: mse. bce: each class against the
+    # rest, of a number between the smallest and the largest; ordinal: above each of the grades, for classes in an order
+    # (qwk); mse, mae, huber: of numbers, in standard deviations of the training rows
+    name: Literal["auto", "cross_entropy", "focal", "bce", "ordinal", "mse", "mae", "huber"] = "auto"
     gamma: float = 2.0  # focal: cross-entropy times (1-p)^gamma (1708.02002)
     class_weights: Literal["none", "balanced"] = "none"  # balanced: N / (K · rows of the class)
-    smoothing: float = 0.0  # epsilon of label smoothing
+    smoothing: float = 0.0  # epsilon of label smoothing; numbers have none
     smoothing_kind: Literal["others", "all"] = "others"  # eps/(K-1) on the others (Bag of Tricks 5.2), or eps/K on all
     # share of the fold's training labels replaced by another class: a known harm, to see whether ablate finds it
     flip_labels: float = 0.0

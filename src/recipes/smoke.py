@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -64,7 +65,8 @@ def smoke(config: Config) -> None:
     ensemble(dataclasses.replace(combined, ensemble=climb, run="ensemble"))
     soup(dataclasses.replace(combined, soup=SoupConfig("uniform"), run="soup"))
     extract_features(dataclasses.replace(quiet, run=RUN, tta="none"))
-    stack_runs(dataclasses.replace(combined, stack=StackConfig(features=(RUN,)), run="stack"))
+    learner: Literal["ridge", "logistic"] = "ridge" if competition.task.numeric else "logistic"
+    stack_runs(dataclasses.replace(combined, stack=StackConfig(learner, (RUN,)), run="stack"))
     distill(dataclasses.replace(quiet, teacher="ensemble", run="student"), time.time())
     for run in (RUN, "ensemble", "soup", "stack", "student"):
         if not (scratch / "submissions" / f"{run}.csv").is_file():
@@ -77,7 +79,7 @@ def cut_down(competition: Competition, task: CompetitionConfig, root: Path) -> C
     """A competition of `PER_CLASS` rows of each class and `TEST_ROWS` test rows under `root`, its files copied."""
     strata = competition.task.strata(competition.y)
     kept = [np.flatnonzero(strata == stratum)[:PER_CLASS] for stratum in np.unique(strata)]
-    rows = np.concatenate([few for few in kept if len(few) >= 2])  # two folds need two of a class
+    rows = np.concatenate(kept)  # a class of one row is only ever learnt from
     ids, test_ids = set(competition.train.ids[rows].tolist()), set(competition.test.ids[:TEST_ROWS].tolist())
     for path in [*competition.train.images[rows], *competition.test.images[:TEST_ROWS]]:
         target = root / path.decode()
