@@ -244,7 +244,7 @@ def _regression(
     elif learner == "mlp":
         from sklearn.neural_network import MLPRegressor
 
-        model = MLPRegressor((HIDDEN,), **options, max_iter=60, random_state=seed)
+        model = MLPRegressor(hidden_layer_sizes=(HIDDEN,), **options, max_iter=60, random_state=seed)
     else:
         assert learner == "lightgbm", learner
         lightgbm = import_lightgbm()

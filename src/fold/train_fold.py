@@ -130,10 +130,10 @@ def train_fold(
     ids, columns = competition.train.ids[held_out], task.names
     predicted = Predictions(ids, oof, columns, np.full(len(oof), k), targets, task.kind)
     if timing is None or time.time() < timing.end:
-        told = "closest and farthest numbers" if task.numeric else "surest predictions"
-        title = (
-            f"{run.name}/fold{k}: {told} (true → predicted{', probability' * (not task.numeric)}), what decided them"
-        )
+        told = "surest predictions (true → predicted, probability) and what decided them"
+        if task.numeric:
+            told = "closest and farthest predictions (true → predicted) and what raised them"
+        title = f"{run.name}/fold{k}: {told}"
         seen = explain(
             folder / "figures" / "grad-cam.png", kept.network, start, predicted, task, size, config.eval.crop, title
         )

@@ -55,9 +55,7 @@ def predict_run(config: Config) -> None:
             on_device(trained.network, accelerator),
             store,
             competition.test.ids,
-            competition.task.prior(competition.y, config.competition.metric)
-            if trained.prior is None
-            else trained.prior,
+            task.prior(competition.y, config.competition.metric) if trained.prior is None else trained.prior,
             size=size,
             views=views,
         )

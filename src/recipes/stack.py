@@ -61,11 +61,9 @@ def stack_runs(config: Config) -> None:
     there = np.unique(folds[folds >= 0]).tolist()
     for name in features:
         blocks[name] = features_of(find_features(name, runs), ids, folds, test_ids, name)
-        for k in np.unique(
-            folds[folds >= 0]
-        ).tolist():  # also the inner parts need their own; said before anything is fitted
+        for k in there:  # also the inner parts need their own; said before anything is fitted
             blocks[name](k)
-    count = len(np.unique(folds[folds >= 0]))
+    count = len(there)
     print(f"{learner} on {', '.join(blocks)}: {len(ids)} rows of {count} folds", flush=True)
 
     # ---- fit, nested ------------------------------------------------------------------------------------------------

@@ -220,8 +220,8 @@ class Targets:
         joined = self.names.tolist()
         if len(columns) != len(joined):
             raise UserError(
-                f"value columns are {first_few(list(columns))}, but the targets are {', '.join(self.classes)}; it takes "
-                "one for each target, or for each of its classes (see competition.target_column= and competition.kind=)"
+                f"value columns are {first_few(list(columns))}, but the targets {', '.join(self.classes)}; it takes one "
+                "for each target, or for each of its classes (see competition.target_column= and competition.kind=)"
             )
         for mark in ("=", "_", "-", "."):
             names = [mark.join(name.split("=", 1)) for name in joined]
