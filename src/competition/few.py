@@ -12,13 +12,13 @@ from src.ids import find_rows
 
 
 def few_rows(competition: Competition, per_stratum: int, test_rows: int) -> Competition:
-    """The first `per_stratum` training rows of each stratum that has two, and about `test_rows` test rows.
+    """The first `per_stratum` training rows of each stratum, and about `test_rows` test rows.
 
     Of several pictures that make one submitted row, all or none stay.
     """
     strata = competition.task.strata(competition.y)
     kept = [np.flatnonzero(strata == stratum)[:per_stratum] for stratum in np.unique(strata)]
-    rows = np.sort(np.concatenate([some for some in kept if len(some) >= 2] or kept))  # two folds need two of each
+    rows = np.sort(np.concatenate(kept))
     links, sample, test = competition.links, competition.sample, competition.test
     if links is None:
         ids = sample.ids[:test_rows]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from src.competition.csv_file import read_columns, refuse_repeats, replace_file
+from src.competition.iterative import iterative_folds
 from src.competition.tables import Competition
 from src.errors import UserError, first_few, nearest
 from src.ids import find_rows, only_in
+from src.log import say
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 KINDS = ("auto", "stratified", "group", "stratified_group")
 
@@ -33,12 +39,16 @@ def make_folds(
     seed: int,
     kind: str = "auto",
     classes: Sequence[str] | np.ndarray | None = None,
+    several: csr_array | None = None,
 ) -> np.ndarray:
     """The fold of each row, (N,) int64 in 0 .. n-1, each number used. labels (N,) int, groups (N,) str or None.
 
     kind: stratified (each fold has its share of each class), group (rows of one group stay together, folds of about
     equal size), stratified_group (both, as far as the groups allow); auto takes stratified_group if there are groups.
-    `classes` (C,) only names the classes in messages. Raises UserError for what cannot be split.
+    several: (N, L) of ones, the labels of each row, of which each fold has its share instead (`iterative_folds`).
+    Classes of fewer than n rows cannot be held out by every fold: their rows stay in training, fold -1, for every kind,
+    but for those in a group with rows of other classes, which stays whole. `classes` (C,) only names the classes in
+    messages. Raises UserError for what cannot be split.
     """
     if kind not in KINDS:
         raise UserError(f"folds.kind={kind!r}{nearest(kind, KINDS)} (choices: {', '.join(KINDS)})")
@@ -46,26 +56,40 @@ def make_folds(
         raise UserError(f"folds.n={n}: cross-validation takes at least 2 folds")
     if kind == "auto":
         kind = "stratified" if groups is None else "stratified_group"
-    if kind != "group":
-        _require_rows(labels, n, classes)
-    if kind == "stratified":
-        splits = _stratified(labels, n, seed)
-    elif groups is None:
+    grouped = None if kind == "stratified" else groups
+    if kind != "stratified" and grouped is None:
         raise UserError(f"folds.kind={kind} needs groups; set competition.group_column= or folds.kind=stratified")
-    else:
-        splits = _grouped(labels, groups, n, seed, stratify=kind == "stratified_group")
-
     folds = np.full(len(labels), -1, dtype=np.int64)
-    for number, rows in enumerate(splits):
-        folds[rows] = number
-    assert set(folds.tolist()) == set(range(n)), "every row is in one fold, and no fold is empty"
+    if several is not None and kind != "group":
+        units = np.arange(len(labels)) if grouped is None else _units(grouped, n)
+        if len(labels) < n:
+            raise UserError(f"{len(labels)} rows cannot fill folds.n={n}; set a smaller folds.n=")
+        folds[:] = iterative_folds(several, units, n, seed)
+    else:
+        kept = np.flatnonzero(_held_out(labels, grouped, n, classes))
+        own, among = labels[kept], None if grouped is None else grouped[kept]
+        if among is None:
+            splits = _stratified(own, n, seed)
+        else:
+            splits = _grouped(own, among, n, seed, stratify=kind == "stratified_group")
+        for number, rows in enumerate(splits):
+            folds[kept[rows]] = number
+    assert set(folds[folds >= 0].tolist()) == set(range(n)), "no fold is empty"
     return folds
 
 
-def _require_rows(labels: np.ndarray, n: int, classes: Sequence[str] | np.ndarray | None) -> None:
-    numbers, counts = np.unique(labels, return_counts=True)
+def _held_out(
+    labels: np.ndarray, groups: np.ndarray | None, n: int, classes: Sequence[str] | np.ndarray | None
+) -> np.ndarray:
+    """(N,) bool: all rows but those of classes that have fewer than n, and groups (N,) of such rows alone. Raises
+    UserError if that leaves fewer than two classes of several, or none."""
+    numbers, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    frequent = (counts >= n)[inverse.reshape(-1)]
+    if groups is not None:
+        codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
+        frequent = (np.bincount(codes, weights=frequent) > 0)[codes]
     few = np.flatnonzero(counts < n)
-    if len(few):
+    if len(few) and len(np.unique(labels[frequent])) < min(2, len(numbers)):
         number, rows = int(numbers[few[0]]), int(counts[few[0]])
         name = str(classes[number]) if classes is not None else str(number)
         others = f" (and {len(few) - 1} more classes)" if len(few) > 1 else ""
@@ -74,6 +98,7 @@ def _require_rows(labels: np.ndarray, n: int, classes: Sequence[str] | np.ndarra
             f"class {name!r}{others} has {rows} row{'s' * (rows != 1)}, fewer than folds.n={n}; "
             f"{cure}{'or ' * bool(cure)}merge or drop rare classes in train.csv"
         )
+    return frequent
 
 
 def _stratified(labels: np.ndarray, n: int, seed: int) -> list[np.ndarray]:
@@ -83,16 +108,22 @@ def _stratified(labels: np.ndarray, n: int, seed: int) -> list[np.ndarray]:
     return [val for _, val in splitter.split(np.zeros(len(labels)), labels)]
 
 
-def _grouped(labels: np.ndarray, groups: np.ndarray, n: int, seed: int, stratify: bool) -> list[np.ndarray]:
+def _units(groups: np.ndarray, n: int) -> np.ndarray:
+    """The number of each row's group, (N,) int64. UserError if there are fewer than n."""
     names, codes = np.unique(groups, return_inverse=True)
     if len(names) < n:
         raise UserError(
             f"{len(names)} groups ({first_few(names.tolist())}) cannot fill folds.n={n}; "
             "set a smaller folds.n= or another competition.group_column="
         )
+    return codes.reshape(-1)
+
+
+def _grouped(labels: np.ndarray, groups: np.ndarray, n: int, seed: int, stratify: bool) -> list[np.ndarray]:
+    codes = _units(groups, n)
     # The seed renumbers the groups instead of `shuffle=True`, with which StratifiedGroupKFold loses the stratification
     # in older releases. RandomState, because its stream is frozen: a seed makes the same file with every NumPy.
-    shuffled = np.random.RandomState(seed).permutation(len(names))[codes.reshape(-1)]
+    shuffled = np.random.RandomState(seed).permutation(int(codes.max()) + 1)[codes]
     if not stratify:
         folds = _lightest_fold(np.bincount(shuffled), n)[shuffled]
         return [np.flatnonzero(folds == number) for number in range(n)]
@@ -100,7 +131,9 @@ def _grouped(labels: np.ndarray, groups: np.ndarray, n: int, seed: int, stratify
     from sklearn.model_selection import StratifiedGroupKFold
 
     splitter = StratifiedGroupKFold(n)
-    return [val for _, val in splitter.split(np.zeros(len(labels)), labels, shuffled)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # whose rows go with their groups
+        return [val for _, val in splitter.split(np.zeros(len(labels)), labels, shuffled)]
 
 
 def _lightest_fold(sizes: np.ndarray, n: int) -> np.ndarray:
@@ -138,7 +171,7 @@ def merge_groups(groups: np.ndarray | None, links: np.ndarray) -> np.ndarray:
 def load_folds(
     path: Path, competition: Competition, n: int, seed: int, kind: str = "auto", duplicates: np.ndarray | None = None
 ) -> np.ndarray:
-    """The fold of each training row, (N,) int64, in the order of the competition's rows.
+    """The fold of each training row, (N,) int64, in the order of the competition's rows; -1: held out by none.
 
     Reads `path` (csv: id, target, fold) if it exists, whoever made it, and makes it otherwise; seed and kind only
     matter then. Raises UserError if the file was made for other ids or targets, with another number of folds, if it
@@ -151,7 +184,17 @@ def load_folds(
             raise UserError("folds.kind=stratified splits duplicates; set folds.kind=auto with folds.group_duplicates")
         groups = merge_groups(groups, duplicates)
     if not path.exists():
-        folds = make_folds(task.strata(competition.y), groups, n, seed, kind, task.names)
+        y = competition.y
+        strata = task.strata(y)
+        if task.numeric and np.bincount(strata).min() < n:  # too few rows for parts
+            strata = np.zeros_like(strata)
+        folds = make_folds(strata, groups, n, seed, kind, task.names if task.exclusive else None, task.labels(y))
+        if (folds < 0).any():
+            rare = sorted(set(task.cells(y[folds < 0]).tolist()))
+            say(
+                f"{path}: {len(rare)} classes have fewer rows than folds.n={n} ({first_few(rare)}); "
+                f"their {(folds < 0).sum()} rows stay in training, fold -1"
+            )
         replace_file(path, lambda file: _write(file, competition, folds))
     # Also what was just written is read back: two processes may have raced, and there is one way to be right.
     columns = read_columns(path, ["id", "target", "fold"], "folds.file", required=["id", "fold"])
@@ -192,12 +235,12 @@ def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition)
 
 
 def _numbers(path: Path, cells: np.ndarray, n: int) -> np.ndarray:
-    """The fold column as (N,) int64 that uses each of 0 .. n-1."""
+    """The fold column as (N,) int64 that uses each of 0 .. n-1; -1 for rows that are never held out."""
     names, inverse = np.unique(cells, return_inverse=True)
-    wrong = [name for name in names.tolist() if not (name.isascii() and name.isdigit())]
+    wrong = [name for name in names.tolist() if not (name.isascii() and name.isdigit()) and name != "-1"]
     if wrong:
         raise UserError(
-            f"{path}: fold {wrong[0]!r} is not a number from 0 to {n - 1}; delete the file to make new folds"
+            f"{path}: fold {wrong[0]!r} is not a number from 0 to {n - 1}, or -1; delete the file to make new folds"
         )
     count = max(int(name) for name in names.tolist()) + 1
     if count != n:

@@ -183,9 +183,9 @@ def scores(
 
 
 def _check(target: np.ndarray, pred: np.ndarray) -> None:
-    if pred.ndim != 2 or target.shape not in (pred.shape[:1], pred.shape) or not len(target):
+    if pred.ndim != 2 or target.ndim > 2 or len(target) != len(pred) or not len(target):
         raise ValueError(
-            f"target (N,) or (N, C) and pred (N, C) with N >= 1 expected, not {target.shape} and {pred.shape}"
+            f"target (N,) or (N, …) and pred (N, C) with N >= 1 expected, not {target.shape} and {pred.shape}"
         )
     if target.ndim == 1 and (
         not np.issubdtype(target.dtype, np.integer) or target.min() < 0 or target.max() >= pred.shape[1]

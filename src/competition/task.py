@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from src.competition.metrics import Metric
     from src.competition.sample import Sample
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 class Task(Protocol):
     """A kind of target, learnt from the training table; one implementation a file in competition/kinds.
 
-    y is (N,) int64 of a kind with one label per row, else (N, C); a prediction is (N, C) float32, its columns `names`.
+    y is (N,) int64 of a kind with one label per row, (N, C) of true columns or numbers, or (N, T) int64 of several
+    targets; a prediction is (N, C) float32, its columns `names`.
     """
 
     @property
@@ -33,6 +36,14 @@ class Task(Protocol):
     @property
     def exclusive(self) -> bool:
         """Whether exactly one column is true of a row, so that predictions are shares which sum to 1."""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether predictions are values in the target's own units instead of probabilities."""
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """How many columns each group has of which exactly one is true, in their order; empty where there is none."""
 
     @property
     def needs_a_cell(self) -> bool:
@@ -58,14 +69,27 @@ class Task(Protocol):
     def strata(self, y: np.ndarray) -> np.ndarray:
         """(N,) int64, alike for rows that folds, subsets and inner splits should spread evenly."""
 
-    def prior(self, y: np.ndarray) -> np.ndarray:
-        """(C,) float64: the prediction for an image that cannot be read, from the rows that were learnt from."""
+    def labels(self, y: np.ndarray) -> csr_array | None:
+        """(N, L) of ones, the labels that each row has, where folds should spread several of them; else None."""
+
+    def prior(self, y: np.ndarray, metric: str = "") -> np.ndarray:
+        """(C,) float64: the prediction for an image that cannot be read, from the rows that were learnt from; the best
+        one for the `metric` of that name, where it matters."""
 
     def holds(self, y: np.ndarray, column: np.ndarray) -> np.ndarray:
         """(N,) bool: whether column[i] (N,) int64 is true of row i."""
 
     def credit(self, y: np.ndarray, pred: np.ndarray) -> np.ndarray:
-        """(N,) float64: the probability that a prediction gives to what is true."""
+        """(N,) float64: the probability that a prediction gives to what is true; of numbers, 1 - their error."""
+
+    def loss(self, y: np.ndarray, pred: np.ndarray) -> float:
+        """A smooth loss, which decides between equal scores and weighs blocks of features."""
+
+    def shown(self, y: np.ndarray, pred: np.ndarray) -> np.ndarray:
+        """(N,) int64: the column of each prediction that a picture of it is about."""
+
+    def describe(self, y: np.ndarray) -> list[str]:
+        """What the targets are, in a few lines for `./run.sh prepare`."""
 
     def submit(self, pred: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
         """The sample's value columns, each (M,), from aligned predictions (M, C)."""

@@ -1,5 +1,6 @@
 """Every key with its default (schema.py), what its value may be (limits.py), and how mappings become one (read.py)."""
 
+from src.config.limits import loss_for
 from src.config.read import (
     RUNTIME_KEYS,
     build,
@@ -54,6 +55,7 @@ __all__ = [
     "difference",
     "keys",
     "kind_of",
+    "loss_for",
     "migrate",
     "plain",
     "refuse_secrets",

@@ -6,6 +6,24 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from src.errors import UserError
+
+# By competition.kind what loss.name may be, the one of loss.name=auto first. Of several labels, cross_entropy is that
+# of each column, bce by another name: runs of before loss.name=auto have it.
+LOSSES: dict[str, tuple[str, ...]] = {
+    "single": ("cross_entropy", "focal", "bce", "ordinal"),
+    "multi": ("bce", "cross_entropy", "focal"),
+    "number": ("mse", "mae", "huber", "bce"),
+    "targets": ("cross_entropy", "focal"),
+}
+
+
+def loss_for(kind: str, name: str) -> str:
+    """The loss that loss.name=`name` means for a kind of target. Raises UserError with the choices."""
+    if name != "auto" and name not in LOSSES[kind]:
+        raise UserError(f"loss.name={name}: not for competition.kind={kind}; choose auto, {', '.join(LOSSES[kind])}")
+    return LOSSES[kind][0] if name == "auto" else name
+
 
 def _range(low: float, high: float, text: str) -> tuple[Callable[[Any], bool], str]:
     return lambda pair: low < pair[0] <= pair[1] <= high, text
@@ -99,6 +117,14 @@ CONTRADICTIONS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         lambda c: c.loss.name == "focal" and c.loss.smoothing > 0,
         "loss.smoothing: the focal loss of a label smoothed to .9 is least at .68; set loss.smoothing=0 with it",
+    ),
+    (
+        lambda c: c.competition.kind == "number" and c.loss.class_weights == "balanced",
+        "loss.class_weights=balanced: numbers have no classes; leave it out",
+    ),
+    (
+        lambda c: c.competition.kind == "number" and any(stage.classes is not None for stage in c.stages),
+        "stages.classes: numbers have no classes; use stages.rows",
     ),
     (
         lambda c: c.prune.run is not None and c.model.acnet,

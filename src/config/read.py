@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from src.config.limits import CONTRADICTIONS, LIMITS
+from src.config.limits import CONTRADICTIONS, LIMITS, LOSSES, loss_for
 from src.config.schema import Config
 from src.errors import UserError, nearest
 
@@ -55,6 +55,8 @@ def build(values: Mapping[str, Any]) -> Config:
             value = getattr(value, part)
         if value is not None and not valid(value):
             raise UserError(f"{key}={value}: {text}")
+    if config.competition.kind in LOSSES:
+        loss_for(config.competition.kind, config.loss.name)
     for contradicts, text in CONTRADICTIONS:
         if contradicts(config):
             raise UserError(text)
@@ -149,7 +151,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str
     A key that one side lacks has its default there: a run made before the key existed is not another run.
     """
     base = _flat(defaults())
-    before, after = {**base, **_flat(migrate(old))}, {**base, **_flat(migrate(new))}
+    before, after = (_usual_loss({**base, **_flat(migrate(values))}) for values in (old, new))
     changed = []
     for key in sorted(before.keys() | after.keys()):
         if any(key == skip or key.startswith(skip + ".") for skip in ignore):
@@ -157,6 +159,13 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], ignore: tuple[str
         if before.get(key) != after.get(key):
             changed.append(f"{key}: {before.get(key)} -> {after.get(key)}")
     return changed
+
+
+def _usual_loss(flat: dict[str, Any]) -> dict[str, Any]:
+    """With loss.name=auto where the loss is what that means: runs of before it name it."""
+    kind, name = flat.get("competition.kind"), flat.get("loss.name")
+    same = {"multi": ("bce", "cross_entropy")}.get(str(kind), LOSSES.get(str(kind), ())[:1])
+    return {**flat, "loss.name": "auto"} if name in same else flat
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

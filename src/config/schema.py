@@ -33,7 +33,9 @@ class CompetitionConfig:
     # what a row of the sample is: "{patient}_{side}" (several images, see pool) or "{id}_{target}" (a row per target)
     rows: str = "{id}"
     pool: Literal["mean", "max"] = "mean"  # of the predictions for the images of one submitted row
-    kind: Literal["single", "multi"] = "single"  # of the targets: one label per row, or several (words, 0/1 columns)
+    # of the targets: single: one label per row; multi: several (words, 0/1 columns); number: one value or several;
+    # targets: several columns, each with classes of its own. Grades are single, with loss.name=ordinal or as classes
+    kind: Literal["single", "multi", "number", "targets"] = "single"
     target_column: str | None = None  # None: the sample submission's other column
     target_columns: tuple[str, ...] = ()  # several; none: the sample's value columns, where the training table has them
     classes: tuple[str, ...] = ()  # all of them, where the training rows lack some; none: those of the training rows
@@ -166,11 +168,13 @@ class MixConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    # bce: each class against the rest; ordinal: above each of the grades, for classes in an order (qwk)
-    name: Literal["cross_entropy", "focal", "bce", "ordinal"] = "cross_entropy"
+    # auto: by competition.kind, single and targets: cross_entropy, multi: bce, number: mse. bce: each class against the
+    # rest, of a number between the smallest and the largest; ordinal: above each of the grades, for classes in an order
+    # (qwk); mse, mae, huber: of numbers, in standard deviations of the training rows
+    name: Literal["auto", "cross_entropy", "focal", "bce", "ordinal", "mse", "mae", "huber"] = "auto"
     gamma: float = 2.0  # focal: cross-entropy times (1-p)^gamma (1708.02002)
     class_weights: Literal["none", "balanced"] = "none"  # balanced: N / (K · rows of the class)
-    smoothing: float = 0.0  # epsilon of label smoothing
+    smoothing: float = 0.0  # epsilon of label smoothing; numbers have none
     smoothing_kind: Literal["others", "all"] = "others"  # eps/(K-1) on the others (Bag of Tricks 5.2), or eps/K on all
     # share of the fold's training labels replaced by another class: a known harm, to see whether ablate finds it
     flip_labels: float = 0.0

@@ -44,12 +44,15 @@ def splits(
     """Leave one fold out, for each fold of `wanted` (default: all). folds (N,) int64, strata (N,) int64.
 
     Where there is but one fold, its rows are split into INNER parts with the strata's shares, rows of one group (N,)
-    in one part. Raises UserError if they are too few for that.
+    in one part. Raises UserError if they are too few for that. Rows of fold -1, which no fold holds out, are always
+    fitted on and never scored.
     """
-    there = np.unique(folds).tolist()
+    always, there = np.flatnonzero(folds < 0), np.unique(folds[folds >= 0]).tolist()
     if len(there) > 1:
         return [Split(k, np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in wanted or there]
 
+    rows = np.flatnonzero(folds >= 0)
+    strata, groups = strata[rows], None if groups is None else groups[rows]
     if np.bincount(strata).max() < INNER or (groups is not None and len(np.unique(groups)) < INNER):
         raise UserError(
             f"fold {there[0]} alone has {len(strata)} rows, too few to fit on {INNER - 1} parts and score the fifth; "
@@ -60,10 +63,10 @@ def splits(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # its parts then lack that class
         if groups is None:
-            parts = StratifiedKFold(INNER, shuffle=True, random_state=seed).split(folds, strata)
+            parts = StratifiedKFold(INNER, shuffle=True, random_state=seed).split(rows, strata)
         else:
-            parts = StratifiedGroupKFold(INNER, shuffle=True, random_state=seed).split(folds, strata, groups)
-        return [Split(there[0], fit, score) for fit, score in parts]
+            parts = StratifiedGroupKFold(INNER, shuffle=True, random_state=seed).split(rows, strata, groups)
+        return [Split(there[0], np.sort(np.append(rows[fit], always)), rows[score]) for fit, score in parts]
 
 
 def nested(
@@ -90,5 +93,6 @@ def nested(
         pred[part.score] = predict(found, part.fold, part.score)
     if len(parts) > len(fitted):
         for k in fitted:
-            fitted[k] = fit(k, np.sort(np.concatenate([part.score for part in parts if part.fold == k])))
+            every = [np.append(part.fit, part.score) for part in parts if part.fold == k]
+            fitted[k] = fit(k, np.unique(np.concatenate(every)))
     return Nested(pred, fitted)

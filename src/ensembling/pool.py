@@ -30,31 +30,49 @@ class Block:
 @dataclass(frozen=True)
 class Pool:
     metric: Metric
-    y: np.ndarray  # (N,) int64 classes, or (N, C) bool where several columns may be true of a row
+    # (N,) int64 classes, (N, C) bool where several columns may be true of a row, (N, T) int64 of several targets, or
+    # (N, C) float of numbers
+    y: np.ndarray
     classes: int
-    own: np.ndarray  # (R, N) float64, probability of the true class; (R, N, C), of what is true of each column
+    # (R, N) float64, probability of the true class; (R, N, C), of what is true of each column; (R, N, T), of each
+    # target's class; (R, N, C) of numbers, the values in standard deviations
+    own: np.ndarray
     total: np.ndarray  # as own: sum of the row, 1 except for the method rank
     blocks: tuple[Block, ...]  # for metrics of the most probable class
     full: np.ndarray | None  # (R, N, C) float32 for metrics that need everything (auc, map), not copied
+    truth: np.ndarray | None = None  # (N, C) float64 of numbers: y in standard deviations
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A weighted sum of members, as much of it as the metric needs. The scale of the weights does not matter."""
+    """A weighted sum of members, as much of it as the metric needs. The scale of the weights does not matter: `weight`
+    is their sum, by which what is not only compared within a row is divided."""
 
+    weight: float
     own: np.ndarray
     total: np.ndarray
     blocks: tuple[np.ndarray, ...]
     full: np.ndarray | None
 
 
-Quality = tuple[float, float]  # metric and log loss, both signed so that greater is better; the second breaks ties
+# metric and log loss (of numbers squared error), both signed so that greater is better; the second breaks ties
+Quality = tuple[float, float]
 
 
-def make_pool(metric: Metric, oof: np.ndarray, y: np.ndarray) -> Pool:
-    """oof (R, N, C) float32 probabilities, y (N,) int64, or (N, C) bool of independent columns."""
-    if y.ndim == 2:
+def make_pool(metric: Metric, oof: np.ndarray, y: np.ndarray, groups: Sequence[int] = ()) -> Pool:
+    """oof (R, N, C) float32 probabilities or numbers; y (N,) int64, (N, C) bool of independent columns, (N, T) int64 of
+    targets that have `groups` columns each, or (N, C) float of numbers."""
+    if y.ndim == 2 and np.issubdtype(y.dtype, np.floating):
+        spread = y.std(axis=0, dtype=np.float64)
+        spread[spread == 0] = 1
+        own = oof / spread
+        return Pool(metric, y, oof.shape[2], own, np.ones_like(own), (), oof, y / spread)
+    if y.ndim == 2 and y.dtype == bool:
         own = np.where(y, oof, 1 - oof).astype(np.float64)
+        return Pool(metric, y, oof.shape[2], own, np.ones_like(own), (), oof)
+    if y.ndim == 2:
+        columns = y + np.cumsum([0, *groups[:-1]])
+        own = np.stack([np.take_along_axis(member, columns, axis=1) for member in oof]).astype(np.float64)
         return Pool(metric, y, oof.shape[2], own, np.ones_like(own), (), oof)
     rows = np.arange(len(y))
     own = np.stack([member[rows, y] for member in oof]).astype(np.float64)
@@ -79,13 +97,16 @@ def take(pool: Pool, rows: np.ndarray) -> Pool:
             again = np.arange(len(copies)) - np.searchsorted(copies, copies)  # 0, 1 … for copies of one row
             blocks.append(Block(block.pred[:, copies], block.classes[copies], place[block.rows[copies]] + again))
     full = None if pool.full is None else pool.full[:, rows]
-    return Pool(pool.metric, pool.y[rows], pool.classes, pool.own[:, rows], pool.total[:, rows], tuple(blocks), full)
+    truth = None if pool.truth is None else pool.truth[rows]
+    own, total = pool.own[:, rows], pool.total[:, rows]
+    return Pool(pool.metric, pool.y[rows], pool.classes, own, total, tuple(blocks), full, truth)
 
 
 def mixture(pool: Pool, weights: np.ndarray) -> Mixture:
     """The sum with weights (R,) float64."""
     narrow = weights.astype(np.float32)
     return Mixture(
+        float(weights.sum()),
         np.tensordot(weights, pool.own, axes=1),
         np.tensordot(weights, pool.total, axes=1),
         tuple(np.tensordot(narrow, block.pred, axes=1) for block in pool.blocks),
@@ -97,6 +118,7 @@ def add(pool: Pool, base: Mixture, member: int, a: float = 1.0, b: float = 1.0) 
     """a * base + b * member."""
     a32, b32 = np.float32(a), np.float32(b)
     return Mixture(
+        a * base.weight + b,
         a * base.own + b * pool.own[member],
         a * base.total + b * pool.total[member],
         tuple(a32 * sums + b32 * block.pred[member] for sums, block in zip(base.blocks, pool.blocks, strict=True)),
@@ -107,15 +129,22 @@ def add(pool: Pool, base: Mixture, member: int, a: float = 1.0, b: float = 1.0) 
 def quality(pool: Pool, base: Mixture, member: int = 0, a: float = 1.0, b: float = 0.0) -> Quality:
     """How good a * base + b * member is, without keeping it. The weights must stay non-negative."""
     own, total = a * base.own + b * pool.own[member], a * base.total + b * pool.total[member]
-    likelihood = float(np.log(np.clip(own / np.maximum(total, 1e-15), 1e-15, 1.0)).mean())
-    if pool.metric.name == "log_loss":
+    mean = own / np.maximum(total, 1e-15)
+    if pool.truth is not None:
+        likelihood = -float(np.square(mean - pool.truth).mean())
+    else:
+        likelihood = float(np.log(np.clip(mean, 1e-15, 1.0)).mean())
+    if pool.metric.name == "log_loss" and pool.truth is None:
         return likelihood, likelihood
     if pool.full is None:
         assert pool.metric.of_counts is not None
         value = pool.metric.of_counts(confusion(pool.y, _guesses(pool, base, member, a, b), pool.classes))
     else:
         assert base.full is not None
-        value = pool.metric.function(pool.y, np.float32(a) * base.full + np.float32(b) * pool.full[member])
+        share = 1 / max(a * base.weight + b, 1e-15)  # thresholds and numbers are about the mean, not the sum
+        value = pool.metric.function(
+            pool.y, np.float32(a * share) * base.full + np.float32(b * share) * pool.full[member]
+        )
     return pool.metric.sign * value, likelihood
 
 

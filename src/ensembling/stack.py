@@ -1,4 +1,4 @@
-"""Stacking: a second model on the members' log-odds, on feature matrices, or on both side by side.
+"""Stacking: a second model on the members' log-odds (of numbers, their values), on feature matrices, or on both.
 
 For fold k the model, its hyper-parameters and the blocks' weights are fitted on the other folds' rows and applied to
 fold k (src/ensembling/nested.py). Within those rows the hyper-parameters are chosen by another cross-validation whose
@@ -38,6 +38,7 @@ GRID: dict[str, tuple[Options, ...]] = {
     "mlp": tuple({"alpha": alpha} for alpha in (10.0, 1.0, 1e-1, 1e-3)),
 }
 LEARNERS = tuple(GRID)
+OF_NUMBERS = ("ridge", "lightgbm", "mlp")
 SCALED = ("logistic", "ridge", "mlp")  # learners to which the scale of a feature matters
 SMALLEST = 1e-6  # probabilities are cut off here and at 1 - this before their log-odds are taken
 HIDDEN = 64  # units of the small network
@@ -107,38 +108,38 @@ def choose(
 ) -> Choice:
     """Hyper-parameters by cross-validation within `rows` (n,), then a fit on all of them with `fold`'s features.
 
-    Equal scores are decided by log loss. Weights of several blocks are those with the least inner log loss, found by
-    Nelder-Mead on their logarithms at the chosen options, which are then chosen again.
+    Equal scores are decided by the task's loss. Weights of several blocks are those with the least inner loss, found
+    by Nelder-Mead on their logarithms at the chosen options, which are then chosen again.
     """
-    own, truth, classes = folds[rows], y[rows], len(task.names)
-    loss = task.metrics["log_loss"].function
+    own, truth, classes, loss = folds[rows], y[rows], len(task.names), task.loss
     inner = splits(own, task.strata(truth), seed, None if groups is None else groups[rows])
     prepared = [_standardised(blocks, rows, part) for part in inner]
+    scored = np.sort(np.concatenate([part.score for part in inner]))  # all but those that are only ever learnt from
 
     def predicted(options: Options, weights: np.ndarray) -> np.ndarray:
         pred = np.empty((len(rows), classes), np.float32)
         for part, (fit_blocks, score_blocks) in zip(inner, prepared, strict=True):
-            model = train(learner, options, _joined(fit_blocks, weights), truth[part.fit], classes, seed)
+            model = train(learner, options, _joined(fit_blocks, weights), truth[part.fit], classes, seed, task.groups)
             pred[part.score] = model(_joined(score_blocks, weights))
-        return pred
+        return pred[scored]
 
     def best(weights: np.ndarray) -> Options:
         def quality(options: Options) -> tuple[float, float]:
             pred = predicted(options, weights)
-            return metric.sign * metric.function(truth, pred), -loss(truth, pred)
+            return metric.sign * metric.function(truth[scored], pred), -loss(truth[scored], pred)
 
         return max(GRID[learner], key=quality)
 
     weights = np.ones(len(blocks))
     options = best(weights)
     if len(blocks) > 1 and learner in SCALED:
-        weights = search_weights(lambda w: loss(truth, predicted(options, w)), len(blocks))
+        weights = search_weights(lambda w: loss(truth[scored], predicted(options, w)), len(blocks))
         options = best(weights)
 
     raw = [features(fold)[0][rows] for features in blocks]
     statistics = [_statistics(x) for x in raw]
     joined = _joined([_scaled(x, s) for x, s in zip(raw, statistics, strict=True)], weights)
-    model = train(learner, options, joined, truth, classes, seed)
+    model = train(learner, options, joined, truth, classes, seed, task.groups)
 
     def predict(others: Sequence[np.ndarray]) -> np.ndarray:
         return model(_joined([_scaled(x, s) for x, s in zip(others, statistics, strict=True)], weights))
@@ -176,13 +177,27 @@ def search_weights(loss: Callable[[np.ndarray], float], count: int) -> np.ndarra
 
 
 def train(
-    learner: str, options: Options, x: np.ndarray, y: np.ndarray, classes: int, seed: int
+    learner: str,
+    options: Options,
+    x: np.ndarray,
+    y: np.ndarray,
+    classes: int,
+    seed: int,
+    groups: Sequence[int] = (),
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit on x (n, D) float32, y (n,) int64; returns a function from (m, D) to (m, C) float32 probabilities.
 
     Classes that do not occur in `y` get probability 0; rows sum to 1. Where several columns may be true of a row, y
-    (n, C) bool, each has a model of its own.
+    (n, C) bool, each has a model of its own; so has each of several targets, y (n, T) int64, which have `groups`
+    columns each, and each number, y (n, C) float.
     """
+    if y.ndim == 2 and np.issubdtype(y.dtype, np.floating):
+        values = [_regression(learner, options, x, column, seed) for column in y.T.astype(np.float64)]
+        return lambda other: np.stack([model(other) for model in values], axis=1).astype(np.float32)
+    if y.ndim == 2 and y.dtype != bool:
+        targets = zip(y.T, groups, strict=True)
+        models = [train(learner, options, x, labels, count, seed) for labels, count in targets]
+        return lambda other: np.concatenate([model(other) for model in models], axis=1)
     if y.ndim == 2:
         each = [train(learner, options, x, column.astype(np.int64), 2, seed) for column in y.T]
         return lambda other: np.stack([model(other)[:, 1] for model in each], axis=1)
@@ -216,6 +231,36 @@ def train(
     return probabilities
 
 
+def _regression(
+    learner: str, options: Options, x: np.ndarray, y: np.ndarray, seed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit on x (n, D), y (n,) float64; returns a function from (m, D) to (m,)."""
+    shift, scale = y.mean(), y.std() or 1.0  # a network learns little at another scale
+    model: Any
+    if learner == "ridge":
+        from sklearn.linear_model import Ridge
+
+        model = Ridge(**options)
+    elif learner == "mlp":
+        from sklearn.neural_network import MLPRegressor
+
+        model = MLPRegressor(hidden_layer_sizes=(HIDDEN,), **options, max_iter=60, random_state=seed)
+    else:
+        assert learner == "lightgbm", learner
+        lightgbm = import_lightgbm()
+        model = lightgbm.LGBMRegressor(**options, learning_rate=0.05, random_state=seed, verbose=-1, deterministic=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(did not converge|failed to converge|Maximum iterations).*")
+        model.fit(x, (y - shift) / scale)
+
+    def values(other: np.ndarray) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="X does not have valid feature names")
+            return shift + scale * model.predict(other)
+
+    return values
+
+
 def _classifier(learner: str, options: Options, seed: int) -> Any:
     if learner == "logistic":
         from sklearn.linear_model import LogisticRegression
@@ -236,6 +281,11 @@ def import_lightgbm() -> Any:
     except ImportError:
         raise UserError("learner=lightgbm: the package is not installed; pip install lightgbm") from None
     return lightgbm
+
+
+def said_by(pred: np.ndarray, task: Task) -> np.ndarray:
+    """What members say (R, N, C) as features (N, R * C) float32: the log-odds of probabilities, numbers as they are."""
+    return pred.transpose(1, 0, 2).reshape(pred.shape[1], -1) if task.numeric else log_odds(pred)
 
 
 def log_odds(pred: np.ndarray) -> np.ndarray:

@@ -59,7 +59,8 @@ def resolve_batch_size(config: Config, competition: Competition, rows: int, run:
 def find_batch_size(config: Config, competition: Competition, size: int, most: int, accelerator: Any) -> int:
     """The largest batch up to `most` of which a step fits, with a network that is let go again; its weights do not
     matter, nor does the label."""
-    spec, outputs = image_spec(config.competition), outputs_from(config, competition.task)
+    spec = image_spec(config.competition)
+    outputs = outputs_from(config, competition.task, competition.y)
     untrained = WeightsSource("scratch")
     network = on_device(build_from(config.model, outputs.width, untrained, spec=spec)[0], accelerator)
     rows = np.arange(len(competition.train))

@@ -1,4 +1,5 @@
-"""What a finished fold looked at: its surest right and wrong held-out predictions with Grad-CAM."""
+"""What a finished fold looked at: its surest right and wrong held-out predictions, or its closest and farthest numbers,
+with Grad-CAM."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from src.fold.setup import Setup
 from src.log import say
 from src.model.grad_cam import grad_cam
 from src.predictions import Predictions
-from src.reporting.gallery import Exhibit, gallery, surest
+from src.reporting.gallery import Exhibit, closest, gallery, surest
 
 
 def explain(
@@ -29,25 +30,38 @@ def explain(
 ) -> Path | None:
     """A PNG of at most 12 of the held-out rows of a fold, whose predictions are `oof`, in the same order.
 
-    The heat maps are of the plain view of `size` pixels; the probabilities may be a mean over TTA views. None, and a
-    line that says why, for a network that Grad-CAM cannot be had of.
+    The heat maps are of the plain view of `size` pixels, and of numbers show what raises them; the probabilities may be
+    a mean over TTA views. None, and a line that says why, for a network that Grad-CAM cannot be had of.
     """
     assert oof.target is not None
-    guess = oof.pred.argmax(1)
-    right, wrong = surest(oof.pred, task.holds(task.encode(oof.target), guess))
+    y = task.encode(oof.target)
+    column = task.shown(y, oof.pred)
+    share = oof.pred[np.arange(len(oof.pred)), column]
+    if task.numeric:
+        names = ("closest", "farthest off")
+        off = np.abs(1 - task.credit(y, oof.pred))
+        right, wrong = closest(off, y[:, 0])
+    else:
+        names = ("right", "wrong")
+        told = np.zeros_like(oof.pred)
+        told[np.arange(len(told)), column] = share
+        right, wrong = surest(told, task.holds(y, column))
     shown = np.concatenate([right, wrong])
     pixels = evaluation_batch(start.train, Order(start.fold.val[shown], size, crop=crop)).images[0]
-    guesses = guess[shown]
+    asked = column[shown]
+    if start.outputs.width < len(task.names):  # grades: what tells class c is the step "above c - 1"
+        asked = np.maximum(asked - 1, 0)
     try:
-        columns = torch.from_numpy(guesses).to(start.preprocess.device)
+        columns = torch.from_numpy(asked).to(start.preprocess.device)
         heat = grad_cam(network, start.preprocess(pixels), columns).numpy()
     except (ValueError, RuntimeError) as error:  # of timm's thousand networks, some do not lend themselves to it
         say(f"no Grad-CAM of this network: {' '.join(str(error).split())[:160]}")
         return None
-    exhibits = [
-        Exhibit(start.train.spec.visible(image), each, str(true), str(oof.classes[column]), float(share))
-        for image, each, true, column, share in zip(
-            pixels.numpy(), heat, oof.target[shown], guesses, oof.pred[shown].max(1), strict=True
-        )
-    ]
-    return gallery(path, [("right", exhibits[: len(right)]), ("wrong", exhibits[len(right) :])], title)
+    exhibits = []
+    for image, each, row in zip(pixels.numpy(), heat, shown.tolist(), strict=True):
+        at, value, picture = column[row], float(share[row]), start.train.spec.visible(image)
+        if task.numeric:
+            exhibits.append(Exhibit(picture, each, f"{y[row, at]:.4g}", f"{value:.4g}", None))
+        else:
+            exhibits.append(Exhibit(picture, each, str(oof.target[row]), str(oof.classes[at]), value))
+    return gallery(path, [(names[0], exhibits[: len(right)]), (names[1], exhibits[len(right) :])], title)

@@ -70,7 +70,11 @@ def open_lesson(
         competition,
         test_store=start.test,
         open_images=partial(open_images, config, competition, short_side=start.train.short_side),
-        predict=partial(predict, size=pixels(config.stages[-1].size, config.size), activation=torch.exp),
+        predict=partial(
+            predict,
+            size=pixels(config.stages[-1].size, config.size),
+            activation=torch.Tensor.float if competition.task.numeric else torch.exp,
+        ),
         device=accelerator.device,
     )
 
@@ -87,7 +91,7 @@ def from_labels(
     """The fold's training `rows` (n,) int64 with their own targets, of which `loss.flip_labels` are made wrong by the
     seed. y: of all rows of the store."""
     wrong = flipped(y, rows, len(task.names), config.loss.flip_labels, config.seed)
-    if config.model.head != "linear" and (outputs.width != len(task.names) or not outputs.exclusive):
+    if config.model.head != "linear" and (outputs.width != len(task.names) or not task.groups):
         raise UserError(f"model.head={config.model.head}: tells one class from the others; use model.head=linear here")
     objective = labelled(task, wrong, rows, outputs, config.loss, device)
     return Lesson(store, rows, task.strata(y), with_margin(objective, config.model))
@@ -121,8 +125,8 @@ def from_teacher(
 ) -> Lesson:
     """The lesson with distillation targets, and with the test images that the teacher is sure of, if they may join.
 
-    teacher: (B, C, S, S) -> (B, K) log-probabilities; it must not have seen the fold's held-out rows. predict:
-    (network, store, rows, views=) -> probabilities (n, K), for what the teacher is asked once, before training.
+    teacher: (B, C, S, S) -> (B, K) log-probabilities, or values; it must not have seen the fold's held-out rows.
+    predict: (network, store, rows, views=) -> probabilities or values (n, K), for what it is asked before training.
     open_images: (paths, unreadable=) -> store, of other rows of the competition.
     """
     task, first = competition.task, len(competition.train)

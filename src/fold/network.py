@@ -9,11 +9,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from src.competition.kinds.number import Scaling, scaling_of
 from src.competition.task import Task
-from src.config import Config, ModelConfig, OptimizerConfig, build
+from src.config import Config, ModelConfig, OptimizerConfig, build, loss_for
 from src.errors import UserError
 
 if TYPE_CHECKING:  # loading torch takes seconds, and `./run.sh features` may only ask what a network is
+    import numpy as np
     import torch
     from torch import nn
 
@@ -54,11 +56,19 @@ def build_from(
     return build_model(config.name, classes, source, seed=seed, spec=spec, **values)
 
 
-def outputs_from(config: Config, task: Task) -> Outputs:
-    """What the network of this configuration ends in."""
+def outputs_from(config: Config, task: Task, y: np.ndarray) -> Outputs:
+    """What the network of this configuration ends in; y: of the rows that it learns from, which numbers are scaled
+    by."""
+    scaling = scaling_of(y, loss_for(task.kind, config.loss.name)) if task.numeric else None
+    return outputs_again(config, task, scaling)
+
+
+def outputs_again(config: Config, task: Task, scaling: Scaling | None) -> Outputs:
+    """`outputs_from` with the scaling that is known."""
     from src.model.outputs import outputs_of
 
-    return outputs_of(task.kind, config.loss.name, len(task.names))
+    groups = () if task.exclusive else task.groups
+    return outputs_of(task.kind, loss_for(task.kind, config.loss.name), len(task.names), groups, scaling)
 
 
 def on_device(network: Any, accelerator: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from src.competition.kinds import task_of
+from src.competition.kinds.number import Scaling
 from src.config import Config, build
 from src.data.cache import ImageStore
 from src.data.preprocess import Preprocess
@@ -18,7 +19,7 @@ from src.data.spec import Normalisation
 from src.errors import first_few
 from src.files import read_config, read_json
 from src.fold.batch_size import batch_size_or_default
-from src.fold.network import build_from, outputs_from, trained_model
+from src.fold.network import build_from, outputs_again, trained_model
 from src.inference.predict import fill_unreadable, predict, softmax
 from src.inference.tta import View
 from src.log import say
@@ -62,7 +63,9 @@ def load_network(runs: Path, run: str, k: int) -> TrainedFold:
     values, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")
     config = build({key: values[key] for key in ("competition", "model", "loss") if key in values})
     task = task_of(config.competition.kind, np.array(manifest["classes"], np.str_))
-    spec, outputs = image_spec(config.competition), outputs_from(config, task)
+    scaling = manifest.get("scaling")  # of numbers
+    spec = image_spec(config.competition)
+    outputs = outputs_again(config, task, None if scaling is None else Scaling(*map(tuple, scaling)))
     source = WeightsSource("run", folder / "weights.safetensors")
     network, expected = build_from(trained_model(values), outputs.width, source, spec=spec, trained=True)
     own = manifest.get("normalisation")  # a run with normalise=data has one of its own
@@ -89,5 +92,5 @@ def predict_test(
     filled, unreadable = fill_unreadable(pred, prior)
     if len(unreadable):
         names = first_few(ids[unreadable].tolist())
-        say(f"warning: {len(unreadable)} test images cannot be read ({names}); they get the classes' shares")
+        say(f"warning: {len(unreadable)} test images cannot be read ({names}); they get the prior of the training rows")
     return filled, unreadable

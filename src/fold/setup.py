@@ -48,7 +48,8 @@ def set_up(config: Config, competition: Competition, fold: Fold, k: int, run: Pa
     """Of fold k of the run in the folder `run`: the network on its device with its first weights, the image stores, and
     what is measured on pixels."""
     # ---- network ----------------------------------------------------------------------------------------------------
-    spec, outputs = image_spec(config.competition), outputs_from(config, competition.task)
+    spec = image_spec(config.competition)
+    outputs = outputs_from(config, competition.task, competition.y[fold.train])
     if config.prune.run is not None:
         source = weights_to_prune(
             run.parent, config.prune.run, k, competition.task.names, competition.train.ids[fold.val]

@@ -30,7 +30,8 @@ KINDS: dict[str, Literal["mean", "geometric"]] = {
 
 
 def load_teacher(runs: Path, run: str, k: int, *, inputs: Normalisation, task: Task, held_out: np.ndarray) -> nn.Module:
-    """A network of what `run` learnt for fold k; it takes images normalised for `inputs` and returns log-probabilities.
+    """A network of what `run` learnt for fold k; it takes images normalised for `inputs` and returns log-probabilities,
+    or the values of a task of numbers.
 
     held_out (V,) str ids of the fold: a teacher that may have seen a held-out row, or knows other columns than `task`,
     is refused (UserError), and so is an ensemble that no network can stand for.
@@ -41,7 +42,8 @@ def load_teacher(runs: Path, run: str, k: int, *, inputs: Normalisation, task: T
     check_unseen(f"teacher={run}", folder, k, task.names, held_out)
     if (folder / "weights.safetensors").is_file():
         own = load_network(runs, run, k)
-        alone = Ensemble([own.network], [own.size], [own.normalisation], [1.0], inputs, logs=[own.outputs.logs])
+        kind: Literal["mean", "values"] = "values" if task.numeric else "mean"
+        alone = Ensemble([own.network], [own.size], [own.normalisation], [1.0], inputs, kind, [own.outputs.logs])
         return alone.eval().requires_grad_(False)
     config = migrate(read_config(runs / run / "config.yaml"))
     method = config["ensemble"]["method"] if config.get("combined") == "ensemble" else None
@@ -59,8 +61,15 @@ def load_teacher(runs: Path, run: str, k: int, *, inputs: Normalisation, task: T
         )
     weights = {name: weight for name, weight in manifest["weights"].items() if weight > 0}
     members = [load_teacher(runs, name, k, inputs=inputs, task=task, held_out=held_out) for name in weights]
+    as_they_are = [lambda said: said] * len(members)  # members say log-probabilities or values already
     together = Ensemble(
-        members, [0] * len(members), [inputs] * len(members), [*weights.values()], inputs, KINDS[method]
+        members,
+        [0] * len(members),
+        [inputs] * len(members),
+        [*weights.values()],
+        inputs,
+        "values" if task.numeric else KINDS[method],
+        as_they_are,
     )
     return together.eval().requires_grad_(False)
 

@@ -34,6 +34,7 @@ from src.model.backbone import check_sizes
 from src.model.report import inspect
 from src.predictions import Predictions
 from src.runs.folder import finished_folds
+from src.runs.opening import reported
 from src.runs.output import FoldSummary, save_fold
 from src.training.checkpoint import CheckpointWriter, remove_checkpoints
 from src.training.device import from_main, precision_of
@@ -95,7 +96,7 @@ def train_fold(
         say(f"going on at step {so_far.step + 1} of {plan.steps} from {folder / 'checkpoints'}")
     tracker = open_tracker(config, competition.name, folder, lesson, plan, state, accelerator)
     writer = CheckpointWriter(folder / "checkpoints", config.checkpoint.keep)
-    names = list(dict.fromkeys([metric.name, *config.competition.metrics]))
+    names = reported(config, task)
 
     def validate(network: nn.Module, size: int) -> Mapping[str, float]:
         pred = probabilities(network, start.train, held_out, size=size, views=parse_views("none"))
@@ -118,7 +119,7 @@ def train_fold(
     oof = kept.held_out(
         lambda network, rows: probabilities(network, start.train, rows, size=size, views=views), held_out
     )
-    prior, test_ids = task.prior(competition.y[train_rows]), competition.test.ids
+    prior, test_ids = task.prior(competition.y[train_rows], metric.name), competition.test.ids
     test, unreadable = predict_test(probabilities, kept.network, start.test, test_ids, prior, size=size, views=views)
     reached = scores(names, y_held, oof, task.metrics)
     if not accelerator.is_main_process:
@@ -129,7 +130,10 @@ def train_fold(
     ids, columns = competition.train.ids[held_out], task.names
     predicted = Predictions(ids, oof, columns, np.full(len(oof), k), targets, task.kind)
     if timing is None or time.time() < timing.end:
-        title = f"{run.name}/fold{k}: surest predictions (true → predicted, probability) and what decided them"
+        told = "surest predictions (true → predicted, probability) and what decided them"
+        if task.numeric:
+            told = "closest and farthest predictions (true → predicted) and what raised them"
+        title = f"{run.name}/fold{k}: {told}"
         seen = explain(
             folder / "figures" / "grad-cam.png", kept.network, start, predicted, task, size, config.eval.crop, title
         )
@@ -163,6 +167,7 @@ def train_fold(
             "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
             "brightness": start.augment.brightness,
             "prior": prior.tolist(),
+            "scaling": start.outputs.scaling,
             "stages": [stage.describe() for stage in final.stages],
             "shortened_to": final.steps / whole.steps,
             "unreadable_test_ids": test_ids[unreadable].tolist(),

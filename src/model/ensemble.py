@@ -14,12 +14,12 @@ from src.data.spec import Normalisation
 
 
 class Ensemble(nn.Module):
-    """Log-probabilities of a weighted mean of networks; sees inputs that were normalised for another network.
+    """Log-probabilities, or values, of a weighted mean of networks; sees inputs normalised for another network.
 
     members: networks; logs: what makes log-probabilities of the outputs (B, count) of each (None: of logits, by
     log-softmax, which leaves those of an `Ensemble` as they are); sizes: the pixels that each is fed with (0: as they
     come); normalisations: what each expects; weights: not negative. kind `mean`: Σ w·p; `geometric`: ∏ p^w, made to
-    sum to 1.
+    sum to 1; `values`: Σ w·v of numbers, which `logs` makes of the outputs.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Ensemble(nn.Module):
         normalisations: Sequence[Normalisation],
         weights: Sequence[float],
         inputs: Normalisation,
-        kind: Literal["mean", "geometric"] = "mean",
+        kind: Literal["mean", "geometric", "values"] = "mean",
         logs: Sequence[Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Ensemble(nn.Module):
         self.register_buffer("shifts", torch.tensor(shifts)[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, S, S) normalised for `inputs` -> (B, C) float32 log-probabilities."""
+        """(B, C, S, S) normalised for `inputs` -> (B, C) float32 log-probabilities, or values."""
         logs = []
         for i, member in enumerate(self.members):
             own = x * self.scales[i] + self.shifts[i]  # type: ignore[index]
@@ -54,6 +54,8 @@ class Ensemble(nn.Module):
                 own = F.interpolate(own, size, mode="bilinear", antialias=own.shape[-1] > self.sizes[i])
             logs.append(self.logs[i](member(own).float()))
         weights = torch.tensor(self.weights, device=x.device)[:, None, None]
+        if self.kind == "values":
+            return (torch.stack(logs) * weights).sum(0)
         if self.kind == "geometric":
             return F.log_softmax((torch.stack(logs) * weights).sum(0), dim=1)
         return torch.logsumexp(torch.stack(logs) + weights.log(), dim=0)

@@ -47,6 +47,7 @@ def ensemble(config: Config) -> None:
         seed=config.seed,
         groups=groups_of(config, competition, members.ids),
         strata=task.strata(members.y),
+        columns=() if task.exclusive else task.groups,
     )
     results = {}
     for k in members.folds:

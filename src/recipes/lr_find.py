@@ -43,7 +43,7 @@ def lr_find(config: Config) -> None:
     unreadable: Literal["error", "blank"] = "error" if policy == "error" else "blank"
     store = open_images(config, competition, competition.train.images, short_side=short_side, unreadable=unreadable)
     source = find_weights(config.model.name, config.model.pretrained, config.model.weights, Path(config.paths.input))
-    outputs = outputs_from(config, competition.task)
+    outputs = outputs_from(config, competition.task, competition.y[fold.train])
     network, expected = build_from(config.model, outputs.width, source, seed=config.seed, spec=spec)
     normalisation, augment = measure_pixels(config, store, fold.train, expected)
     without_averages = dataclasses.replace(config, average=dataclasses.replace(config.average, ema=0.0, swa=False))

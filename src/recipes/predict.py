@@ -37,6 +37,7 @@ def predict_run(config: Config) -> None:
             f"run={run}: has no weights of its own, it combines {', '.join([*config.runs, *config.stack.features])}; "
             "predict with those"
         )
+    task = competition.task
     configured = read_config(runs / run / "config.yaml")["size"]
     parts, views = [], parse_views(config.tta)
     for k in folds:
@@ -54,7 +55,7 @@ def predict_run(config: Config) -> None:
             on_device(trained.network, accelerator),
             store,
             competition.test.ids,
-            competition.task.prior(competition.y) if trained.prior is None else trained.prior,
+            task.prior(competition.y, config.competition.metric) if trained.prior is None else trained.prior,
             size=size,
             views=views,
         )

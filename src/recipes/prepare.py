@@ -24,11 +24,11 @@ def prepare(config: Config) -> None:
     """Print what is in the competition and what is wrong with it; writes duplicates.csv and .png into the cache."""
     competition = open_competition(config)
     folds = open_folds(config, competition)
-    shares = competition.task.prior(competition.y)
     print(f"{competition.name}: {len(competition.train.ids)} training rows, {len(competition.test.ids)} test rows")
-    counts = zip(competition.task.names, (shares * len(folds)).round().astype(int), strict=True)
-    print("  classes  " + ", ".join(f"{name} {n}" for name, n in counts))
-    print("  folds    " + ", ".join(f"{k}: {n}" for k, n in enumerate(np.bincount(folds))))
+    for line in competition.task.describe(competition.y):
+        print(f"  {line}")
+    only = f", in training only: {(folds < 0).sum()}" if (folds < 0).any() else ""
+    print("  folds    " + ", ".join(f"{k}: {n}" for k, n in enumerate(np.bincount(folds[folds >= 0]))) + only)
 
     found = find_copies(config, competition)
     report_unreadable(competition, found.unreadable)

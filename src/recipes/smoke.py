@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import time
 from pathlib import Path
+from typing import Literal
 
 from src.config import Config, PathsConfig, SoupConfig, StackConfig, StageConfig
 from src.files import read_json
@@ -61,7 +62,8 @@ def smoke(config: Config) -> None:
     ensemble(dataclasses.replace(combined, ensemble=climb, run="ensemble"))
     soup(dataclasses.replace(combined, soup=SoupConfig("uniform"), run="soup"))
     extract_features(dataclasses.replace(quiet, run=RUN, tta="none"))
-    stack_runs(dataclasses.replace(combined, stack=StackConfig(features=(RUN,)), run="stack"))
+    learner: Literal["ridge", "logistic"] = "ridge" if competition.task.numeric else "logistic"
+    stack_runs(dataclasses.replace(combined, stack=StackConfig(learner, (RUN,)), run="stack"))
     distill(dataclasses.replace(quiet, teacher="ensemble", run="student"), time.time())
     for run in (RUN, "ensemble", "soup", "stack", "student"):
         if not (scratch / "submissions" / f"{run}.csv").is_file():

@@ -103,7 +103,7 @@ def soup(config: Config) -> None:
     results = {}
     for k, chosen in found.fitted.items():
         made, preprocess, probabilities = build_soup(chosen, k)
-        prior = task.prior(competition.y[fold_rows(folds, k).train])
+        prior = task.prior(competition.y[fold_rows(folds, k).train], metric.name)
         test, _ = predict_test(
             probabilities, made.network, test_store, competition.test.ids, prior, size=sizes[k], views=views
         )
@@ -113,6 +113,7 @@ def soup(config: Config) -> None:
             "size": sizes[k],
             "normalisation": dataclasses.asdict(preprocess.normalisation),
             "prior": prior.tolist(),
+            "scaling": made.outputs.scaling,
         }
         results[k] = FoldResult(
             test=test,
@@ -145,12 +146,15 @@ def same_network(runs: Path, names: tuple[str, ...], k: int) -> int:
             read_json(folder / "manifest.json")["size"],
             config.get("prune") or {"run": None},
         )
-    means = {name: read_json(fold_folder(runs, name, k) / "manifest.json").get("normalisation") for name in names}
-    other = [name for name in names if means[name] and means[names[0]] and means[name] != means[names[0]]]
-    if other:
-        raise UserError(
-            f"runs: {other[0]!r} normalises otherwise than {names[0]!r}; a soup takes runs of one normalise="
-        )
+    manifests = {name: read_json(fold_folder(runs, name, k) / "manifest.json") for name in names}
+    for entry, what, key in (
+        ("normalisation", "normalises", "of one normalise="),
+        ("scaling", "scales its numbers", "of the same rows and one loss.name="),
+    ):
+        mine = manifests[names[0]].get(entry)
+        other = [name for name, one in manifests.items() if one.get(entry) and mine and one[entry] != mine]
+        if other:
+            raise UserError(f"runs: {other[0]!r} {what} otherwise than {names[0]!r}; a soup takes runs {key}")
     first = kinds[names[0]]
     for name, kind in kinds.items():
         if kind != first:

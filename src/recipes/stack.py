@@ -10,7 +10,7 @@ import numpy as np
 from src.competition.folds import fold_rows
 from src.competition.metrics import find_metric
 from src.config import Config
-from src.ensembling.stack import FeaturesFor, features_of, import_lightgbm, log_odds, stack
+from src.ensembling.stack import OF_NUMBERS, FeaturesFor, features_of, import_lightgbm, said_by, stack
 from src.errors import UserError
 from src.predictions import Features, Predictions, load_features
 from src.runs.combined import FoldResult, compared, groups_of, named, open_members, save_run
@@ -21,7 +21,8 @@ MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of `fe
 
 
 def stack_runs(config: Config) -> None:
-    """Fit `config.stack.learner` on the log-odds of `config.runs` and the blocks of `config.stack.features`.
+    """Fit `config.stack.learner` on the log-odds of `config.runs` (of numbers, their values) and the blocks of
+    `config.stack.features`.
 
     oof.npz holds the nested predictions; test.npz of fold k those of the model that was fitted without fold k, on the
     members' fold-k test predictions and fold k's features.
@@ -35,6 +36,8 @@ def stack_runs(config: Config) -> None:
     competition = open_competition(config)
     config = named(config, "stack", f"{competition.name}-stack-{learner}")
     task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
+    if task.numeric and learner not in OF_NUMBERS:
+        raise UserError(f"stack.learner={learner}: tells classes apart; for numbers choose {', '.join(OF_NUMBERS)}")
     runs = Path(config.paths.runs)
 
     # ---- rows and blocks --------------------------------------------------------------------------------------------
@@ -44,8 +47,8 @@ def stack_runs(config: Config) -> None:
     if config.runs:
         members = open_members(config, competition)
         ids, y, folds, test_ids = members.ids, members.y, members.fold, members.test_ids
-        odds = log_odds(members.oof)
-        test_odds = {k: log_odds(load_test(runs, members, k)) for k in members.folds}
+        odds = said_by(members.oof, task)
+        test_odds = {k: said_by(load_test(runs, members, k), task) for k in members.folds}
         blocks[MEMBERS] = lambda k: (odds, test_odds[k])
         for name, pred in zip(members.names, members.oof, strict=True):
             member_scores[name] = metric.function(y, pred)
@@ -55,11 +58,12 @@ def stack_runs(config: Config) -> None:
         if config.fold != "all":
             wanted = [int(config.fold)]
             fold_rows(folds, wanted[0])  # refuses a fold that does not exist
+    there = np.unique(folds[folds >= 0]).tolist()
     for name in features:
         blocks[name] = features_of(find_features(name, runs), ids, folds, test_ids, name)
-        for k in np.unique(folds).tolist():  # also the inner parts need their own; said before anything is fitted
+        for k in there:  # also the inner parts need their own; said before anything is fitted
             blocks[name](k)
-    count = len(np.unique(folds))
+    count = len(there)
     print(f"{learner} on {', '.join(blocks)}: {len(ids)} rows of {count} folds", flush=True)
 
     # ---- fit, nested ------------------------------------------------------------------------------------------------
@@ -85,13 +89,13 @@ def stack_runs(config: Config) -> None:
             text += ", " + ", ".join(f"{name} x {weight:.2g}" for name, weight in shares.items())
         notes = {"model": learner, "options": choice.options}
         results[k] = FoldResult(found.test[k], text, shares, notes)
-    there = np.isin(folds, list(results))
-    oof = Predictions(ids[there], found.pred[there], task.names, folds[there], task.cells(y[there]), task.kind)
+    made = np.isin(folds, list(results))
+    oof = Predictions(ids[made], found.pred[made], task.names, folds[made], task.cells(y[made]), task.kind)
     save_run(config, competition, oof, test_ids, results, began)
     print()
     for name, value in member_scores.items():
         print(f"member {name}   {metric.name} {value:.4f}")
-    nested, plain = metric.function(y[there], found.pred[there]), metric.function(y, found.plain_pred)
+    nested, plain = metric.function(y[made], found.pred[made]), metric.function(y, found.plain_pred)
     print(compared(metric, member_scores, nested, plain), flush=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from src.competition.metrics import area_under_curve
 from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.loader import Order, training_batch
@@ -16,6 +17,8 @@ from src.data.preprocess import Preprocess
 from src.data.spec import ImageSpec, Normalisation
 from src.files import replacing
 from src.seeds import Stream
+
+MOST = 60  # classes or columns of a picture
 
 
 def augmentation_grid(
@@ -45,11 +48,20 @@ def augmentation_grid(
 def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: Sequence[str], title: str) -> Path:
     """A PNG: share of each true class (rows) that was predicted as each class (columns), with counts.
 
-    target (N,) int64, pred (N, C) probabilities.
+    target (N,) int64, pred (N, C) probabilities. Of more than MOST classes those with the most errors.
     """
+    guess = pred.argmax(1)
+    if len(classes) > MOST:
+        wrong = np.bincount(target[guess != target], minlength=len(classes))
+        shown = np.sort(np.argsort(-wrong, kind="stable")[:MOST])
+        place = np.full(len(classes), -1)
+        place[shown] = np.arange(MOST)
+        kept = (place[target] >= 0) & (place[guess] >= 0)
+        title = f"{title}\n{MOST} of {len(classes)} classes, those with the most errors"
+        target, guess, classes = place[target[kept]], place[guess[kept]], [classes[at] for at in shown.tolist()]
     count = len(classes)
     table = np.zeros((count, count), np.int64)
-    np.add.at(table, (target, pred.argmax(1)), 1)
+    np.add.at(table, (target, guess), 1)
     share = table / np.maximum(1, table.sum(1, keepdims=True))
     side = min(24.0, 3.5 + 0.55 * count)
     figure, axes = _plot(side + 1, side)
@@ -62,6 +74,53 @@ def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: 
             axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=9)
     axes.set(xlabel="predicted", ylabel="true (rows)", title=title)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    return _save(path, figure)
+
+
+def column_bars(path: Path, target: np.ndarray, pred: np.ndarray, names: Sequence[str], title: str) -> Path:
+    """A PNG: for each column the area under its ROC curve and its F1 at 0.5, the column with the most true rows first.
+
+    target (N, C) bool, pred (N, C) probabilities. Of more than MOST columns the least areas; one that is all true or
+    all false has none.
+    """
+    true, guess = target.sum(0), pred >= 0.5
+    curves = [
+        area_under_curve(target[:, c], pred[:, c]) if 0 < true[c] < len(target) else np.nan for c in range(len(true))
+    ]
+    f1 = 2 * (guess & target).sum(0) / np.maximum(1, guess.sum(0) + true)
+    shown = np.argsort(np.nan_to_num(curves, nan=2.0), kind="stable")[:MOST]
+    shown = shown[np.argsort(-true[shown], kind="stable")]
+    figure, axes = _plot(8.0, 1.6 + 0.32 * len(shown))
+    at = np.arange(len(shown))
+    axes.barh(at - 0.2, np.array(curves)[shown], 0.38, label="AUC")
+    axes.barh(at + 0.2, f1[shown], 0.38, label="F1 at 0.5")
+    axes.set_yticks(at, [f"{names[c]} ({true[c]})" for c in shown.tolist()])
+    axes.invert_yaxis()
+    axes.axvline(0.5, color="grey", linewidth=1, linestyle=":")
+    axes.set(xlim=(0, 1), title=title if len(shown) == len(names) else f"{title}\n{MOST} of {len(names)} columns")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
+    return _save(path, figure)
+
+
+def scatter(path: Path, target: np.ndarray, pred: np.ndarray, names: Sequence[str], title: str) -> Path:
+    """A PNG: of each number a panel with the predictions (upwards) against what is true, and the diagonal.
+
+    target, pred (N, C). At most 12 panels, of 20,000 rows.
+    """
+    shown, rows = list(names)[:12], np.linspace(0, len(target) - 1, min(len(target), 20_000)).astype(int)
+    across = min(4, len(shown))
+    down = -(-len(shown) // across)
+    figure, grid = _plot(4.2 * across + 0.6, 4.4 * down, down, across)
+    for c, axes in enumerate(np.ravel(grid)):
+        if c >= len(shown):
+            axes.set_axis_off()
+            continue
+        true, guess = target[rows, c], pred[rows, c]
+        ends = [min(true.min(), guess.min()), max(true.max(), guess.max())]
+        axes.plot(ends, ends, color="grey", linewidth=1)
+        axes.scatter(true, guess, s=8 if len(rows) < 2000 else 2, alpha=0.5, linewidths=0)
+        axes.set(xlabel="true", ylabel="predicted", title=shown[c], aspect="equal")
+    figure.suptitle(title)
     return _save(path, figure)
 
 
@@ -169,14 +228,14 @@ def sizes_picture(path: Path, curves: Mapping[str, Mapping[int, float]], metric:
     return _save(path, figure)
 
 
-def _plot(width: float, height: float, lines: int = 1) -> tuple[Any, Any]:
+def _plot(width: float, height: float, lines: int = 1, columns: int = 1) -> tuple[Any, Any]:
     """An empty figure of so many inches and its axes, without pyplot, which would keep every figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(lines, 1, sharex=True)
+    return figure, figure.subplots(lines, columns, sharex=columns == 1)
 
 
 def _save(path: Path, figure: Any) -> Path:

@@ -17,14 +17,14 @@ CELL, GAP, HEADING, MARGIN = 150, 10, 36, 30  # pixels of the picture
 
 @dataclass(frozen=True)
 class Exhibit:
-    """image (S, S, 3) uint8 · heat (h, w) float32, not negative · names of the classes · share: probability of the
-    predicted one."""
+    """image (S, S, 3) uint8 · heat (h, w) float32, not negative · names of the classes, or numbers · share: probability
+    of the predicted one; None of a number."""
 
     image: np.ndarray
     heat: np.ndarray
     true: str
     predicted: str
-    share: float
+    share: float | None
 
 
 def surest(pred: np.ndarray, holds: np.ndarray, count: int = COLUMNS) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +40,18 @@ def surest(pred: np.ndarray, holds: np.ndarray, count: int = COLUMNS) -> tuple[n
     _, first = np.unique(guess[right], return_index=True)
     ranked = np.concatenate([right[np.sort(first)], np.delete(right, first)])[:count]
     return ranked[np.argsort(-share[ranked], kind="stable")], wrong[:count]
+
+
+def closest(off: np.ndarray, values: np.ndarray, count: int = COLUMNS) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of at most `count` rows with small errors and `count` with the largest, off (N,) not negative.
+
+    The former are the best of each of `count` equal parts of the rows in the order of `values` (N,), the true numbers,
+    as most of them are alike; the latter come as they are, the farthest first.
+    """
+    parts = np.array_split(np.argsort(values, kind="stable"), min(count, len(values)))
+    good = np.array([part[off[part].argmin()] for part in parts], dtype=np.int64)
+    others = np.setdiff1d(np.arange(len(off)), good)
+    return good, others[np.argsort(-off[others], kind="stable")][:count]
 
 
 def gallery(path: Path, lines: Sequence[tuple[str, Sequence[Exhibit]]], title: str) -> Path:
@@ -69,7 +81,8 @@ def gallery(path: Path, lines: Sequence[tuple[str, Sequence[Exhibit]]], title: s
             canvas[top : top + CELL, left : left + CELL] = image
             canvas[top + CELL + 2 : top + 2 * CELL + 2, left : left + CELL] = _heated(image, each.heat)
             axes.text(left, top - 19, f"{_short(each.true)} →", va="bottom", **text)
-            axes.text(left, top - 4, f"{_short(each.predicted)}, {each.share:.2f}", va="bottom", **text)
+            share = "" if each.share is None else f", {each.share:.2f}"
+            axes.text(left, top - 4, f"{_short(each.predicted)}{share}", va="bottom", **text)
     axes.imshow(canvas, interpolation="none", aspect="auto")
     axes.text(MARGIN, HEADING / 2, title, va="center", fontsize=11, parse_math=False)
     with replacing(path) as temporary:

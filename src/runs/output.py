@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src import files, predictions
+from src.competition.kinds.targets import Targets
 from src.competition.metrics import Metric, per_class
 from src.competition.task import Task
 from src.predictions import Predictions
-from src.reporting.figures import confusion_matrix, history_picture
+from src.reporting.figures import column_bars, confusion_matrix, history_picture, scatter
 from src.tracking import NoTracker
 
 
@@ -69,11 +73,11 @@ def save_fold(
         files.save_weights(folder / "weights.safetensors", weights, metadata)
         files.write_csv(folder / "history.csv", history)
     title = f"{summary.run}/fold{summary.fold}: {summary.metric.name} {summary.score:.4f}"
+    assert oof.target is not None
+    y = task.encode(oof.target)
+    for picture in outcome(folder / "figures", task, y, oof.pred, title):
+        tracker.image(picture.stem, picture)
     if task.exclusive:
-        assert oof.target is not None
-        y = task.encode(oof.target)
-        picture = confusion_matrix(folder / "figures" / "confusion.png", y, oof.pred, list(oof.classes), title)
-        tracker.image("confusion", picture)
         table = per_class(y, oof.pred, oof.classes)
         tracker.table("per class", [str(name) for name in table.columns], table.values.tolist())
     if history:
@@ -84,3 +88,26 @@ def save_fold(
     sync = tracker.finish()
     files.write_json(folder / "manifest.json", {**summary.manifest(task), "wandb": tracker.id})
     return sync
+
+
+def outcome(folder: Path, task: Task, y: np.ndarray, pred: np.ndarray, title: str) -> list[Path]:
+    """Pictures of predictions (N, C) beside what is true: a confusion matrix of the classes or of each target, the
+    worth of each column where several may be true, or the numbers against the true ones."""
+    if task.numeric:
+        return [scatter(folder / "predicted.png", y, pred, task.names.tolist(), title)]
+    if isinstance(task, Targets):
+        parts = zip(task.classes.items(), task.parts(pred), strict=True)
+        return [
+            confusion_matrix(
+                folder / f"confusion-{file_name(target)}.png", y[:, t], part, labels.tolist(), f"{title}, {target}"
+            )
+            for t, ((target, labels), part) in enumerate(parts)
+        ]
+    if task.exclusive:
+        return [confusion_matrix(folder / "confusion.png", y, pred, task.names.tolist(), title)]
+    return [column_bars(folder / "columns.png", y, pred, task.names.tolist(), title)]
+
+
+def file_name(target: str) -> str:
+    """The name of a target for a file: what may not be in one becomes a dash."""
+    return re.sub(r"[^\w-]+", "-", target)

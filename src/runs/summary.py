@@ -17,7 +17,7 @@ from src.files import read_json, remove_leftovers, write_json
 from src.predictions import Predictions, concatenate, fold_mean, load_predictions
 from src.runs.claims import run_lock
 from src.runs.folder import finished_folds, fold_folder
-from src.runs.opening import solution_path
+from src.runs.opening import reported, solution_path
 
 
 def summarise_run(config: Config, competition: Competition, run: str) -> None:
@@ -34,8 +34,7 @@ def summarise_run(config: Config, competition: Competition, run: str) -> None:
 def scores_of(config: Config, task: Task, oof: Predictions) -> dict[str, float]:
     """The metric that decides and those beside it, of predictions with targets."""
     assert oof.target is not None
-    names = dict.fromkeys([config.competition.metric, *config.competition.metrics])
-    return scores(names, task.encode(oof.target), oof.pred, task.metrics)
+    return scores(reported(config, task), task.encode(oof.target), oof.pred, task.metrics)
 
 
 def _summarise(config: Config, competition: Competition, run: str) -> None:

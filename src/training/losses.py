@@ -79,6 +79,17 @@ def ordinal(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> T
     return each.mean() if weights is None else (each * (targets @ weights)).mean()
 
 
+def of_numbers(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """mse, mae, huber (the square up to an error of 1, then its tangent; half of both) or bce of scaled numbers (B, C),
+    the mean over columns and the batch; fp32. bce: of sigmoid(outputs) against targets from 0 to 1."""
+    own = outputs.float()
+    if name == "bce":
+        return F.binary_cross_entropy_with_logits(own, targets.clamp(0, 1))
+    if name == "huber":
+        return F.huber_loss(own, targets)
+    return F.l1_loss(own, targets) if name == "mae" else F.mse_loss(own, targets)
+
+
 def make_loss(name: str, gamma: float = 2.0, weights: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
     """(logits (B, C), targets (B, C)) -> scalar: cross_entropy, focal, bce or ordinal. weights (C,): of the classes, or
     None.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from src.config import DistillConfig, LossConfig, ModelConfig
-from src.model.outputs import Outputs
+from src.model.outputs import Outputs, by_group
 from src.training.losses import (
     add_margin,
     binary_cross_entropy,
-    distillation,
     make_loss,
     matching,
+    of_numbers,
     soft_targets,
     softened,
 )
@@ -68,6 +68,36 @@ def several_labels(y: Tensor, outputs: Outputs, config: LossConfig, positive: Te
     return Objective(targets, loss, outputs)
 
 
+def several_targets(
+    y: Tensor, outputs: Outputs, config: LossConfig, weights: Sequence[Tensor | None] | None = None
+) -> Objective:
+    """Several targets, each with classes of its own: y (N, T) int64 by row, weights of each one's classes.
+
+    The loss is the mean over targets of that of one label, on its own columns of the outputs and soft targets.
+    """
+    values = {key: value for key, value in asdict(config).items() if key not in TARGET_KEYS}
+    losses = [make_loss(**values, weights=each) for each in weights or [None] * len(outputs.groups)]
+
+    def targets(rows: Tensor) -> Tensor:
+        each = zip(y[rows].unbind(1), outputs.groups, strict=True)
+        soft = [soft_targets(labels, classes, config.smoothing, config.smoothing_kind) for labels, classes in each]
+        return torch.cat(soft, dim=1)
+
+    def loss(logits: Tensor, soft: Tensor, x: Tensor) -> Tensor:
+        parts = zip(losses, logits.split(outputs.groups, 1), soft.split(outputs.groups, 1), strict=True)
+        return torch.stack([one(own, wanted) for one, own, wanted in parts]).mean()
+
+    return Objective(targets, loss, outputs)
+
+
+def numbers(y: Tensor, outputs: Outputs, config: LossConfig) -> Objective:
+    """Values: y (N, C) float by row, in their own units; what is learnt is scaled as the outputs are."""
+    assert outputs.scaling is not None
+    shift, scale = (y.new_tensor(values) for values in outputs.scaling)
+    wanted = (y - shift) / scale
+    return Objective(lambda rows: wanted[rows], lambda logits, soft, x: of_numbers(config.name, logits, soft), outputs)
+
+
 def with_margin(objective: Objective, config: ModelConfig) -> Objective:
     """The loss on logits that `model.head` has made harder by `model.margin`; a teacher comes after."""
     if config.head == "linear":
@@ -77,34 +107,54 @@ def with_margin(objective: Objective, config: ModelConfig) -> Objective:
 
 
 def taught_on_sight(objective: Objective, teacher: nn.Module, config: DistillConfig) -> Objective:
-    """A patient teacher, (B, C, S, S) -> (B, K) log-probabilities, that looks at the very crops of the student, mixed
-    ones too (2106.05237)."""
-    exclusive = objective.outputs.exclusive
+    """A patient teacher, (B, C, S, S) -> (B, K) log-probabilities, or values, that looks at the very crops of the
+    student, mixed ones too (2106.05237)."""
+    outputs = objective.outputs
 
     def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
-            theirs = teacher(x)
-        own, student = objective.loss(logits, y, x), objective.outputs.logs(logits.float())
-        return own + config.weight * distillation(student, theirs, config.temperature, exclusive)
+            theirs = soften(outputs, teacher(x), config.temperature)
+        return objective.loss(logits, y, x) + config.weight * match(outputs, logits, theirs, config.temperature)
 
     return replace(objective, loss=loss)
 
 
 def taught_before(objective: Objective, known: Tensor, config: DistillConfig) -> Objective:
-    """A teacher that was asked once: known (N, K) probabilities by row.
+    """A teacher that was asked once: known (N, K) probabilities, or values, by row.
 
     They are softened before anything mixes them: the mean of two softened predictions, not the softened mean, is what a
     mixed image is to be matched with, as its loss is the mean of two losses.
     """
-    exclusive, width = objective.outputs.exclusive, known.shape[1]
-    soft = softened(known.clamp(min=1e-8).log(), config.temperature, exclusive)
+    outputs, width = objective.outputs, known.shape[1]
+    theirs = known if outputs.scaling is not None else known.clamp(min=1e-8).log()
+    soft = soften(outputs, theirs, config.temperature)
 
     def targets(rows: Tensor) -> Tensor:
         return torch.cat([objective.targets(rows), soft[rows]], dim=1)
 
     def loss(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        own, theirs = y[:, :-width], y[:, -width:]
-        student = objective.outputs.logs(logits.float())
-        return objective.loss(logits, own, x) + config.weight * matching(student, theirs, config.temperature, exclusive)
+        own, wanted = y[:, :-width], y[:, -width:]
+        return objective.loss(logits, own, x) + config.weight * match(outputs, logits, wanted, config.temperature)
 
     return replace(objective, targets=targets, loss=loss)
+
+
+def soften(outputs: Outputs, theirs: Tensor, temperature: float) -> Tensor:
+    """What a teacher says, log-probabilities (B, K) or values, as what a student of these `outputs` has to match."""
+    if outputs.scaling is not None:
+        return theirs
+    if outputs.groups:
+        return by_group(theirs, outputs.groups, partial(softened, temperature=temperature))
+    return softened(theirs, temperature, outputs.exclusive)
+
+
+def match(outputs: Outputs, logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
+    """How far a student is from what its teacher says, `soft` (B, K): `matching`, the mean of it over several targets,
+    or of numbers the mean squared difference in scales of the student's outputs."""
+    own = outputs.logs(logits.float())
+    if outputs.scaling is not None:
+        return ((own - soft) / own.new_tensor(outputs.scaling.scale)).square().mean()
+    if outputs.groups:
+        parts = zip(own.split(outputs.groups, 1), soft.split(outputs.groups, 1), strict=True)
+        return torch.stack([matching(student, wanted, temperature) for student, wanted in parts]).mean()
+    return matching(own, soft, temperature, outputs.exclusive)

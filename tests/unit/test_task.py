@@ -30,17 +30,44 @@ def quiet(line: str) -> None:
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_task_is_what_it_promises(kind: str) -> None:
-    task: Task = task_of(kind, NAMES)
-    y = Y if kind == "multi" else np.array([0, 2, 1, 0])
-    assert task.kind == kind and task.names is NAMES
-    np.testing.assert_array_equal(task.encode(task.cells(y)), y)
+    names = np.array(["x=a", "x=b", "y=b", "y=c", "y=|%"]) if kind == "targets" else NAMES
+    task: Task = task_of(kind, names)
+    y = {
+        "single": np.array([0, 2, 1, 0]),
+        "multi": Y,
+        "number": np.array([[1, 2.5, -3], [0.1, 1e-7, 4], [7, 8, 1e30], [7, 8, 9]], np.float32),
+        "targets": np.array([[0, 2], [1, 1], [1, 0], [0, 2]]),
+    }[kind]
+    assert task.kind == kind and task.names is names
+    cells = task.cells(y)
+    np.testing.assert_array_equal(task.encode(cells), y)
+    assert task.encode(cells).dtype == y.dtype and cells.shape == (4,)
     assert task.strata(y).shape == (4,) and task.strata(y).dtype == np.int64
-    assert task.prior(y).shape == (3,) and set(task.blends) >= {"soft", "climb"}
-    assert {"accuracy", "f1_macro", "log_loss"} <= set(task.metrics), "the defaults of competition.metrics"
+    assert task.prior(y).shape == (len(names),) and set(task.blends) >= {"soft", "climb"}
+    assert task.numeric == (kind == "number") and task.exclusive == (kind == "single")
+    assert sum(task.groups) in (0, len(names))
+    if kind in ("single", "multi"):
+        assert {"accuracy", "f1_macro", "log_loss"} <= set(task.metrics), "the defaults of competition.metrics"
     guess = np.array([0, 2, 1, 2])
-    assert task.holds(y, guess).tolist() == (
-        [True, True, False, True] if kind == "multi" else [True, True, True, False]
-    )
+    expected = {
+        "single": [True, True, True, False],
+        "multi": [True, True, False, True],
+        "number": [True] * 4,
+        "targets": [True, False, True, False],
+    }
+    assert task.holds(y, guess).tolist() == expected[kind]
+    pred = np.abs(np.random.default_rng(0).normal(size=(4, len(names)))).astype(np.float32)
+    pred = pred / pred.sum(1, keepdims=True)
+    assert task.credit(y, pred).shape == (4,) and np.isfinite(task.loss(y, pred))
+    assert task.shown(y, pred).shape == (4,) and task.shown(y, pred).max() < len(names)
+    assert all(isinstance(line, str) for line in task.describe(y))
+    labels = task.labels(y)
+    if kind in ("multi", "targets"):
+        assert labels is not None and labels.shape == (4, len(names))
+        both = np.array([[task.holds(y, np.full(4, c))[r] for c in range(len(names))] for r in range(4)])
+        np.testing.assert_array_equal(labels.toarray() == 1, both)
+    else:
+        assert labels is None
 
 
 def test_an_unknown_kind_is_said() -> None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from src.competition.kinds.multi import Multi
+from src.competition.kinds.number import Number
 from src.competition.kinds.single import Single
+from src.competition.kinds.targets import Targets
 from src.competition.task import Task
 from src.errors import UserError
 
-KINDS: dict[str, type[Single] | type[Multi]] = {"single": Single, "multi": Multi}
+KINDS: dict[str, type[Single] | type[Multi] | type[Number] | type[Targets]] = {
+    "single": Single,
+    "multi": Multi,
+    "number": Number,
+    "targets": Targets,
+}
 
 
 def task_of(kind: str, names: np.ndarray) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from src.competition.kinds.single import is_probability, probabilities, sort_cla
 from src.competition.metrics import Metric, area_under_curve
 from src.competition.sample import Sample, match_classes, wrong_probabilities
 from src.errors import UserError, first_few
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SEPARATORS = ("|", ";", ",")  # of words in a cell; otherwise spaces
 THRESHOLD = 0.5  # from which a column counts as true, where labels are asked for
@@ -69,6 +72,8 @@ class Multi:
     names: np.ndarray
     kind: ClassVar[str] = "multi"
     exclusive: ClassVar[bool] = False
+    numeric: ClassVar[bool] = False
+    groups: ClassVar[tuple[int, ...]] = ()
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     blends: ClassVar[tuple[str, ...]] = ("soft", "rank", "climb", "convex")
     needs_a_cell: ClassVar[bool] = False  # a row may have no label
@@ -136,7 +141,12 @@ class Multi:
         few = np.bincount(strata, minlength=y.shape[1] + 1) < LEAST
         return np.where(few[strata], y.shape[1] + 1, strata).astype(np.int64)
 
-    def prior(self, y: np.ndarray) -> np.ndarray:
+    def labels(self, y: np.ndarray) -> csr_array:
+        from scipy.sparse import csr_array
+
+        return csr_array(y, dtype=np.int32)
+
+    def prior(self, y: np.ndarray, metric: str = "") -> np.ndarray:
         """The share of the rows in which each column is true."""
         return y.mean(axis=0)
 
@@ -146,6 +156,17 @@ class Multi:
     def credit(self, y: np.ndarray, pred: np.ndarray) -> np.ndarray:
         """The mean over columns of the probability of what is true."""
         return np.where(y, pred, 1 - pred.astype(np.float64)).mean(axis=1)
+
+    def loss(self, y: np.ndarray, pred: np.ndarray) -> float:
+        return column_log_loss(y, pred)
+
+    def shown(self, y: np.ndarray, pred: np.ndarray) -> np.ndarray:
+        return pred.argmax(axis=1)
+
+    def describe(self, y: np.ndarray) -> list[str]:
+        counts = y.sum(axis=0).tolist()
+        labels = ", ".join(f"{name} {count}" for name, count in zip(self.names, counts, strict=True))
+        return [f"labels   {labels}; none {int((~y.any(axis=1)).sum())}"]
 
     def submit(self, pred: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
         """A probability per column, or the words that are at least THRESHOLD sure."""

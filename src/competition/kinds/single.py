@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from src.competition.metrics import METRICS, Metric
+from src.competition.metrics import METRICS, Metric, log_loss
 from src.competition.sample import Sample, match_classes, positive_of, wrong_probabilities
 from src.errors import UserError, first_few, nearest
 
@@ -23,10 +23,15 @@ class Single:
     names: np.ndarray
     kind: ClassVar[str] = "single"
     exclusive: ClassVar[bool] = True
+    numeric: ClassVar[bool] = False
     metrics: ClassVar[Mapping[str, Metric]] = METRICS
     blends: ClassVar[tuple[str, ...]] = ("vote", "soft", "geometric", "rank", "climb", "convex")
 
     needs_a_cell: ClassVar[bool] = True  # in the training table
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return (len(self.names),)
 
     @staticmethod
     def target_columns(column: str | None, candidates: list[str], sample: Sample, path: Path) -> list[str]:
@@ -101,7 +106,10 @@ class Single:
     def strata(self, y: np.ndarray) -> np.ndarray:
         return y
 
-    def prior(self, y: np.ndarray) -> np.ndarray:
+    def labels(self, y: np.ndarray) -> None:
+        return None
+
+    def prior(self, y: np.ndarray, metric: str = "") -> np.ndarray:
         """The classes' shares."""
         return np.bincount(y, minlength=len(self.names)) / len(y)
 
@@ -110,6 +118,16 @@ class Single:
 
     def credit(self, y: np.ndarray, pred: np.ndarray) -> np.ndarray:
         return pred[np.arange(len(y)), y].astype(np.float64)
+
+    def loss(self, y: np.ndarray, pred: np.ndarray) -> float:
+        return log_loss(y, pred)
+
+    def shown(self, y: np.ndarray, pred: np.ndarray) -> np.ndarray:
+        return pred.argmax(axis=1)
+
+    def describe(self, y: np.ndarray) -> list[str]:
+        counts = np.bincount(y, minlength=len(self.names)).tolist()
+        return ["classes  " + ", ".join(f"{name} {count}" for name, count in zip(self.names, counts, strict=True))]
 
     def submit(self, pred: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
         """The most probable class, or the best few as words; the probability of one of two classes, or of each."""
