@@ -123,6 +123,9 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
         where = roles.train.file if roles.train else "the pictures"
         raise UserError(f"{root}: no column of {where} looks like a target; give competition.target_column=")
 
+    if metric is None:
+        findings.append(usual_metric({finding.key: finding.value for finding in findings}, len(values)))
+
     # ---- groups, pixels ---------------------------------------------------------------------------------------------
     if roles.train is not None:
         findings += find_groups(train, test, spent | targets | twins(train, targets))
@@ -212,6 +215,29 @@ def test_folder(folder: Folder) -> list[Finding]:
         Finding("sample_csv", None, "no sample submission", why),
         Finding("test_images", top if len(counts) == 1 else f"{top}/**/{{id}}", "the folder called test", why),
     ]
+
+
+def usual_metric(keys: Mapping[str, Any], columns: int) -> Finding:
+    """The metric that such a submission is most often scored by. columns: of values in the sample."""
+    kind, form = keys.get("kind"), keys.get("submission")
+    if kind == "number":
+        name, others = "rmse", ("mae", "r2")
+    elif kind == "targets":
+        name, others = "recall_macro", ("accuracy",)
+    elif kind == "multi":
+        name, others = ("auc", ("log_loss",)) if columns > 1 else ("f1_micro", ("f1_macro", "f1_samples"))
+    elif form == "ranked":
+        name, others = "map5", ("map3",)
+    elif form == "confident":
+        name, others = "gap", ()
+    elif form == "positive":
+        name, others = "auc", ("log_loss",)
+    elif columns > 1:
+        name, others = "log_loss", ("auc",)
+    else:
+        name, others = "accuracy", ("f1_macro", "balanced_accuracy", "qwk")
+    why = "none is given; give competition.metric= (init: metric=) as the competition's page has it"
+    return Finding("metric", name, "usual for such a submission", why, others)
 
 
 def compact(names: tuple[str, ...]) -> tuple[str, ...]:
