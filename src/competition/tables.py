@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from src.archives import stamp
-from src.competition.csv_file import column_position, refuse_repeats
-from src.competition.images import find_images, rows_from_images, template_fields
+from src.competition.csv_file import refuse_repeats
+from src.competition.images import find_images, template_fields
 from src.competition.kinds import KINDS
 from src.competition.kinds.single import Single, sort_classes
 from src.competition.links import ONE, TARGET, Links, filled, link
-from src.competition.long_table import names_in, pivot
 from src.competition.pixel_table import unpacked
-from src.competition.sample import Sample, read_sample
-from src.competition.table_file import read_columns, read_header
+from src.competition.sample import Sample
+from src.competition.table_rows import Columns, open_sample, test_columns, training_columns, words_of_repeats
 from src.competition.task import Task
 from src.config import CompetitionConfig
 from src.errors import UserError
 from src.ids import differ
-
-Columns = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -80,9 +75,9 @@ def load_competition(
 
     # ---- training rows ----------------------------------------------------------------------------------------------
     place = str(root / (keys.train_csv or keys.train_images))
-    columns, targets = _training_columns(keys, root, id_column, sample)
+    columns, targets = training_columns(keys, root, id_column, sample)
     if keys.kind == "multi" and len(targets) == 1:
-        columns = _words_of_repeats(columns, id_column, targets[0])
+        columns = words_of_repeats(columns, id_column, targets[0])
     ids = columns[id_column]
     refuse_repeats(ids, place)
     if keys.classes:
@@ -95,7 +90,7 @@ def load_competition(
         y = task.encode(cells)
 
     # ---- test rows --------------------------------------------------------------------------------------------------
-    test_path, test = _test_columns(keys, root, sample, id_column)
+    test_path, test = test_columns(keys, root, sample, id_column)
     test_ids = test["id"]
     names = np.array(targets if len(targets) > 1 else task.names.tolist(), dtype=np.str_)
     links = link(sample, test_ids, test, keys.rows, names, keys.pool)
@@ -133,132 +128,5 @@ def load_competition(
     )
 
 
-def open_sample(keys: CompetitionConfig, root: Path) -> Sample:
-    """The sample submission; without one, a label for each picture in the folder `test_images`."""
-    if keys.sample_csv is not None:
-        return read_sample(root / keys.sample_csv, keys.sample_id_column, keys)
-    template = keys.test_images if "{" in keys.test_images else f"{keys.test_images}/{{id}}"
-    ids = rows_from_images(root, template, "competition.test_images")["id"]
-    return Sample(("id", keys.target_column or "label"), ids, "labels", positive=keys.positive, guesses=keys.guesses)
-
-
 def _images(template: str, key: str, root: Path, ids: np.ndarray, columns: Columns, table: Path) -> np.ndarray:
     return find_images(root=root, template=template, ids=ids, columns=columns, key=key, table=table)
-
-
-# ---- columns --------------------------------------------------------------------------------------------------------
-
-
-def _training_columns(keys: CompetitionConfig, root: Path, id_column: str, sample: Sample) -> tuple[Columns, list[str]]:
-    """The columns in use, each (N,) str, and which of them are the targets."""
-    if keys.train_csv is None:
-        columns = rows_from_images(root, keys.train_images, "competition.train_images")
-        return columns, [keys.target_column or "label"]
-    path = root / keys.train_csv
-    header = read_header(path, "competition.train_csv")
-    numbered = id_column == ""
-    for name, key in (
-        (None if numbered else id_column, "competition.id_column"),
-        (keys.group_column, "competition.group_column"),
-        (keys.target_column, "competition.target_column"),
-        *((name, "competition.target_columns") for name in keys.target_columns if not keys.long),
-    ):
-        if name is not None:
-            column_position(name, header, path, key)
-    kind = KINDS[keys.kind]
-    others = [name for name in header if name not in (id_column, keys.group_column)]
-    if keys.long:
-        targets = kind.target_columns(keys.target_column, others, sample, path)
-        beside = [] if "{" in keys.long else [keys.long]
-    elif keys.target_columns:
-        targets, beside = list(keys.target_columns), []
-    else:
-        targets, beside = kind.target_columns(keys.target_column, others, sample, path), []
-    grouped = [keys.group_column] if keys.group_column is not None else []
-    used = [*([] if numbered else [id_column]), *targets, *grouped, *beside]
-    fields = [name for name in template_fields(keys.rows, "competition.rows") if name in header]
-    required = used if kind.needs_a_cell else [name for name in used if name not in targets]
-    columns = _columns(
-        path, header, [*used, *fields], required, keys.train_images, "competition.train_images", "competition.train_csv"
-    )
-    if numbered:
-        count = len(columns[used[0]])
-        columns[id_column] = np.array([f"train-{row + 1}" for row in range(count)], dtype=np.str_)
-    if keys.long:
-        columns, targets = pivot(columns, str(path), id_column, keys.long, targets[0])
-        wanted = list(keys.target_columns) or targets
-        targets = [name for name in wanted if name in targets]
-    return columns, targets
-
-
-def _columns(
-    path: Path,
-    header: tuple[str, ...],
-    used: list[str],
-    required: list[str],
-    template: str,
-    images_key: str,
-    key: str,
-) -> Columns:
-    """The columns in use, plus those that the image template names; all but those not `required` have no empty cell."""
-    named = [field for field in template_fields(template, images_key) if field != "id"]
-    for field in named:
-        column_position(field, header, path, images_key)
-    wanted = list(dict.fromkeys([*used, *named]))
-    return read_columns(path, wanted, key, required=list(dict.fromkeys([*required, *named])))
-
-
-def _words_of_repeats(columns: Columns, id_column: str, target: str) -> Columns:
-    """A row per id where the table has one per id and label: the labels as words of one cell."""
-    ids, first, of_id = np.unique(columns[id_column], return_index=True, return_inverse=True)
-    if len(ids) == len(columns[id_column]):
-        return columns
-    words: list[list[str]] = [[] for _ in ids]
-    for at, cell in zip(of_id.reshape(-1).tolist(), columns[target].tolist(), strict=True):
-        words[at].append(cell)
-    order = np.argsort(first)
-    rest = {name: cells[first[order]] for name, cells in columns.items()}
-    joined = [
-        "|".join(words[at]) + ("|" if len(words[at]) == 1 and " " in words[at][0] else "") for at in order.tolist()
-    ]
-    return {**rest, target: np.array(joined, dtype=np.str_)}
-
-
-def _test_columns(keys: CompetitionConfig, root: Path, sample: Sample, id_column: str) -> tuple[Path, Columns]:
-    """The table of the test rows, and its columns that are in use, the ids also as "id"; without one, the sample's.
-
-    A table in long form (a row per picture and target) is cut down to its pictures.
-    """
-    path = root / keys.test_csv
-    if stamp("", os.fsencode(path)) == "missing;":
-        path = root / (keys.sample_csv or keys.test_images)
-        long = TARGET in template_fields(keys.rows, "competition.rows")
-        ids = np.unique(names_in(sample.ids, keys.rows)[0]) if long else sample.ids
-        return path, {"id": ids, id_column: ids}
-    header = read_header(path, "competition.test_csv")
-    if keys.test_id_column == "":  # no ids: as many rows, in the same order
-        used = [name for name in template_fields(keys.test_images, "competition.test_images") if name != "id"]
-        columns = read_columns(path, used or [header[0]], "competition.test_csv")
-        rows = len(next(iter(columns.values())))
-        if rows != len(sample.ids):
-            raise UserError(
-                f"{path} has {rows} rows and the sample {len(sample.ids)}; without ids they must be the same rows "
-                "(competition.test_id_column=)"
-            )
-        return path, {**columns, "id": sample.ids}
-    column = keys.test_id_column or (id_column if id_column in header else sample.id_column)
-    column_position(
-        column, header, path, "competition.test_id_column" if keys.test_id_column else "competition.id_column"
-    )
-    fields = [name for name in template_fields(keys.rows, "competition.rows") if name not in ("id", TARGET)]
-    for name in fields:
-        column_position(name, header, path, "competition.rows")
-    used = [column, *fields]
-    columns = _columns(path, header, used, used, keys.test_images, "competition.test_images", "competition.test_csv")
-    if TARGET in template_fields(keys.rows, "competition.rows"):
-        if set(columns[column].tolist()) == set(sample.ids.tolist()):
-            columns[column] = names_in(columns[column], keys.rows)[0]
-        _, first = np.unique(columns[column], return_index=True)
-        columns = {name: cells[np.sort(first)] for name, cells in columns.items()}
-    refuse_repeats(columns[column], path)
-    return path, {**columns, "id": columns[column]}

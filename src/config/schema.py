@@ -261,7 +261,8 @@ class SoupConfig:
 @dataclass(frozen=True)
 class StackConfig:
     learner: Literal["logistic", "ridge", "lightgbm", "mlp"] = "logistic"
-    features: tuple[str, ...] = ()  # .npz files, or folders with features.npz or fold<k>/features.npz
+    # .npz files, folders with features.npz or fold<k>/features.npz, then columns of the tables: [F, columns:age, sex]
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

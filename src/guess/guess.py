@@ -220,6 +220,7 @@ def test_folder(folder: Folder) -> list[Finding]:
 def usual_metric(keys: Mapping[str, Any], columns: int) -> Finding:
     """The metric that such a submission is most often scored by. columns: of values in the sample."""
     kind, form = keys.get("kind"), keys.get("submission")
+    others: tuple[str, ...]
     if kind == "number":
         name, others = "rmse", ("mae", "r2")
     elif kind == "targets":

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from src.competition.beside import columns_beside
 from src.competition.folds import fold_rows
 from src.competition.metrics import find_metric
 from src.config import Config
+from src.ensembling.columns import encode
 from src.ensembling.stack import OF_NUMBERS, FeaturesFor, features_of, import_lightgbm, said_by, stack
 from src.errors import UserError
+from src.ids import find_rows
 from src.predictions import Features, Predictions, load_features
 from src.runs.combined import FoldResult, compared, groups_of, named, open_members, save_run
 from src.runs.members import load_test
 from src.runs.opening import open_competition, open_folds
 
+COLUMNS = "columns:"  # before the first name of a table's columns among `features`
 MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of `features`
 
 
 def stack_runs(config: Config) -> None:
     """Fit `config.stack.learner` on the log-odds of `config.runs` (of numbers, their values) and the blocks of
-    `config.stack.features`.
+    `config.stack.features`: files, folders, and columns of the tables behind `columns:`.
 
     oof.npz holds the nested predictions; test.npz of fold k those of the model that was fitted without fold k, on the
     members' fold-k test predictions and fold k's features.
@@ -59,7 +64,13 @@ def stack_runs(config: Config) -> None:
             wanted = [int(config.fold)]
             fold_rows(folds, wanted[0])  # refuses a fold that does not exist
     there = np.unique(folds[folds >= 0]).tolist()
-    for name in features:
+    files, beside = split_features(features)
+    if beside:
+        columns = columns_beside(config.competition, competition, beside)
+        place = find_rows(competition.train.ids, ids)
+        x, other = encode({name: cells[place] for name, cells in columns[0].items()}, columns[1])
+        blocks[f"{COLUMNS}{','.join(beside)}"] = lambda k: (x, other)
+    for name in files:
         blocks[name] = features_of(find_features(name, runs), ids, folds, test_ids, name)
         for k in there:  # also the inner parts need their own; said before anything is fitted
             blocks[name](k)
@@ -97,6 +108,20 @@ def stack_runs(config: Config) -> None:
         print(f"member {name}   {metric.name} {value:.4f}")
     nested, plain = metric.function(y[made], found.pred[made]), metric.function(y, found.plain_pred)
     print(compared(metric, member_scores, nested, plain), flush=True)
+
+
+def split_features(features: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Feature files and folders, and columns of the tables: [f.npz, columns:age, sex] has the columns age and sex."""
+    files: list[str] = []
+    columns: list[str] = []
+    for name in features:
+        if name.startswith(COLUMNS):
+            columns.append(name.removeprefix(COLUMNS))
+        elif columns and not name.endswith(".npz"):
+            columns.append(name)
+        else:
+            files.append(name)
+    return files, columns
 
 
 def find_features(name: str, runs: Path) -> list[Features]:
