@@ -127,15 +127,15 @@ def _bands(data: bytes, channels: int, alpha: Alpha) -> tuple[np.ndarray, bool] 
             pages = read_pages(data, channels)
             found = None if pages is None else (pages, False)
     if found is None and (alpha != "drop" or channels in (2, 4)):
-        image = _with_alpha(data, channels)
+        image = read_alpha(data, channels)
         found = None if image is None else (image, True)
     return found
 
 
-def _with_alpha(data: bytes, channels: int) -> np.ndarray | None:
+def read_alpha(data: bytes, channels: int) -> np.ndarray | None:
     """(H, W, 4) RGBA, or (H, W, 2) grey and alpha where two channels are wanted; None for a picture without alpha."""
     if data.startswith(PNG) and data[24:26] in (b"\x10\x04", b"\x10\x06"):  # 16 bits, of which PIL keeps 8
-        deep = by_opencv(data, cv2.IMREAD_UNCHANGED) if _complete_png(data) else None
+        deep = by_opencv(data, cv2.IMREAD_UNCHANGED) if is_complete_png(data) else None
         if deep is not None and deep.ndim == 3 and deep.shape[2] == 4:
             return deep[..., [2, 3] if channels == 2 else [2, 1, 0, 3]]
     from PIL import Image, ImageOps
@@ -160,19 +160,19 @@ def _decoded(data: bytes, short: int, short_side: int, dtype: np.dtype, span: Ra
     """(H, W, 3) BGR samples, upright, or None. short: the short side that the header declares."""
     flag, image = cv2.IMREAD_COLOR, None
     if data.startswith(JPEG):
-        flag = _reduced_flag(short, short_side)
+        flag = reduced_flag(short, short_side)
     elif data.startswith(TIFFS):
         flag |= cv2.IMREAD_ANYDEPTH  # without it floats are refused by OpenCV 5 and clipped by 4
     elif dtype != np.uint8 or span is not None:
         flag |= cv2.IMREAD_ANYDEPTH
-    if not data.startswith(PNG) or _complete_png(data):
+    if not data.startswith(PNG) or is_complete_png(data):
         image = by_opencv(data, flag)
     if image is None:
-        image = _by_pil(data)
+        image = by_pil(data)
     return None if image is None else as_samples(image, dtype, span)
 
 
-def _complete_png(data: bytes) -> bool:
+def is_complete_png(data: bytes) -> bool:
     """Whether the chunks of a PNG follow each other to its end. PIL reads others if their pixels are there; OpenCV
     does not, and before it gives up it makes room for the length that a damaged chunk claims: 3.4 GB for an 821-byte
     file that fuzzing found."""
@@ -185,7 +185,7 @@ def _complete_png(data: bytes) -> bool:
     return False
 
 
-def _by_pil(data: bytes) -> np.ndarray | None:
+def by_pil(data: bytes) -> np.ndarray | None:
     from PIL import Image, ImageOps
 
     try:
@@ -208,7 +208,7 @@ def _share_there(image: np.ndarray) -> float:
     return float(rows.mean() * columns.mean())
 
 
-def _reduced_flag(short: int, short_side: int) -> int:
+def reduced_flag(short: int, short_side: int) -> int:
     """The cv2 flag of the strongest reduction in the decoder that leaves at least `short_side` pixels."""
     for factor, flag in (
         (8, cv2.IMREAD_REDUCED_COLOR_8),

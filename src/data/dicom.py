@@ -55,8 +55,6 @@ def read_dicom(
                 samples = as_samples(*_shown(stored, header, windows, span, dtype))
     except Exception as error:  # of pydicom's curves, for odd headers
         raise _unreadable(name, error) from None
-    if header.PhotometricInterpretation == "MONOCHROME1":
-        samples = np.iinfo(dtype).max - samples
     return samples[..., None]
 
 
@@ -110,34 +108,43 @@ def has_window(header: Any) -> bool:
     return float(np.ravel(width)[0]) >= 1
 
 
-def modality_values(stored: np.ndarray, header: Any) -> np.ndarray:
-    """Stored numbers through the modality's line or table: Hounsfield units in a CT, else mostly as they are."""
+def grey_values(stored: np.ndarray, header: Any) -> tuple[np.ndarray, Range | None]:
+    """Stored numbers through the line or table of the modality (Hounsfield units in a CT, mostly as they are), those of
+    MONOCHROME1 inverted within what the stored bits can hold; and the ends of that, which floats do not have."""
     from pydicom.pixels import apply_modality_lut
 
-    return apply_modality_lut(stored, header)
+    values = apply_modality_lut(stored, header)
+    if stored.dtype.kind not in "ui":  # FloatPixelData
+        return values, None
+    if header.get("ModalityLUTSequence"):
+        ends = _table_ends(header.ModalityLUTSequence)
+    else:
+        low, high = sorted(apply_modality_lut(np.array(_stored_ends(header)), header).tolist())
+        ends = (float(low), float(high))
+    return _upright(values, header, ends), ends
 
 
 def _shown(
     stored: np.ndarray, header: Any, windows: Windows, span: Range | None, dtype: np.dtype
 ) -> tuple[np.ndarray, np.dtype, Range | None]:
     """The numbers to be looked at, the type of sample, and which of the numbers are black and white."""
-    from pydicom.pixels import apply_voi_lut, apply_windowing
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
-    values = modality_values(stored, header)
-    if span is not None:
-        return values, dtype, span
-    if windows == "window" and has_window(header):
-        shown = apply_voi_lut(values, header)
-        if header.get("VOILUTSequence"):
-            return shown, dtype, _table_ends(header.VOILUTSequence)
+    if span is not None or windows == "full" or not has_window(header):
+        values, ends = grey_values(stored, header)
+        return values, dtype, ends if span is None else span
+    shown = apply_voi_lut(apply_modality_lut(stored, header), header)
+    if header.get("VOILUTSequence"):
+        ends = _table_ends(header.VOILUTSequence)
+    else:
         low, high = apply_windowing(np.array([-FAR, FAR]), header)
-        return shown, dtype, (float(low), float(high))
-    if stored.dtype.kind not in "ui":  # FloatPixelData
-        return values, dtype, None
-    if header.get("ModalityLUTSequence"):
-        return values, dtype, _table_ends(header.ModalityLUTSequence)
-    low, high = sorted(modality_values(np.array(_stored_ends(header)), header).tolist())
-    return values, dtype, (float(low), float(high))
+        ends = (float(low), float(high))
+    return _upright(shown, header, ends), dtype, ends
+
+
+def _upright(values: np.ndarray, header: Any, ends: Range) -> np.ndarray:
+    inverted = header.PhotometricInterpretation == "MONOCHROME1"
+    return ends[0] + ends[1] - values.astype(np.float64) if inverted else values
 
 
 def _stored_ends(header: Any) -> tuple[int, int]:

@@ -66,6 +66,43 @@ def test_six_channels_through_every_verb(
     assert main(test) == 0
 
 
+@pytest.fixture(scope="module")
+def decibels(mini_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mini digits as (2, H, W) negative numbers: the digit in the second band."""
+    root = tmp_path_factory.mktemp("decibels")
+    for part in ("train", "test"):
+        (root / part).mkdir()
+        for number, file in enumerate(sorted((mini_digits / part).glob("*.png"))):
+            digit = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) / 255 * 20
+            noise = np.random.default_rng(number).normal(-24, 3, (2, 28, 28))
+            np.save(root / part / f"{file.stem}.npy", noise + np.stack([0 * digit, digit]))
+    for name in ("train.csv", "test.csv", "sample_submission.csv", "solution.csv"):
+        shutil.copy(mini_digits / name, root / name)
+    return root
+
+
+def test_negative_numbers_in_two_channels(command: Command, decibels: Path, tmp_path: Path) -> None:
+    """Without a range all of them are black."""
+    kinds = ["competition.channels=2", "competition.samples=uint16", f"competition.root={decibels}"]
+    more = ["epochs=12", "normalise=data", "stages=[{}]", "fold=0"]
+    assert main(command("competition=digits", *kinds, "competition.range=[-33,6]", *more)) == 0
+    fold = tmp_path / "runs" / "r" / "fold0"
+    assert load_file(fold / "weights.safetensors")["conv1.0.weight"].shape[1] == 2
+    mean = json.loads((fold / "manifest.json").read_text())["normalisation"]["mean"]
+    assert mean[0] == pytest.approx(9 / 39, abs=0.01) and mean[1] > mean[0] + 0.05
+    part = load_predictions(fold / "oof.npz")
+    assert (part.classes[part.pred.argmax(1)] == part.target).mean() > 0.4, "chance is 0.2"
+
+
+def test_a_range_that_is_none(command: Command, decibels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = command("competition=digits", f"competition.root={decibels}", "competition.range=[6,-33]", "fold=0")
+    assert main(words) == 2
+    assert "competition.range" in capsys.readouterr().err
+    words = command("competition=digits", f"competition.root={decibels}", "competition.alpha=keep", "fold=0")
+    assert main(words) == 2
+    assert "competition.alpha=keep: is the last of 2 or 4 channels" in capsys.readouterr().err
+
+
 def test_one_channel(command: Command, tmp_path: Path) -> None:
     assert main(command("competition=digits", "competition.channels=1", "fold=0", "augment.hue=0.1")) == 0
     assert load_file(tmp_path / "runs" / "r" / "fold0" / "weights.safetensors")["conv1.0.weight"].shape[1] == 1

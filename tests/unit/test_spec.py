@@ -342,6 +342,25 @@ def test_weights_for_rgb_become_some_for_other_channels(spec: ImageSpec, name: s
         torch.testing.assert_close(one, three, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 6, 7])
+@pytest.mark.parametrize("name", ["resnet10t", "cs3darknet_s", "tf_efficientnet_lite0"])
+def test_filters_for_other_channels_by_hand(channels: int, name: str, tmp_path: Path) -> None:
+    """One channel: the sum over red, green and blue. More: repeated in turn, times 3 / channels, so that a grey picture
+    in all of them gives what it gave."""
+    torch.manual_seed(4)
+    rgb = timm.create_model(name, num_classes=2)
+    save_file(rgb.state_dict(), tmp_path / "rgb.safetensors")
+    model, _ = build_model(name, 2, WeightsSource("file", tmp_path / "rgb.safetensors"), spec=ImageSpec(channels))
+    key = str(rgb.pretrained_cfg["first_conv"]) + ".weight"
+    given, found = rgb.state_dict()[key].numpy(), model.state_dict()[key].numpy()
+    if channels == 1:
+        expected = given.sum(axis=1, keepdims=True)
+    else:
+        expected = np.stack([given[:, k % 3] * 3 / channels for k in range(channels)], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert model.eval()(example_input(ImageSpec(channels), 2, 64)).shape == (2, 2)
+
+
 @pytest.mark.parametrize("spec", [SIX, DEEP, ONE], ids=["6", "deep", "1"])
 def test_prediction_is_the_mean_of_views_by_hand(spec: ImageSpec, tmp_path: Path) -> None:
     store, _ = folder_of(tmp_path, spec)
