@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from src.competition.images import rows_from_images
+from src.competition.links import pieces
+from src.competition.pixel_table import pictures
+from src.config import CompetitionConfig
 from src.data.survey import survey_pixels
 from src.errors import UserError
 from src.guess.finding import Finding
@@ -21,6 +26,7 @@ from src.guess.pictures import find_labelled_pictures
 from src.guess.roles import Roles, cast, hidden_labels
 from src.guess.target import Seen, find_target
 
+LOOKED_INTO = 64  # pictures
 GENERIC = ("public", "data", "input", "dataset", "train", "raw", "competition", "competitions", "images", "files", "")
 
 
@@ -130,8 +136,7 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
     if roles.train is not None:
         findings += find_groups(train, test, spent | targets | twins(train, targets))
         findings += left_out(train, test, spent | targets | {f.value for f in findings if f.key == "group_column"})
-    if folder.images:
-        findings += of_pixels(folder, findings, train, root)
+    findings += of_pixels(folder, findings, roles)
     if (labels := hidden_labels(root)) is not None:
         findings.append(Finding("solution", labels, "hidden labels beside the data", "its name"))
     return [given_instead(finding, given) for finding in findings]
@@ -295,24 +300,47 @@ def left_out(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray] | N
     return [Finding("", rest, "columns left out", why)] if rest else []
 
 
-def of_pixels(folder: Folder, findings: list[Finding], train: Mapping[str, np.ndarray], root: Path) -> list[Finding]:
-    """The findings on `channels`, `samples`, `range` by looking into some of the training pictures."""
-    where = [found.value for found in findings if found.key == "train_images"]
-    top = (
-        str(where[0]).split("{")[0].rpartition("/")[0]
-        if where and "{" in str(where[0])
-        else str(where[0])
-        if where
-        else ""
-    )
-    inside = [path for path in folder.images if os.fsdecode(path).startswith(top)] or folder.images
-    seen = survey_pixels(root, inside)
-    return [
-        Finding(key, value, "what the pictures hold", "; ".join(seen.why))
-        for key, value, usual in (
-            ("channels", seen.channels, 3),
-            ("samples", seen.samples, "uint8"),
-            ("range", seen.range, None),
-        )
-        if value != usual
-    ]
+def of_pixels(folder: Folder, findings: list[Finding], roles: Roles) -> list[Finding]:
+    """The findings on what a picture is, by looking into some of the training pictures."""
+    keys = {finding.key: finding.value for finding in findings}
+    if "pixels" in keys and roles.train is not None:
+        with tempfile.TemporaryDirectory() as place:
+            some = islice(pictures(folder.root / roles.train.file, keys["pixels"], None), LOOKED_INTO)
+            for number, values in enumerate(some):
+                np.save(Path(place) / f"{number}.npy", values)
+            seen = survey_pixels(place, [os.fsencode(path.name) for path in sorted(Path(place).glob("*.npy"))])
+    else:
+        seen = survey_pixels(folder.root, training_pictures(folder, str(keys["train_images"])), LOOKED_INTO)
+    usual, found = CompetitionConfig(), []
+    for key in ("channels", "samples", "range", "alpha", "dicom", "array"):
+        value = getattr(seen, key)
+        if value != getattr(usual, key):
+            why = "as above" if found else "; ".join(seen.why)
+            found.append(
+                Finding(key, list(value) if isinstance(value, tuple) else value, "what the pictures hold", why)
+            )
+    return found
+
+
+def training_pictures(folder: Folder, template: str) -> list[bytes]:
+    """Some pictures as `train_images` names them; the files of one picture are joined by line breaks."""
+    fixed = template.split("{")[0].split("**")[0]
+    top = fixed.rpartition("/")[0] if fixed != template else template
+    inside = [path for path in folder.images if not top or os.fsdecode(path).startswith(f"{top}/")]
+    options = next((name for _, name in pieces(template) if name and "|" in name), None)
+    if options is None:
+        return inside
+    first, *others = options.split("|")
+    after = template.rpartition("{" + options + "}")[2]
+    ending = after.rpartition("/")[2] if after else ""
+    known, found = set(inside), []
+    for path in inside:
+        stem, extension = os.path.splitext(os.fsdecode(path))
+        name = stem + (extension if os.path.splitext(ending)[1] else "")
+        if name.endswith(first + ending):
+            start = name[: len(name) - len(first + ending)]
+            tail = "" if os.path.splitext(ending)[1] else extension
+            files = [os.fsencode(start + option + ending + tail) for option in (first, *others)]
+            if set(files) <= known:
+                found.append(b"\n".join(files))
+    return found or inside
