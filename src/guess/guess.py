@@ -311,7 +311,8 @@ def of_pixels(folder: Folder, findings: list[Finding], roles: Roles) -> list[Fin
             seen = survey_pixels(place, [os.fsencode(path.name) for path in sorted(Path(place).glob("*.npy"))])
     else:
         seen = survey_pixels(folder.root, training_pictures(folder, str(keys["train_images"])), LOOKED_INTO)
-    usual, found = CompetitionConfig(), []
+    usual = CompetitionConfig()
+    found: list[Finding] = []
     for key in ("channels", "samples", "range", "alpha", "dicom", "array"):
         value = getattr(seen, key)
         if value != getattr(usual, key):
