@@ -1,9 +1,9 @@
 """Unknown competition folders, one after the other: what `fold=0` makes of each, and how its submission is graded.
 
 `python -m benchmarks.layouts root=OUT metrics=FILE grade='COMMAND {name} {submission}' [only=a,b results=FILE]`: every
-OUT/NAME/public (or OUT/NAME) is a folder as it was handed out. FILE has a line "NAME METRIC" for each; COMMAND prints the
-score of a submission and fails for one that would be refused. Each fold is trained by the command line alone, with the
-metric's name and nothing else. A row of the table is written as soon as it is known; rows that are there are not made again.
+OUT/NAME/public (or OUT/NAME) is a folder as it was handed out. FILE has a line "NAME METRIC" for each; COMMAND prints
+the score of a submission and fails for one that would be refused. Each fold is trained by the command line alone, with
+the metric's name and nothing else. A row is written as soon as it is known, and not made again.
 """
 
 from __future__ import annotations
@@ -72,9 +72,8 @@ def one(name: str, folder: Path, metric: str, place: Path, grade: str) -> dict[s
         )
         said = (graded.stdout + graded.stderr).strip().splitlines()[-1]
     training = round(manifest["seconds"]["training"])
-    return {
-        "name": name, "metric": metric, "seconds": seconds, "training": training, "score": manifest["score"], "said": said,
-    }  # fmt: skip
+    head = {"name": name, "metric": metric, "seconds": seconds}
+    return {**head, "training": training, "score": manifest["score"], "said": said}
 
 
 if __name__ == "__main__":
