@@ -88,7 +88,7 @@ def _item(archive: bytes, name: bytes) -> Any:
 
 @lru_cache(maxsize=64)
 def _open(archive: bytes, size: int, changed: int, process: int) -> Any:
-    """process: each opens the file for itself, because HDF5 keeps its own state of an open file."""
+    """process: a forked one opens the file for itself."""
     try:
         import h5py
     except ImportError:

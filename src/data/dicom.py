@@ -61,9 +61,12 @@ def read_dicom(
 def read_header(data: bytes, max_megapixels: float = 100.0, name: str = "image") -> Any:
     """The data set, its pixels not decoded; UserError for what is damaged, holds no picture or declares too large a
     one, in its own header or in that of a JPEG in it."""
-    import pydicom
-    from pydicom.encaps import get_frame
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    try:
+        import pydicom
+        from pydicom.encaps import get_frame
+        from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    except ImportError:
+        raise MissingPackage(f"{name}: reading DICOM needs a package; pip install 'pydicom>=3.0'") from None
 
     try:
         with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,13 @@ def test_a_decoder_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(
         MissingPackage, match=r"a\.dcm: JPEG Lossless.* needs a decoder; pip install 'pylibjpeg\[all\]'"
     ):
+        ImageSpec(1).read(data, 20, name="a.dcm")
+
+
+def test_without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dicom(TWELVE, 12)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(MissingPackage, match=r"a\.dcm: reading DICOM needs a package; pip install"):
         ImageSpec(1).read(data, 20, name="a.dcm")
 
 
