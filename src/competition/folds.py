@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from src.competition.csv_file import read_columns, refuse_repeats, replace_file
-from src.competition.iterative import iterative_folds
+from src.competition.spreading import spread_labels
 from src.competition.tables import Competition
 from src.errors import UserError, first_few, nearest
 from src.ids import find_rows, only_in
@@ -45,7 +45,7 @@ def make_folds(
 
     kind: stratified (each fold has its share of each class), group (rows of one group stay together, folds of about
     equal size), stratified_group (both, as far as the groups allow); auto takes stratified_group if there are groups.
-    several: (N, L) of ones, the labels of each row, of which each fold has its share instead (`iterative_folds`).
+    several: (N, L) of ones, the labels of each row, of which each fold has its share instead (`spread_labels`).
     Classes of fewer than n rows cannot be held out by every fold: their rows stay in training, fold -1, for every kind,
     but for those in a group with rows of other classes, which stays whole. `classes` (C,) only names the classes in
     messages. Raises UserError for what cannot be split.
@@ -64,7 +64,7 @@ def make_folds(
         units = np.arange(len(labels)) if grouped is None else _units(grouped, n)
         if len(labels) < n:
             raise UserError(f"{len(labels)} rows cannot fill folds.n={n}; set a smaller folds.n=")
-        folds[:] = iterative_folds(several, units, n, seed)
+        folds[:] = spread_labels(several, units, n, seed)
     else:
         kept = np.flatnonzero(_held_out(labels, grouped, n, classes))
         own, among = labels[kept], None if grouped is None else grouped[kept]
@@ -185,10 +185,7 @@ def load_folds(
         groups = merge_groups(groups, duplicates)
     if not path.exists():
         y = competition.y
-        strata = task.strata(y)
-        if task.numeric and np.bincount(strata).min() < n:  # too few rows for parts
-            strata = np.zeros_like(strata)
-        folds = make_folds(strata, groups, n, seed, kind, task.names if task.exclusive else None, task.labels(y))
+        folds = make_folds(task.strata(y), groups, n, seed, kind, task.names, task.labels(y))
         if (folds < 0).any():
             rare = sorted(set(task.cells(y[folds < 0]).tolist()))
             say(

@@ -70,7 +70,7 @@ class Task(Protocol):
         """(N,) int64, alike for rows that folds, subsets and inner splits should spread evenly."""
 
     def labels(self, y: np.ndarray) -> csr_array | None:
-        """(N, L) of ones, the labels that each row has, where folds should spread several of them; else None."""
+        """(N, L) of ones, of which each fold should have its share, where a row may have several; None: the strata."""
 
     def prior(self, y: np.ndarray, metric: str = "") -> np.ndarray:
         """(C,) float64: the prediction for an image that cannot be read, from the rows that were learnt from; the best

@@ -235,7 +235,9 @@ def _regression(
     learner: str, options: Options, x: np.ndarray, y: np.ndarray, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit on x (n, D), y (n,) float64; returns a function from (m, D) to (m,)."""
-    shift, scale = y.mean(), y.std() or 1.0  # a network learns little at another scale
+    shift, scale = y.mean(), y.std()  # a network learns little at another scale
+    if scale == 0:
+        return lambda other: np.full(len(other), shift)
     model: Any
     if learner == "ridge":
         from sklearn.linear_model import Ridge

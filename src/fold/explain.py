@@ -61,7 +61,8 @@ def explain(
     for image, each, row in zip(pixels.numpy(), heat, shown.tolist(), strict=True):
         at, value, picture = column[row], float(share[row]), start.train.spec.visible(image)
         if task.numeric:
-            exhibits.append(Exhibit(picture, each, f"{y[row, at]:.4g}", f"{value:.4g}", None))
+            which = f"{oof.classes[at]} " if len(oof.classes) > 1 else ""
+            exhibits.append(Exhibit(picture, each, f"{which}{y[row, at]:.4g}", f"{value:.4g}", None))
         else:
             exhibits.append(Exhibit(picture, each, str(oof.target[row]), str(oof.classes[at]), value))
     return gallery(path, [(names[0], exhibits[: len(right)]), (names[1], exhibits[len(right) :])], title)

@@ -18,7 +18,7 @@ from src.data.spec import ImageSpec, Normalisation
 from src.files import replacing
 from src.seeds import Stream
 
-MOST = 60  # classes or columns of a picture
+MOST = 40  # classes or columns of a picture, which can still be read
 
 
 def augmentation_grid(
@@ -50,7 +50,7 @@ def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: 
 
     target (N,) int64, pred (N, C) probabilities. Of more than MOST classes those with the most errors.
     """
-    guess = pred.argmax(1)
+    guess, support = pred.argmax(1), np.bincount(target, minlength=len(classes))
     if len(classes) > MOST:
         wrong = np.bincount(target[guess != target], minlength=len(classes))
         shown = np.sort(np.argsort(-wrong, kind="stable")[:MOST])
@@ -58,20 +58,20 @@ def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: 
         place[shown] = np.arange(MOST)
         kept = (place[target] >= 0) & (place[guess] >= 0)
         title = f"{title}\n{MOST} of {len(classes)} classes, those with the most errors"
-        target, guess, classes = place[target[kept]], place[guess[kept]], [classes[at] for at in shown.tolist()]
+        target, guess, support = place[target[kept]], place[guess[kept]], support[shown]
+        classes = [classes[at] for at in shown.tolist()]
     count = len(classes)
     table = np.zeros((count, count), np.int64)
     np.add.at(table, (target, guess), 1)
-    share = table / np.maximum(1, table.sum(1, keepdims=True))
+    share = table / np.maximum(1, support[:, None])
     side = min(24.0, 3.5 + 0.55 * count)
     figure, axes = _plot(side + 1, side)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if count <= 40:
-        axes.set_xticks(range(count), classes, rotation=45, ha="right")
-        axes.set_yticks(range(count), [f"{name} ({total})" for name, total in zip(classes, table.sum(1), strict=True)])
-        for row, column in zip(*np.nonzero(table), strict=True):
-            colour = "white" if share[row, column] > 0.6 else "black"
-            axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(count), classes, rotation=45, ha="right")
+    axes.set_yticks(range(count), [f"{name} ({total})" for name, total in zip(classes, support, strict=True)])
+    for row, column in zip(*np.nonzero(table), strict=True):
+        colour = "white" if share[row, column] > 0.6 else "black"
+        axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=9)
     axes.set(xlabel="predicted", ylabel="true (rows)", title=title)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     return _save(path, figure)

@@ -123,7 +123,8 @@ def softened(logs: Tensor, temperature: float, exclusive: bool = True) -> Tensor
 
 def matching(logs: Tensor, soft: Tensor, temperature: float, exclusive: bool = True) -> Tensor:
     """T²·KL(soft ‖ student), the student's log-probabilities (B, C) softened here, `soft` (B, C) already; the mean over
-    the batch, of the sum over columns where these are not exclusive. In fp32 whatever the precision of the models."""
+    the batch, of the sum over columns where these are not exclusive (Hinton et al. 1503.02531). T² keeps the gradient
+    at the size of the cross-entropy's whatever T is. In fp32 whatever the precision of the models."""
     if exclusive:
         student = F.log_softmax(logs.float() / temperature, dim=1)
         return temperature**2 * F.kl_div(student, soft, reduction="batchmean")
@@ -136,12 +137,3 @@ def log_odds(logs: Tensor) -> Tensor:
     """log p - log(1 - p) from log p, in fp32, for p from 1e-6 to 1 - 1e-6."""
     kept = logs.float().clamp(min=math.log(1e-6), max=math.log1p(-1e-6))
     return kept - torch.log(-torch.expm1(kept))
-
-
-def distillation(logits: Tensor, teacher: Tensor, temperature: float, exclusive: bool = True) -> Tensor:
-    """T²·KL(teacher ‖ student), both softened by the temperature, mean over the batch (Hinton et al. 1503.02531).
-
-    logits (B, C) of the student; teacher (B, C) logits or log-probabilities, without gradient. T² keeps the gradient
-    at the size of the cross-entropy's whatever T is.
-    """
-    return matching(logits, softened(teacher, temperature, exclusive), temperature, exclusive)

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import gmean, rankdata
 
+from src.competition.kinds.multi import Multi
+from src.competition.kinds.number import Number
 from src.competition.kinds.single import Single
+from src.competition.kinds.targets import Targets
 from src.competition.metrics import METRICS, find_metric, score
 from src.ensembling.blend import METHODS, blend, climb, convex, error_correlations, mix
 from src.ensembling.nested import splits
@@ -258,3 +261,95 @@ def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
     main(3, 500, 10, "accuracy")
     assert "climb with leave-one-out" in capsys.readouterr().out
+
+
+# ---- other kinds of target ------------------------------------------------------------------------------------------
+
+
+def numbers(seed: int = 0, columns: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """oof (3, 200, C) of unequal members with errors of their own and a bias, y (200, C) float32."""
+    random = np.random.default_rng(seed)
+    y = random.normal(50, 10, (200, columns)) * np.array([1, 100][:columns])
+    off = random.normal(0, 1, (3, 200, columns)) * np.array([4.0, 6.0, 9.0])[:, None, None]
+    return ((y + off * np.array([1, 100][:columns])).astype(np.float32), y.astype(np.float32))
+
+
+@pytest.mark.parametrize("metric", ["mae", "rmse", "r2"])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_climb_on_numbers_is_the_naive_loop(metric: str, columns: int) -> None:
+    oof, y = numbers(columns=columns)
+    task = Number(np.array(list("ab")[:columns]))
+    wanted, rounds = task.metrics[metric], 12
+    taken: list[int] = []
+    best, kept = -np.inf, []
+    for _ in range(rounds):
+        tried = [wanted.sign * wanted.function(y, oof[[*taken, r]].mean(0)) for r in range(3)]
+        taken.append(tried.index(max(tried)))
+        if max(tried) > best:
+            best, kept = max(tried), list(taken)
+    found = climb(make_pool(wanted, oof, y), rounds=rounds)
+    np.testing.assert_allclose(found, np.bincount(kept, minlength=3) / len(kept))
+
+
+def test_convex_weights_of_numbers_are_the_least_squares_on_the_simplex() -> None:
+    from scipy.optimize import minimize
+
+    oof, y = numbers()
+    task = Number(np.array(["a"]))
+    found = convex(make_pool(task.metrics["rmse"], oof, y))
+    expected = minimize(
+        lambda w: np.square(np.tensordot(w, oof, 1) - y).mean(),
+        np.full(3, 1 / 3),
+        bounds=[(0, 1)] * 3,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+    ).x
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    precise = 1 / np.array([4.0, 6.0, 9.0]) ** 2
+    np.testing.assert_allclose(found, precise / precise.sum(), atol=0.12)
+    absolute = convex(make_pool(task.metrics["mae"], oof, y))
+    mae = task.metrics["mae"].function
+    assert mae(y, np.tensordot(absolute, oof, 1)) <= mae(y, np.tensordot(found, oof, 1)) + 1e-6
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1_macro", "auc", "log_loss"])
+def test_climb_on_several_labels_thresholds_the_mean(metric: str) -> None:
+    """Not the sum of what was taken, which passes any threshold sooner or later."""
+    random = np.random.default_rng(0)
+    y = random.random((150, 3)) < 0.4
+    logit = 2.0 * y - 1 + random.normal(0, 1, (3, *y.shape)) * np.array([1.0, 1.5, 2.0])[:, None, None]
+    oof = (1 / (1 + np.exp(-logit))).astype(np.float32)
+    wanted = Multi(np.array(list("abc"))).metrics[metric]
+    loss = Multi(np.array(list("abc"))).metrics["log_loss"]
+    taken: list[int] = []
+    best, kept = (-np.inf, -np.inf), []
+    for _ in range(10):
+        means = [oof[[*taken, r]].astype(np.float64).mean(0) for r in range(3)]
+        tried = [(wanted.sign * wanted.function(y, mean), -loss.function(y, mean)) for mean in means]
+        taken.append(tried.index(max(tried)))
+        if max(tried) > best:
+            best, kept = max(tried), list(taken)
+    found = climb(make_pool(wanted, oof, y), rounds=10)
+    np.testing.assert_allclose(found, np.bincount(kept, minlength=3) / len(kept))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "recall_macro", "log_loss"])
+def test_climb_on_several_targets(metric: str) -> None:
+    random = np.random.default_rng(0)
+    task = Targets(np.array(["a=0", "a=1", "a=2", "b=0", "b=1"]))
+    y = np.stack([random.integers(3, size=150), random.integers(2, size=150)], 1)
+    hot = task.labels(y).toarray()
+    logit = 1.5 * hot + random.normal(0, 1, (3, *hot.shape)) * np.array([1.0, 1.5, 2.0])[:, None, None]
+    parts = [np.exp(part) / np.exp(part).sum(2, keepdims=True) for part in (logit[:, :, :3], logit[:, :, 3:])]
+    oof = np.concatenate(parts, 2).astype(np.float32)
+    wanted, loss = task.metrics[metric], task.metrics["log_loss"]
+    taken: list[int] = []
+    best, kept = (-np.inf, -np.inf), []
+    for _ in range(10):
+        means = [oof[[*taken, r]].astype(np.float64).mean(0) for r in range(3)]
+        tried = [(wanted.sign * wanted.function(y, mean), -loss.function(y, mean)) for mean in means]
+        taken.append(tried.index(max(tried)))
+        if max(tried) > best:
+            best, kept = max(tried), list(taken)
+    pool = make_pool(wanted, oof, y, task.groups)
+    np.testing.assert_allclose(climb(pool, rounds=10), np.bincount(kept, minlength=3) / len(kept))
+    assert quality(pool, mixture(pool, np.ones(3)))[1] == pytest.approx(-loss.function(y, oof.mean(0)), rel=1e-5)

@@ -11,9 +11,13 @@ from torch import nn
 
 from src.data.spec import Normalisation
 from src.model.ensemble import Ensemble
-from src.training.losses import cross_entropy, distillation
+from src.training.losses import cross_entropy, matching, softened
 
 SAME = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+def distillation(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    return matching(logits, softened(teacher, temperature), temperature)
 
 
 def softmax(logits: list[float], temperature: float) -> list[float]:
@@ -89,3 +93,17 @@ def test_an_ensemble_of_ensembles_is_the_weighted_mean() -> None:
     whole = Ensemble([pair, single[2]], [0, 0], [SAME, SAME], [2.0, 1.0], SAME)
     expected = sum(torch.softmax(head(x), 1) for head in heads) / 3
     torch.testing.assert_close(whole(x).exp(), expected)
+
+
+def test_an_ensemble_of_numbers_is_the_weighted_mean_of_the_values() -> None:
+    heads = [nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)) for _ in range(3)]
+    scale, x = [1.0, 10.0, -3.0], torch.randn(5, 3, 8, 8)
+    values = [lambda z, s=s: s * z for s in scale]
+    each = [
+        Ensemble([head], [8], [SAME], [1.0], SAME, "values", [value]) for head, value in zip(heads, values, strict=True)
+    ]
+    as_they_are = [lambda said: said] * 2
+    pair = Ensemble(each[:2], [0, 0], [SAME, SAME], [1.0, 1.0], SAME, "values", as_they_are)
+    whole = Ensemble([pair, each[2]], [0, 0], [SAME, SAME], [2.0, 1.0], SAME, "values", as_they_are)
+    expected = sum(s * head(x) for s, head in zip(scale, heads, strict=True)) / 3
+    torch.testing.assert_close(whole(x), expected)

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from src.competition.folds import fold_rows, load_folds, make_folds
 from src.competition.kinds.single import Single
 from src.competition.sample import Sample
+from src.competition.spreading import spread_labels
 from src.competition.tables import Competition, Rows
 from src.errors import UserError
 
@@ -250,3 +252,83 @@ def test_a_seed_makes_the_same_folds_everywhere() -> None:
         for kind in ("stratified", "group", "stratified_group")
     }
     assert digests == {"stratified": "379ae889", "group": "f50dbad3", "stratified_group": "7dc194ae"}
+
+
+# ---- several labels per row, and rare classes -----------------------------------------------------------------------
+
+
+def many_labels(seed: int, rows: int = 400, labels: int = 12) -> np.ndarray:
+    """(N, L) bool, the first label in 60 % of the rows, the last in 2 %."""
+    return np.random.default_rng(seed).random((rows, labels)) < np.geomspace(0.6, 0.02, labels)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_fold_has_its_share_of_every_label(seed: int) -> None:
+    y = many_labels(seed)
+    folds = make_folds(np.zeros(len(y), int), None, 5, seed, several=csr_array(y, dtype=np.int32))
+    assert np.bincount(folds).tolist() == [80] * 5
+    for column in y.T:
+        share = column.sum() / 5
+        assert np.abs(np.bincount(folds[column], minlength=5) - share).max() < 2
+    assert np.array_equal(folds, make_folds(np.zeros(len(y), int), None, 5, seed, several=csr_array(y, dtype=np.int32)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_stay_whole_and_labels_even(seed: int) -> None:
+    y, random = many_labels(seed, 2000), np.random.default_rng(seed)
+    groups = np.array([f"g{number}" for number in random.integers(0, 300, 2000)])
+    folds = make_folds(np.zeros(2000, int), groups, 5, seed, "auto", several=csr_array(y, dtype=np.int32))
+    assert all(len(set(folds[groups == group].tolist())) == 1 for group in set(groups.tolist()))
+
+    def unevenness(of: np.ndarray) -> float:
+        counts = np.stack([np.bincount(of[column], minlength=5) for column in y.T])
+        return float((counts.std(axis=1) / counts.mean(axis=1)).mean())
+
+    by_chance = random.permutation(300)[np.unique(groups, return_inverse=True)[1]] % 5
+    assert unevenness(folds) < unevenness(by_chance) / 4
+    with pytest.raises(UserError, match="2 groups"):
+        make_folds(np.zeros(4, int), np.array(list("aabb")), 3, 0, several=csr_array(np.ones((4, 1), np.int32)))
+
+
+def naive_spread(y: np.ndarray, units: np.ndarray, n: int, order: list[int]) -> np.ndarray:
+    """Each unit of `order` into the fold with the least of its labels, by the formula alone."""
+    folds, totals = np.full(len(y), -1), y.sum(axis=0)
+    for unit in order:
+        own = units == unit
+        mass = y[own].sum(axis=0)
+        crowded = [
+            sum(mass[c] * y[folds == k][:, c].sum() / totals[c] for c in np.flatnonzero(mass))
+            + own.sum() * (folds == k).sum() / len(y)
+            for k in range(n)
+        ]
+        folds[own] = int(np.argmin(np.round(crowded, 9)))
+    return folds
+
+
+def test_the_spread_against_its_formula() -> None:
+    y, random = many_labels(1, 60, 5), np.random.default_rng(3)
+    units = np.unique(random.integers(0, 25, 60), return_inverse=True)[1]
+    found = spread_labels(csr_array(y, dtype=np.int32), units, 3, 7)
+    shuffled = np.random.RandomState(7).permutation(units.max() + 1).tolist()
+    largest = {u: max(y[units == u].sum(axis=0) / np.maximum(1, y.sum(axis=0))) for u in shuffled}
+    order = sorted(shuffled, key=lambda u: (-largest[u], -(units == u).sum()))
+    np.testing.assert_array_equal(found, naive_spread(y.astype(int), units, 3, order))
+
+
+@pytest.mark.parametrize("kind", ["auto", "stratified", "group", "stratified_group"])
+def test_rare_classes_stay_in_training(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Classes y and z have fewer rows than folds; one row of z is in a group with others and goes with it."""
+    labels = [0] * 12 + [1] * 12 + [2] * 3 + [3] * 2
+    groups = [f"g{n // 2}" for n in range(24)] + ["r", "r", "s", "t", "g0"]
+    data = competition(labels, groups if kind != "stratified" else None, classes="wxyz")
+    folds = load_folds(tmp_path / "f.csv", data, 4, 0, kind)
+    alone = 5 if kind in ("stratified",) else 4
+    assert (folds == -1).sum() == alone and set(folds[:24].tolist()) == {0, 1, 2, 3}
+    assert "2 classes have fewer rows than folds.n=4 (y, z); " in capsys.readouterr().out
+    if kind != "stratified":
+        assert folds[28] == folds[0]
+    for k in range(4):
+        fold = fold_rows(folds, k)
+        assert set(np.flatnonzero(folds == -1)) <= set(fold.train.tolist())
+        assert len(fold.train) + len(fold.val) == len(labels)
+    assert np.array_equal(load_folds(tmp_path / "f.csv", data, 4, 0, kind), folds), "read back"

@@ -17,7 +17,7 @@ from src.config import Config, DistillConfig, LossConfig, ModelConfig
 from src.data.cache import ImageStore
 from src.fold.lesson import Lesson, from_labels, from_teacher
 from src.model.outputs import outputs_of
-from src.training.losses import cross_entropy, distillation
+from src.training.losses import cross_entropy, matching, softened
 from src.training.objective import with_margin
 
 CPU = torch.device("cpu")
@@ -144,7 +144,7 @@ def test_the_patient_teacher_looks_at_what_the_student_sees() -> None:
     )  # fmt: skip
     x, logits = torch.randn(5, 3, 8, 8), torch.randn(5, CLASSES)
     y = lesson.objective.targets(torch.arange(5))
-    expected = cross_entropy(logits, y) + 0.7 * distillation(logits, Teacher()(x), 3.0)
+    expected = cross_entropy(logits, y) + 0.7 * matching(logits, softened(Teacher()(x), 3.0), 3.0)
     torch.testing.assert_close(lesson.objective.loss(logits, y, x), expected)
     assert plain.objective.loss(logits, y, x) == cross_entropy(logits, y)
 
@@ -173,7 +173,7 @@ def test_the_margin_is_for_the_labels_and_not_for_the_teacher(targets: str) -> N
         predict=lambda *_, **__: np.tile(teacher.exp().numpy(), (80, 1)),
     ).objective  # fmt: skip
     found = both.loss(logits, both.targets(torch.arange(5)), x)
-    torch.testing.assert_close(found, expected + 0.7 * distillation(logits, teacher, 3.0))
+    torch.testing.assert_close(found, expected + 0.7 * matching(logits, softened(teacher, 3.0), 3.0))
 
 
 def test_flipped_labels_are_a_share_of_the_training_rows_and_no_others() -> None:

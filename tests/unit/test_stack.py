@@ -10,24 +10,27 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from src.competition.kinds.number import Number
 from src.competition.kinds.single import Single
 from src.competition.metrics import accuracy, find_metric, log_loss
 from src.ensembling.blend import METHODS, blend
 from src.ensembling.nested import splits
 from src.ensembling.stack import (
     GRID,
+    OF_NUMBERS,
     FeaturesFor,
     choose,
     features_of,
     import_lightgbm,
     log_odds,
+    said_by,
     search_weights,
     stack,
     train,
@@ -338,3 +341,68 @@ def test_probe_finds_weights_scored_on_the_rows_that_were_fitted() -> None:
 
     assert standard_errors(lambda seed: climbed(seed, leaky=True)) > 6
     assert abs(standard_errors(lambda seed: climbed(seed, leaky=False))) < 3
+
+
+# ---- other kinds of target ------------------------------------------------------------------------------------------
+
+
+def regression(rows: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (N, 5), y (N, 2) float32 that are linear in them but for noise, folds of four."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(rows, 5)).astype(np.float32)
+    y = x @ random.normal(size=(5, 2)) * [1, 100] + [7, -300] + random.normal(size=(rows, 2)) * [0.3, 30]
+    return x, y.astype(np.float32), random.permutation(np.arange(rows) % 4)
+
+
+def test_stacked_numbers_against_scikit_learn() -> None:
+    """Nested ridge regression, its strength chosen on the remaining folds."""
+    x, y, folds = regression()
+    task = Number(np.array(["a", "b"]))
+    found = stack("ridge", [same_for_all(x, x[:7])], y, folds, task, task.metrics["rmse"])
+    for k in range(4):
+        rest = folds != k
+        scaler = StandardScaler().fit(x[rest])
+        model = Ridge(found.chosen[k].options["alpha"]).fit(scaler.transform(x[rest]), y[rest])
+        np.testing.assert_allclose(found.pred[folds == k], model.predict(scaler.transform(x[folds == k])), rtol=1e-3)
+        np.testing.assert_allclose(found.test[k], model.predict(scaler.transform(x[:7])), rtol=1e-3)
+    assert task.metrics["r2"].function(y, found.pred) > 0.9
+
+
+@pytest.mark.parametrize("learner", OF_NUMBERS)
+def test_every_learner_of_numbers(learner: str) -> None:
+    if learner == "lightgbm":
+        pytest.importorskip("lightgbm")
+    x, y, _ = regression()
+    model = train(learner, GRID[learner][-1], x[:180], y[:180], 2, 0)
+    pred = model(x[180:])
+    assert pred.shape == (60, 2) and pred.dtype == np.float32
+    assert Number(np.array(["a", "b"])).metrics["r2"].function(y[180:], pred) > 0.7
+    constant = train(learner, GRID[learner][0], x[:180], np.full((180, 1), 5.0, np.float32), 1, 0)
+    np.testing.assert_allclose(constant(x[180:]), 5.0)
+
+
+def test_each_target_has_a_model_of_its_own() -> None:
+    x, y, _ = problem(signal=3.0)
+    other = (x[:, 0] > 0).astype(np.int64)
+    both = train("logistic", {"C": 1.0}, x[:200], np.stack([y, other], 1)[:200], CLASSES + 2, 0, (CLASSES, 2))
+    alone = [train("logistic", {"C": 1.0}, x[:200], own[:200], k, 0) for own, k in ((y, CLASSES), (other, 2))]
+    np.testing.assert_array_equal(both(x[200:]), np.concatenate([model(x[200:]) for model in alone], 1))
+
+
+def test_members_say_log_odds_or_numbers() -> None:
+    pred = np.random.default_rng(0).random((2, 4, 3)).astype(np.float32)
+    task = Number(np.array(list("abc")))
+    np.testing.assert_array_equal(said_by(pred, task), np.concatenate([pred[0], pred[1]], 1))
+    np.testing.assert_array_equal(said_by(pred, Single(np.array(list("abc")))), log_odds(pred))
+
+
+def test_rows_that_no_fold_holds_out_are_learnt_from_and_never_scored() -> None:
+    x, y, folds = regression(200)
+    folds = np.where(np.arange(200) < 20, -1, folds)
+    for which in (folds, np.where(folds > 0, 0, folds)):
+        for part in splits(which, np.zeros(200, int), 0):
+            assert set(range(20)) <= set(part.fit.tolist()) and (part.score >= 20).all()
+            assert not set(part.fit.tolist()) & set(part.score.tolist())
+        task = Number(np.array(["a", "b"]))
+        found = stack("ridge", [same_for_all(x, x[:7])], y, which, task, task.metrics["rmse"])
+        assert np.isnan(found.pred[:20]).all() and np.isfinite(found.pred[20:]).all()

@@ -62,7 +62,9 @@ def test_a_task_is_what_it_promises(kind: str) -> None:
     assert task.shown(y, pred).shape == (4,) and task.shown(y, pred).max() < len(names)
     assert all(isinstance(line, str) for line in task.describe(y))
     labels = task.labels(y)
-    if kind in ("multi", "targets"):
+    if kind == "number":
+        assert labels is not None and (labels.sum(axis=1) == 1).all()
+    elif kind in ("multi", "targets"):
         assert labels is not None and labels.shape == (4, len(names))
         both = np.array([[task.holds(y, np.full(4, c))[r] for c in range(len(names))] for r in range(4)])
         np.testing.assert_array_equal(labels.toarray() == 1, both)

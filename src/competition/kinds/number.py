@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from src.competition.metrics import Metric
 from src.competition.sample import Sample, match_classes
 from src.errors import UserError, first_few
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 BINS = 10  # strata of a table that is large enough
 LEAST = 10  # rows of a stratum
@@ -118,8 +121,12 @@ class Number:
         strata[order] = np.arange(len(y)) * bins // max(1, len(y))
         return strata
 
-    def labels(self, y: np.ndarray) -> None:
-        return None
+    def labels(self, y: np.ndarray) -> csr_array:
+        """(N, bins) of ones: the stratum of each row, so that folds of whole groups take seconds as well."""
+        from scipy.sparse import csr_array
+
+        strata = self.strata(y)
+        return csr_array((np.ones(len(y), np.int32), (np.arange(len(y)), strata)))
 
     def prior(self, y: np.ndarray, metric: str = "") -> np.ndarray:
         """The mean, or the median where `metric` is the absolute error."""
@@ -227,7 +234,7 @@ def spread_of(y: np.ndarray) -> np.ndarray:
 def first_component(y: np.ndarray) -> np.ndarray:
     """(N,) float64: the column itself, or the first principal component of the standardised columns (N, C)."""
     wide = y.astype(np.float64)
-    if y.shape[1] == 1:
+    if y.shape[1] == 1 or not len(y):
         return wide[:, 0]
     unit = (wide - wide.mean(axis=0)) / spread_of(y)
     vector = np.linalg.eigh(unit.T @ unit)[1][:, -1]

@@ -220,7 +220,7 @@ class Targets:
         joined = self.names.tolist()
         if len(columns) != len(joined):
             raise UserError(
-                f"value columns are {first_few(list(columns))}, the targets {', '.join(self.classes)}; it takes one "
+                f"value columns are {first_few(list(columns))}, targets are {', '.join(self.classes)}; it takes one "
                 "for each target, or for each of its classes (see competition.target_column= and competition.kind=)"
             )
         for mark in ("=", "_", "-", "."):
