@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.folds import fold_rows
-from src.competition.metrics import find_metric
 from src.config import Config
 from src.ensembling.stack import FeaturesFor, features_of, import_lightgbm, log_odds, stack
 from src.errors import UserError
@@ -16,6 +15,7 @@ from src.predictions import Features, Predictions, load_features
 from src.runs.combined import FoldResult, compared, groups_of, named, open_members, save_run
 from src.runs.members import load_test
 from src.runs.opening import open_competition, open_folds
+from src.runs.scoring import metric_of
 
 MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of `features`
 
@@ -34,7 +34,7 @@ def stack_runs(config: Config) -> None:
         import_lightgbm()  # said before minutes of loading
     competition = open_competition(config)
     config = named(config, "stack", f"{competition.name}-stack-{learner}")
-    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
+    task, metric = competition.task, metric_of(config, competition)
     runs = Path(config.paths.runs)
 
     # ---- rows and blocks --------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import numpy as np
 
 from src.competition.digits import make_digits
 from src.competition.folds import load_folds
-from src.competition.metrics import find_metric
 from src.competition.tables import Competition, load_competition
 from src.config import CompetitionConfig, Config
 from src.data.cache import ImageStore, has_room
@@ -17,6 +16,7 @@ from src.data.duplicates import Duplicates, open_duplicates
 from src.data.spec import ImageSpec
 from src.errors import UserError
 from src.log import say
+from src.runs.scoring import reported
 from src.training.device import loader_workers
 
 DIGITS = "digits"
@@ -44,8 +44,7 @@ def open_competition(config: Config) -> Competition:
         merge_labels=task.merge_labels,
         kind=task.kind,
     )
-    for metric in (task.metric, *task.metrics):
-        find_metric(metric, competition.task.metrics)
+    reported(config, competition)
     return competition
 
 
