@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _speaks = True
+_said: set[str] = set()
 
 
 def speak(first: bool) -> None:
@@ -16,3 +17,10 @@ def say(line: str) -> None:
     """Print from the first process, at once: a notebook shows what is flushed."""
     if _speaks:
         print(line, flush=True)
+
+
+def say_once(line: str) -> None:
+    """`say`, but not what this process has printed in this way before."""
+    if line not in _said:
+        _said.add(line)
+        say(line)

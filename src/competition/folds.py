@@ -17,6 +17,7 @@ from src.competition.tables import Competition
 from src.errors import UserError, first_few, nearest
 from src.ids import find_rows, only_in
 from src.log import say
+from src.seeds import Stream, generator
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -282,3 +283,15 @@ def fold_rows(folds: np.ndarray, k: int) -> Fold:
     if not 0 <= k <= last:
         raise UserError(f"fold={k}: folds go from 0 to {last}")
     return Fold(train=np.flatnonzero(folds != k), val=np.flatnonzero(folds == k))
+
+
+def halves_of(strata: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
+    """(V,) bool: half of the held-out rows, with the strata's shares, or whole groups (V,) where there are some."""
+    unit = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    order = generator(seed, Stream.HALVES).permutation(int(unit.max()) + 1)
+    if groups is not None:
+        return order[unit] % 2 == 0
+    ranked = np.lexsort((order, strata))  # each stratum in random order, one after the other
+    halves = np.empty(len(strata), bool)
+    halves[ranked] = np.arange(len(strata)) % 2 == 0
+    return halves

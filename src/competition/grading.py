@@ -9,7 +9,7 @@ import numpy as np
 
 from src.competition.csv_file import column_position, read_columns, read_header
 from src.competition.kinds.single import Single, is_probability, sort_classes
-from src.competition.metrics import find_metric, scores
+from src.competition.metrics import Metric, find_metric, scores
 from src.competition.sample import align
 from src.competition.task import Task
 from src.errors import UserError, first_few
@@ -20,7 +20,7 @@ SUBMISSION, SOLUTION = "submission", "solution"  # the keys of `./run.sh score`
 def grade(
     submission_csv: str | Path,
     solution_csv: str | Path,
-    metric: str | Sequence[str] = "accuracy",
+    metric: str | Metric | Sequence[str] = "accuracy",
     *,
     id_column: str | None = None,
     target_column: str | None = None,
@@ -35,7 +35,7 @@ def grade(
     in either file, if columns do not fit, or if a value is neither a class nor a probability.
     """
     submission, solution = Path(submission_csv), Path(solution_csv)
-    names = [metric] if isinstance(metric, str) else list(metric)
+    wanted = [metric] if isinstance(metric, (str, Metric)) else list(metric)
     header = read_header(submission, SUBMISSION)
     if len(header) < 2:
         raise UserError(f"{submission}: only column {header[0]!r}; a submission has ids and at least one more column")
@@ -49,14 +49,13 @@ def grade(
     truth = known.cells_of({name: cells[rows] for name, cells in columns.items()})
     if task is None:
         task = Single(np.array(_classes(table, truth, submission, ids), dtype=np.str_))
-    for name in names:
-        find_metric(name, task.metrics)
+    metrics = [one if isinstance(one, Metric) else find_metric(one, task.metrics) for one in wanted]
     pred = task.parse(table, str(submission), ids)
     try:
         y = task.encode(truth)
     except UserError as error:
         raise UserError(f"{solution}: {error}") from None
-    return scores(names, y, pred, task.metrics)
+    return scores(metrics, y, pred)
 
 
 def _truth(

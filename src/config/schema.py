@@ -55,7 +55,12 @@ class CompetitionConfig:
     submission: Literal["auto", "labels", "probabilities", "positive", "ranked", "confident"] = "auto"
     positive: str | None = None  # which of two classes a single column of probabilities means; None: the last
     guesses: int = 5  # submission=ranked: how many of the most probable classes, as words
-    metric: str = "accuracy"  # the one that decides
+    metric: str = "accuracy"  # the one that decides: a name, or FILE.py:FUNCTION (src/competition/metrics/own.py)
+    # of classes, columns or targets in it, by name, the others 1: {any: 2}, {grapheme_root: 2}
+    metric_weights: dict[str, float] = field(default_factory=dict)
+    # thresholds, cut points and factors fitted on out-of-fold rows, where the metric takes labels; none: 0.5 and argmax
+    decide: Literal["auto", "none"] = "auto"
+    new: str | None = None  # the class of rows that show nobody known, whose place among the best k is fitted
     metrics: tuple[str, ...] = ("accuracy", "f1_macro", "log_loss")  # reported beside it
 
 

@@ -19,7 +19,6 @@ from src.errors import UserError
 from src.fold.lesson import Lesson, augmented_inputs
 from src.log import say
 from src.model.convolutions import fused
-from src.seeds import Stream, generator
 from src.training.averaging import average_buffers, refresh_batchnorm
 from src.training.device import seed_torch
 from src.training.learner import Learner
@@ -100,18 +99,6 @@ def cross_fitted(
         return best(np.ones(len(y), bool)), by_row
     except (UserError, ValueError, ZeroDivisionError):
         return kinds[-1], np.full(len(y), kinds[-1])
-
-
-def halves_of(strata: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
-    """(V,) bool: half of the held-out rows, with the strata's shares, or whole groups (V,) where there are some."""
-    unit = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
-    order = generator(seed, Stream.HALVES).permutation(int(unit.max()) + 1)
-    if groups is not None:
-        return order[unit] % 2 == 0
-    ranked = np.lexsort((order, strata))  # each stratum in random order, one after the other
-    halves = np.empty(len(strata), bool)
-    halves[ranked] = np.arange(len(strata)) % 2 == 0
-    return halves
 
 
 def averages_of(

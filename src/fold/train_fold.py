@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.competition.folds import Fold
-from src.competition.metrics import find_metric, scores
+from src.competition.folds import Fold, halves_of
+from src.competition.metrics import scores
 from src.competition.tables import Competition
 from src.config import Config
-from src.fold.choose import choose_weights, halves_of
+from src.fold.choose import choose_weights
 from src.fold.deadline import affordable_views, plan_in_time, shortened
 from src.fold.explain import explain
 from src.fold.in_time import Around, train_in_time
@@ -33,9 +33,10 @@ from src.log import say
 from src.model.backbone import check_sizes
 from src.model.report import inspect
 from src.predictions import Predictions
+from src.runs.decided import quote
 from src.runs.folder import finished_folds
-from src.runs.opening import reported
 from src.runs.output import FoldSummary, save_fold
+from src.runs.scoring import metric_of, reported
 from src.training.checkpoint import CheckpointWriter, remove_checkpoints
 from src.training.device import from_main, precision_of
 from src.training.memory import count_memory
@@ -59,7 +60,7 @@ def train_fold(
     False, with nothing written, if there is not enough time to begin this one.
     """
     began, folder, peak_memory = time.monotonic(), run / f"fold{k}", count_memory(accelerator.device)
-    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
+    task, metric = competition.task, metric_of(config, competition)
     say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
     # ---- network, images, what to learn -----------------------------------------------------------------------------
@@ -96,11 +97,11 @@ def train_fold(
         say(f"going on at step {so_far.step + 1} of {plan.steps} from {folder / 'checkpoints'}")
     tracker = open_tracker(config, competition.name, folder, lesson, plan, state, accelerator)
     writer = CheckpointWriter(folder / "checkpoints", config.checkpoint.keep)
-    names = reported(config, task)
+    metrics = reported(config, competition)
 
     def validate(network: nn.Module, size: int) -> Mapping[str, float]:
         pred = probabilities(network, start.train, held_out, size=size, views=parse_views("none"))
-        return scores(names, competition.y[held_out], pred, task.metrics)
+        return scores(metrics, competition.y[held_out], pred)
 
     around = Around(config, tracker, writer, metric.name)
     done, final = train_in_time(learner, lesson, start.preprocess, whole, cuts, timing, validate, around, so_far)
@@ -121,7 +122,6 @@ def train_fold(
     )
     prior, test_ids = task.prior(competition.y[train_rows], metric.name), competition.test.ids
     test, unreadable = predict_test(probabilities, kept.network, start.test, test_ids, prior, size=size, views=views)
-    reached = scores(names, y_held, oof, task.metrics)
     if not accelerator.is_main_process:
         return True
 
@@ -129,6 +129,7 @@ def train_fold(
     targets = task.cells(y_held)
     ids, columns = competition.train.ids[held_out], task.names
     predicted = Predictions(ids, oof, columns, np.full(len(oof), k), targets, task.kind)
+    quoted = quote(config, competition, predicted)
     if timing is None or time.time() < timing.end:
         told = "surest predictions (true → predicted, probability) and what decided them"
         if task.numeric:
@@ -148,7 +149,9 @@ def train_fold(
         fold=k,
         competition=competition.name,
         metric=metric,
-        scores=reached,
+        scores=quoted.scores,
+        plain=quoted.plain,
+        decision=quoted.decision,
         kept=kept.kind,
         weights=kept.scores,
         notes={
@@ -159,7 +162,7 @@ def train_fold(
             "model": config.model.name,
             "source": start.source.why,
             "pruned": before_and_after(
-                run.parent, config.prune, k, kept.network, size, reached[metric.name], accelerator, spec
+                run.parent, config.prune, k, kept.network, size, quoted.scores[metric.name], accelerator, spec
             ),
             "size": size,
             "batch_size": final.stages[-1].batch_size,

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.competition.kinds.multi import split
+from src.competition.metrics import multi, numbers, single
+from src.competition.metrics.metric import Metric, Metrics
+from src.errors import UserError
 from src.guess.columns import Look, holds_words, look_at_column, spells
 from src.guess.finding import Finding
 
@@ -30,12 +33,6 @@ TARGETS = (
 CLASS_LIKE = re.compile(
     r"(^|[_ ])(ids?|class|category|label|species|breed|individual|code|kind|type|digit|character)s?($|[_ ])|Id$", re.I
 )
-# Numbers that have no mean: a class is not between two others.
-REGRESSION = ("rmse", "mae", "mse", "r2", "rmsle", "mcrmse", "spearman", "pearson", "mape", "smape", "medae")
-GRADES = ("qwk", "kappa")
-RANKED = re.compile(r"map@?\d+|map\d|top.?\d|mean average precision@", re.I)
-OF_WORDS = re.compile(r"words|samples|f2|micro.?f", re.I)
-RANKS = ("auc", "pauc", "auroc", "roc", "log_loss", "logloss", "pf1", "probabilistic", "brier", "ap", "map")
 NEW = re.compile(r"(^|[_ ])(new|unknown|unseen|novel)($|[_ ])", re.I)
 YES = ("1", "true", "yes", "positive", "malignant", "abnormal", "present", "sick", "defect", "fake", "real", "dog")
 MOST_GRADES, MOST_CLASSES = 10, 0.5
@@ -55,27 +52,45 @@ class Seen:
     metric: str | None
 
 
-def plain(metric: str | None) -> str:
-    return re.sub(r"[^a-z0-9@]+", "_", (metric or "").lower()).strip("_")
+def called(metric: str | None, among: Metrics) -> Metric | None:
+    """The metric of that name, if it is one of a kind of target; the user's own is none."""
+    try:
+        return among.find(metric) if metric is not None else None
+    except UserError:
+        return None
 
 
 def regression(metric: str | None) -> bool:
-    name = plain(metric)
-    return (
-        any(name == word or re.search(rf"(^|_){word}($|_)", name) for word in REGRESSION)
-        or "squared_error" in name
-        or "absolute_error" in name
-    )
+    """Whether only numbers are scored by it."""
+    return called(metric, numbers.METRICS) is not None and called(metric, single.METRICS) is None
 
 
 def graded(metric: str | None) -> bool:
-    return any(word in plain(metric) for word in GRADES)
+    """Whether the order of classes counts."""
+    found = called(metric, single.METRICS)
+    return found is not None and found.name in ("qwk", "kappa", "linear_kappa")
 
 
 def ranks(metric: str | None) -> bool:
     """Whether the metric takes probabilities or an order, not labels."""
-    name = plain(metric)
-    return "area_under" in name or any(re.search(rf"(^|_){word}($|_)", name) for word in RANKS)
+    found = called(metric, single.METRICS) or called(metric, multi.METRICS)
+    return found is not None and found.of != "labels"
+
+
+def best_few(metric: str | None) -> int:
+    """How many of the best classes the metric looks at; 1 for most."""
+    found = called(metric, single.METRICS)
+    return found.top or 1 if found is not None else 1
+
+
+def is_gap(metric: str | None) -> bool:
+    found = called(metric, single.METRICS)
+    return found is not None and found.name == "gap"
+
+
+def of_sets(metric: str | None) -> bool:
+    """Whether only sets of labels are scored by it."""
+    return called(metric, multi.METRICS) is not None and called(metric, single.METRICS) is None
 
 
 def find_target(seen: Seen) -> list[Finding]:
@@ -194,7 +209,7 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
     there = np.unique(asked[asked != ""])
     words = max((len(split(cell)) for cell in there.tolist()), default=1)
     sure = words == 2 and all(re.fullmatch(r"\S+ (0?\.\d+|1\.0*|1|0)", cell) for cell in there.tolist())
-    if sure or plain(seen.metric) in ("gap", "global_average_precision"):
+    if sure or is_gap(seen.metric):
         why = (
             "the sample's cells hold a label and a number from 0 to 1"
             if sure
@@ -216,9 +231,7 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
         and holds_words(cells)
         and not spells(
             asked,
-            set(np.unique(cells).tolist())
-            if words == 1 and not OF_WORDS.search(seen.metric or "") and len(there) > 3
-            else set(),
+            set(np.unique(cells).tolist()) if words == 1 and not of_sets(seen.metric) and len(there) > 3 else set(),
         )
     ):
         return [*findings, Finding("kind", "multi", "words in a cell", _of_words(cells))]
@@ -231,7 +244,7 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
 
     labels = [label for label in np.unique(cells).tolist() if label]
     kind = Finding("kind", "single", "a label per row", f"{look.values} classes in {look.rows} rows")
-    if words > 1 or RANKED.search(seen.metric or ""):
+    if words > 1 or best_few(seen.metric) > 1:
         return [*findings, kind, *_ranked(labels, there, words, seen)]
     if graded(seen.metric) and look.kind in ("whole", "flag"):
         return [
@@ -292,7 +305,7 @@ def _few(look: Look) -> bool:
 
 def _measured(name: str, look: Look, asked: np.ndarray, seen: Seen) -> bool:
     """Whether whole numbers are measurements, not classes."""
-    if CLASS_LIKE.search(name) or look.values <= 12 or RANKED.search(seen.metric or ""):
+    if CLASS_LIKE.search(name) or look.values <= 12 or best_few(seen.metric) > 1:
         return False
     if any(re.fullmatch(r"-?\d*\.\d*[1-9]\d*", cell) for cell in asked.tolist()):
         return True  # the sample holds numbers with decimals
@@ -315,8 +328,7 @@ def _of_words(cells: np.ndarray) -> str:
 
 def _ranked(labels: list[str], asked: np.ndarray, words: int, seen: Seen) -> list[Finding]:
     """The best few of many classes."""
-    match = re.search(r"\d+", seen.metric or "")
-    count = int(match[0]) if match and RANKED.search(seen.metric or "") else words
+    count = best_few(seen.metric) if best_few(seen.metric) > 1 else words
     why = (
         f"the sample's cells hold {words} labels each, the training table's one"
         if words > 1
@@ -345,8 +357,8 @@ def _labels_or_probability(
 ) -> list[Finding]:
     """Of one column: labels, or the probability of one class."""
     there = np.unique(asked[asked != ""]).tolist()
-    numbers = bool(there) and all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e-?\d+)?", cell, re.I) for cell in there)
-    parts = numbers and any(float(cell) != int(float(cell)) and 0 < float(cell) < 1 for cell in there)
+    all_numbers = bool(there) and all(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e-?\d+)?", cell, re.I) for cell in there)
+    parts = all_numbers and any(float(cell) != int(float(cell)) and 0 < float(cell) < 1 for cell in there)
     if len(labels) != 2:
         why = f"one column for {len(labels)} classes"
         return [Finding("submission", "labels", "one column, several classes", why)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.competition.metrics import Metric, find_metric
+from src.competition.metrics import Metric
 from src.config import Config
 from src.ensembling.blend import FITTED, Blend, blend, error_correlations, mix
 from src.errors import UserError
@@ -17,6 +17,7 @@ from src.reporting.figures import correlation_matrix
 from src.runs.combined import FoldResult, compared, groups_of, named, open_members, save_run
 from src.runs.members import Members, load_test
 from src.runs.opening import open_competition
+from src.runs.scoring import metric_of
 
 
 def ensemble(config: Config) -> None:
@@ -30,7 +31,7 @@ def ensemble(config: Config) -> None:
     competition = open_competition(config)
     config = named(config, "ensemble", f"{competition.name}-{method}")
     members = open_members(config, competition)
-    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
+    task, metric = competition.task, metric_of(config, competition)
     if config.ensemble.method not in task.blends:
         choices = ", ".join(task.blends)
         raise UserError(f"ensemble.method={config.ensemble.method}: not for this kind of target; choose {choices}")

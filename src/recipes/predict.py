@@ -18,6 +18,7 @@ from src.inference.tta import parse_views
 from src.log import say
 from src.predictions import Predictions, fold_mean
 from src.runs.claims import run_lock, run_name
+from src.runs.decided import decide, load_decision
 from src.runs.folder import finished_folds, fold_folder
 from src.runs.opening import image_spec, open_competition, open_images
 from src.training.device import make_accelerator
@@ -68,7 +69,11 @@ def predict_run(config: Config) -> None:
     if accelerator.is_main_process:
         mean = fold_mean(parts)
         path = Path(config.paths.submissions) / f"{run}.csv"
-        table = submission_table(competition.sample, mean.ids, mean.pred, competition.task, competition.links)
+        decision = None if config.competition.decide == "none" else load_decision(runs / run)
+        pred = decide(decision, mean.pred)
+        table = submission_table(competition.sample, mean.ids, pred, competition.task, competition.links)
         with run_lock(config, run):
             write_submission(path, table, competition.sample, competition.task, competition.links)
+        if decision is not None:
+            print(f"decided: {decision.note}")
         print(f"wrote {path}")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from src.competition.folds import fold_rows
-from src.competition.metrics import find_metric
 from src.config import Config
 from src.data.preprocess import Preprocess
 from src.ensembling.nested import nested, splits
@@ -29,6 +28,7 @@ from src.predictions import Predictions
 from src.runs.combined import FoldResult, compared, groups_of, named, open_members, rows_of, save_run
 from src.runs.folder import fold_folder
 from src.runs.opening import open_competition, open_folds, open_images
+from src.runs.scoring import metric_of
 from src.training.averaging import refresh_batchnorm
 from src.training.device import make_accelerator
 from src.training.stages import training_orders
@@ -46,7 +46,7 @@ def soup(config: Config) -> None:
     members, runs = open_members(config, competition), Path(config.paths.runs)
     sizes = {k: same_network(runs, members.names, k) for k in members.folds}
     task, folds = competition.task, open_folds(config, competition)
-    metric = find_metric(config.competition.metric, task.metrics)
+    metric = metric_of(config, competition)
     table_rows = rows_of(competition, members.ids)
 
     accelerator = make_accelerator(config.device, config.precision)

@@ -10,7 +10,6 @@ import numpy as np
 
 from src.competition.beside import columns_beside
 from src.competition.folds import fold_rows
-from src.competition.metrics import find_metric
 from src.config import Config
 from src.ensembling.columns import encode
 from src.ensembling.stack import OF_NUMBERS, FeaturesFor, features_of, import_lightgbm, said_by, stack
@@ -20,6 +19,7 @@ from src.predictions import Features, Predictions, load_features
 from src.runs.combined import FoldResult, compared, groups_of, named, open_members, save_run
 from src.runs.members import load_test
 from src.runs.opening import open_competition, open_folds
+from src.runs.scoring import metric_of
 
 COLUMNS = "columns:"  # before the first name of a table's columns among `features`
 MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of `features`
@@ -40,7 +40,7 @@ def stack_runs(config: Config) -> None:
         import_lightgbm()  # said before minutes of loading
     competition = open_competition(config)
     config = named(config, "stack", f"{competition.name}-stack-{learner}")
-    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
+    task, metric = competition.task, metric_of(config, competition)
     if task.numeric and learner not in OF_NUMBERS:
         raise UserError(f"stack.learner={learner}: tells classes apart; for numbers choose {', '.join(OF_NUMBERS)}")
     runs = Path(config.paths.runs)

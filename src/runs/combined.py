@@ -11,18 +11,20 @@ from typing import Any, Literal
 import numpy as np
 
 from src.competition.folds import merge_groups
-from src.competition.metrics import Metric, find_metric
+from src.competition.metrics import Metric
 from src.competition.tables import Competition
 from src.config import Config
 from src.errors import UserError, first_few
 from src.ids import differ, find_rows
 from src.predictions import Predictions
 from src.runs.claims import claim_run, run_name
+from src.runs.decided import quote
 from src.runs.folder import finished_folds, fold_folder
 from src.runs.members import Members, load_members
 from src.runs.opening import find_copies
 from src.runs.output import FoldSummary, save_fold
-from src.runs.summary import scores_of, summarise_run
+from src.runs.scoring import metric_of
+from src.runs.summary import summarise_run
 from src.tracking import NoTracker
 
 
@@ -113,19 +115,22 @@ def save_run(
             f"run={run}: {folder} has fold {others[0]} too, which would be of another fit; choose another name with "
             "run=NAME, or delete the folder"
         )
-    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
+    task, metric = competition.task, metric_of(config, competition)
     seconds = (time.monotonic() - began) / len(results)
     for k, result in results.items():
         own = oof.take(np.flatnonzero(oof.fold == k))
         place = fold_folder(runs, run, k)
         (place / "manifest.json").unlink(missing_ok=True)  # while its files are replaced, the fold is not finished
         notes = {"members": list(config.runs), "features": list(config.stack.features), "seconds": {"total": seconds}}
+        quoted = quote(config, competition, own)
         summary = FoldSummary(
             run=run,
             fold=k,
             competition=competition.name,
             metric=metric,
-            scores=scores_of(config, task, own),
+            scores=quoted.scores,
+            plain=quoted.plain,
+            decision=quoted.decision,
             kept=result.kept,
             weights=result.weights,
             notes={**notes, **result.notes},

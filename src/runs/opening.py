@@ -10,15 +10,14 @@ import numpy as np
 from src.competition.digits import make_digits
 from src.competition.few import few_rows
 from src.competition.folds import load_folds
-from src.competition.metrics import find_metric
 from src.competition.tables import Competition, load_competition
-from src.competition.task import Task
 from src.config import CompetitionConfig, Config, loss_for
 from src.data.cache import ImageStore, has_room
 from src.data.duplicates import Duplicates, open_duplicates
 from src.data.spec import ImageSpec
 from src.errors import UserError
 from src.log import say
+from src.runs.scoring import reported
 from src.training.device import loader_workers
 
 DIGITS = "digits"
@@ -36,18 +35,8 @@ def open_competition(config: Config) -> Competition:
     if task.few:
         competition = few_rows(competition, task.few, TEST_ROWS)
     loss_for(competition.task.kind, config.loss.name)
-    for metric in reported(config, competition.task):
-        find_metric(metric, competition.task.metrics)
+    reported(config, competition)
     return competition
-
-
-def reported(config: Config, task: Task) -> list[str]:
-    """Names of the metric that decides and of those beside it: the configured ones, or where those are the usual ones
-    of single labels, which do not fit, all of the kind."""
-    beside = config.competition.metrics
-    if beside == CompetitionConfig().metrics and not set(beside) <= set(task.metrics):
-        beside = tuple(task.metrics)
-    return list(dict.fromkeys([config.competition.metric, *beside]))
 
 
 def open_folds(config: Config, competition: Competition) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from src import files, predictions
+from src.competition.decisions import Decision
 from src.competition.kinds.targets import Targets
 from src.competition.metrics import Metric, per_class
 from src.competition.task import Task
@@ -28,6 +29,8 @@ class FoldSummary:
     competition: str
     metric: Metric
     scores: Mapping[str, float]
+    plain: float  # of the metric by the task's plain rule, without the decision
+    decision: Decision | None
     kept: str
     weights: Mapping[str, float]
     notes: Mapping[str, Any] = field(default_factory=dict)  # further entries: at least model and seconds
@@ -44,7 +47,9 @@ class FoldSummary:
             "metric": self.metric.name,
             "greater_is_better": self.metric.greater_is_better,
             "score": self.score,
+            "plain": self.plain,
             "scores": self.scores,
+            "decision": None if self.decision is None else self.decision.to_json(),
             "kept": self.kept,
             "weights": self.weights,
             "classes": task.names.tolist(),

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.grading import grade
-from src.competition.metrics import find_metric, scores
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import Competition
-from src.competition.task import Task
 from src.config import Config
 from src.files import read_json, remove_leftovers, write_json
-from src.predictions import Predictions, concatenate, fold_mean, load_predictions
+from src.predictions import concatenate, fold_mean, load_predictions
 from src.runs.claims import run_lock
+from src.runs.decided import decide, quote, save_decision
 from src.runs.folder import finished_folds, fold_folder
-from src.runs.opening import reported, solution_path
+from src.runs.opening import solution_path
+from src.runs.scoring import metric_of
 
 
 def summarise_run(config: Config, competition: Competition, run: str) -> None:
@@ -31,22 +31,16 @@ def summarise_run(config: Config, competition: Competition, run: str) -> None:
         _summarise(config, competition, run)
 
 
-def scores_of(config: Config, task: Task, oof: Predictions) -> dict[str, float]:
-    """The metric that decides and those beside it, of predictions with targets."""
-    assert oof.target is not None
-    return scores(reported(config, task), task.encode(oof.target), oof.pred, task.metrics)
-
-
 def _summarise(config: Config, competition: Competition, run: str) -> None:
     runs = Path(config.paths.runs)
     folds = finished_folds(runs, run)
     folders = [fold_folder(runs, run, k) for k in folds]
-    task, metric = competition.task, find_metric(config.competition.metric, competition.task.metrics)
+    task, metric = competition.task, metric_of(config, competition)
     manifests = [read_json(folder / "manifest.json") for folder in folders]
     oof = concatenate([load_predictions(folder / "oof.npz") for folder in folders])
     test = fold_mean([load_predictions(folder / "test.npz") for folder in folders])
     per_fold = [manifest["score"] for manifest in manifests]
-    pooled = scores_of(config, task, oof)
+    quoted = quote(config, competition, oof)
     summary = {
         "run": run,
         "competition": competition.name,
@@ -55,13 +49,17 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
         "folds": dict(zip(map(str, folds), per_fold, strict=True)),
         "mean": float(np.mean(per_fold)),
         "std": float(np.std(per_fold, ddof=1)) if len(per_fold) > 1 else 0.0,
-        "oof": pooled[metric.name],
-        "scores": pooled,
+        "oof": quoted.scores[metric.name],
+        "plain": quoted.plain,
+        "scores": quoted.scores,
+        "decision": None if quoted.decision is None else quoted.decision.to_json(),
         "seconds": sum(manifest["seconds"]["total"] for manifest in manifests),
     }
     submission = Path(config.paths.submissions) / f"{run}.csv"
-    table = submission_table(competition.sample, test.ids, test.pred, task, competition.links)
+    pred = decide(quoted.decision, test.pred)
+    table = submission_table(competition.sample, test.ids, pred, task, competition.links)
     write_submission(submission, table, competition.sample, task, competition.links)
+    save_decision(runs / run, quoted.decision, folds)
 
     write_json(runs / run / "cv.json", summary)  # before the grading, which may find fault with the solution file
     solution = solution_path(config)
@@ -69,7 +67,7 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
         summary["test"] = grade(
             submission,
             solution,
-            metric.name,
+            metric,
             id_column=competition.id_column,
             target_column=competition.target_column,
             task=task,
@@ -80,6 +78,9 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
     for k, manifest in zip(folds, manifests, strict=True):
         print(f"  fold {k}   {manifest['score']:.4f}   kept {manifest['kept']}   {manifest['seconds']['total']:.0f} s")
     print(f"  mean     {summary['mean']:.4f} +- {summary['std']:.4f}   out-of-fold {summary['oof']:.4f}")
+    if quoted.decision is not None:
+        by = "each fold by the others" if len(folds) > 1 else "each half of the fold by the other"
+        print(f"  decided  {quoted.decision.note}; scores are nested ({by}), plain {quoted.plain:.4f}")
     if "test" in summary:
         print(f"  test     {summary['test']:.4f}   (hidden labels: {solution})")
     print(f"wrote {runs / run} and {submission}", flush=True)

@@ -219,10 +219,15 @@ def manifest(folder: Path) -> dict[str, Any]:
     return read_json(folder / "manifest.json")
 
 
+def plain_score(found: dict[str, Any]) -> float:
+    """Of a manifest: without a decision, whose fit on a fold's rows would add noise to every difference."""
+    return found.get("plain", found["score"])
+
+
 def line_about(study: Study, cell: Cell) -> str:
     """What is said of a fold that is finished: its score, and the difference if both sides of the pair are there."""
     pair = pair_of(study, cell) if cell.arm != BASELINE else None
-    score = manifest(folder_of(study, cell))["score"]
+    score = plain_score(manifest(folder_of(study, cell)))
     difference = f"{pair.difference:+.4f}" if pair else " " * 7
     return f"{cell.arm}  fold {cell.fold}  seed {cell.seed}  {score:.4f}  {difference}"
 
@@ -235,13 +240,14 @@ def pair_of(study: Study, cell: Cell) -> Pair | None:
     base, arm = (manifest(folder) for folder in folders)
     baseline = study.configs[BASELINE]
     sign = 1 if base["greater_is_better"] else -1
-    difference = sign * (arm["score"] - base["score"])
+    base_score, score = (plain_score(one) for one in (base, arm))
+    difference = sign * (score - base_score)
     return Pair(
         trick=cell.arm,
         fold=cell.fold,
         seed=baseline.seed + cell.seed,
-        baseline=base["score"],
-        score=arm["score"],
+        baseline=base_score,
+        score=score,
         difference=difference if study.pairing.mode == "add" else -difference,
         baseline_seconds=base["seconds"]["training"],
         seconds=arm["seconds"]["training"],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from src.competition.folds import halves_of
 from src.competition.metrics import find_metric
-from src.fold.choose import Kept, cross_fitted, halves_of
+from src.fold.choose import Kept, cross_fitted
 
 ACCURACY, LOSS, AUC = (find_metric(name) for name in ("accuracy", "log_loss", "auc"))
 KINDS = ("raw", "ema", "swa")

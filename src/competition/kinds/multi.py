@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from src.competition.kinds.single import is_probability, probabilities, sort_classes
-from src.competition.metrics import Metric, area_under_curve
+from src.competition.metrics import Metric
+from src.competition.metrics.multi import METRICS, THRESHOLD, column_log_loss
 from src.competition.sample import Sample, match_classes, wrong_probabilities
 from src.errors import UserError, first_few
 
@@ -18,51 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 SEPARATORS = ("|", ";", ",")  # of words in a cell; otherwise spaces
-THRESHOLD = 0.5  # from which a column counts as true, where labels are asked for
 LEAST = 10  # rows of a stratum of its own
-
-
-def exact(y: np.ndarray, pred: np.ndarray) -> float:
-    """The share of the rows that are right in every column, as scikit-learn's accuracy_score counts them."""
-    return float(((pred >= THRESHOLD) == y).all(axis=1).mean())
-
-
-def column_auc(y: np.ndarray, pred: np.ndarray) -> float:
-    """The mean over columns of the area under the ROC curve; a column that is all true or all false has none."""
-    areas = [area_under_curve(y[:, c], pred[:, c]) for c in range(y.shape[1]) if 0 < y[:, c].sum() < len(y)]
-    if not areas:
-        raise UserError("metric auc: no column has both true and false rows; use fewer folds (folds.n=)")
-    return float(np.mean(areas))
-
-
-def column_log_loss(y: np.ndarray, pred: np.ndarray) -> float:
-    """The mean over rows and columns of -log of the probability of what is true, clipped to [1e-15, 1]."""
-    return float(-np.log(np.clip(np.where(y, pred, 1 - pred.astype(np.float64)), 1e-15, 1.0)).mean())
-
-
-def f1(over: int | None) -> Callable[[np.ndarray, np.ndarray], float]:
-    """F1 at THRESHOLD, the mean over columns (`over` 0) or rows (1), or of all cells at once (None); without a true or
-    guessed one it is 0, as in scikit-learn."""
-
-    def score(y: np.ndarray, pred: np.ndarray) -> float:
-        guess = pred >= THRESHOLD
-        hits, counts = (guess & y).sum(axis=over), guess.sum(axis=over) + y.sum(axis=over)
-        return float(np.mean(2 * hits / np.maximum(counts, 1)))
-
-    return score
-
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", True, exact),
-        Metric("f1_macro", True, f1(0)),
-        Metric("f1_samples", True, f1(1)),
-        Metric("f1_micro", True, f1(None)),
-        Metric("auc", True, column_auc),
-        Metric("log_loss", False, column_log_loss),
-    )
-}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from src.competition.metrics import Metric
+from src.competition.metrics.numbers import METRICS
 from src.competition.sample import Sample, match_classes
 from src.errors import UserError, first_few
 
@@ -34,30 +35,6 @@ def scaling_of(y: np.ndarray, loss: str) -> Scaling:
     shift, scale = (wide.min(axis=0), np.ptp(wide, axis=0)) if loss == "bce" else (wide.mean(axis=0), wide.std(axis=0))
     small = scale <= 1e-7 * np.abs(shift)
     return Scaling(tuple(shift.tolist()), tuple(np.where(small | (scale == 0), 1.0, scale).tolist()))
-
-
-def mae(y: np.ndarray, pred: np.ndarray) -> float:
-    """The mean absolute error over rows and columns."""
-    return float(np.abs(y.astype(np.float64) - pred).mean())
-
-
-def rmse(y: np.ndarray, pred: np.ndarray) -> float:
-    """The root of the mean squared error of each column, mean over columns."""
-    return float(np.sqrt(np.square(y.astype(np.float64) - pred).mean(axis=0)).mean())
-
-
-def r2(y: np.ndarray, pred: np.ndarray) -> float:
-    """1 - squared error / variance of each column, mean over columns; a column that never varies is 1 where it is
-    predicted exactly, else 0, as in scikit-learn."""
-    wide = y.astype(np.float64)
-    error, spread = np.square(wide - pred).sum(axis=0), np.square(wide - wide.mean(axis=0)).sum(axis=0)
-    constant = np.where(error == 0, 1.0, 0.0)
-    return float(np.where(spread > 0, 1 - error / np.where(spread > 0, spread, 1), constant).mean())
-
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (Metric("mae", False, mae), Metric("rmse", False, rmse), Metric("r2", True, r2))
-}
 
 
 @dataclass(frozen=True)

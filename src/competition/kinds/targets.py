@@ -12,9 +12,8 @@ import numpy as np
 
 from src.competition.kinds.number import columns_of_sample
 from src.competition.kinds.single import _describe, probabilities, similar_labels, sort_classes
-from src.competition.metrics import Metric, balanced_accuracy
-from src.competition.metrics import accuracy as single_accuracy
-from src.competition.metrics import log_loss as single_log_loss
+from src.competition.metrics import Metric
+from src.competition.metrics.targets import metrics_of
 from src.competition.sample import Sample, match_classes, wrong_probabilities
 from src.errors import UserError, first_few, nearest
 
@@ -58,18 +57,7 @@ class Targets:
     @cached_property
     def metrics(self) -> Mapping[str, Metric]:
         """Each the mean over targets of that of one label."""
-        metrics = (
-            Metric("accuracy", True, self._mean(single_accuracy)),
-            Metric("recall_macro", True, self._mean(balanced_accuracy)),
-            Metric("log_loss", False, self._mean(single_log_loss)),
-        )
-        return {metric.name: metric for metric in metrics}
-
-    def _mean(self, function: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
-        def score(y: np.ndarray, pred: np.ndarray) -> float:
-            return float(np.mean([function(y[:, t], part) for t, part in enumerate(self.parts(pred))]))
-
-        return score
+        return metrics_of(self.groups)
 
     def parts(self, pred: np.ndarray) -> list[np.ndarray]:
         """The columns (N, K) of each target."""

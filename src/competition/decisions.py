@@ -1,0 +1,420 @@
+"""From predictions to what is scored: thresholds, cut points, class factors and the bar for "new".
+
+A network is taught to give probabilities; F-beta, kappa or MAP want something else of them than 0.5 and the most
+probable class. A `Decision`, fitted on out-of-fold rows, turns predictions into predictions of the same shape on which
+the task's plain rule (the most probable class, columns of at least 0.5, the best k) does what the metric wants.
+Undecided predictions are what is kept in files, blended and taught; only a score and a submission are decided.
+
+Whatever is fitted looks better on its own rows than it is: `nested` decides each row by a fit that has not seen it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from src.competition.metrics import Metric, confusion
+from src.competition.metrics.labels import f_macro, kappa, mean_recall
+from src.competition.metrics.multi import THRESHOLD
+from src.competition.metrics.numbers import grades
+from src.competition.searches import (
+    candidates,
+    class_factors,
+    f_macro_cuts,
+    f_micro_cuts,
+    f_samples_cuts,
+    grade_cuts,
+    one_by_one,
+)
+from src.competition.task import Task
+from src.errors import UserError
+
+FEW = 20  # positives of a column, rows of a class: with fewer it has no number of its own
+MANY = 30  # classes with factors of their own; above, powers of their shares only
+CELLS = 4_000_000  # of predictions that a search looks at; above, rows are drawn
+PARTS = 3  # by which what is fitted is compared with the plain rule
+BELOW = np.nextafter(np.float32(THRESHOLD), np.float32(0))
+FAILS = (UserError, ValueError, ZeroDivisionError)  # what a metric raises on rows that it cannot score
+
+
+@dataclass(frozen=True)
+class Decision:
+    """thresholds: (C,) or one for all columns. factors: (C,) of the classes. cuts: ascending, between expected grades
+    (`low`: the lowest). bar: (factor, least) of the probability of column `new`. sharpen: (C,) or (1,) probabilities
+    that become 0.5, odds to the power `steep`."""
+
+    kind: Literal["thresholds", "factors", "cuts", "bar", "sharpen"]
+    values: tuple[float, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def apply(self, pred: np.ndarray) -> np.ndarray:
+        """(N, C) -> (N, C) float32 for the task's plain rule."""
+        return APPLIED[self.kind](pred.astype(np.float64), np.array(self.values), self.options).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "values": list(self.values), "options": dict(self.options), "note": self.note}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Decision:
+        if found.get("kind") not in APPLIED:
+            raise UserError(f"a decision of the kind {found.get('kind')!r} is not known to this version")
+        return cls(found["kind"], tuple(map(float, found["values"])), found["options"], found["note"])
+
+
+# ---- applying -------------------------------------------------------------------------------------------------------
+def _thresholds(pred: np.ndarray, cuts: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """Each column stretched so that its threshold lands on 0.5; rows with fewer words than `least` get their best ones,
+    those with more than `most` lose their weakest."""
+    above = pred >= cuts
+    rest = np.where(cuts < 1, 1 - cuts, 1.0)
+    out = np.where(above, 0.5 + 0.5 * (pred - cuts) / rest, 0.5 * pred / np.where(cuts > 0, cuts, 1.0))
+    out = np.where(above, np.maximum(out, THRESHOLD), np.minimum(out, BELOW))
+    least, most = options.get("least", 0), options.get("most", pred.shape[1])
+    if least > 0 or most < pred.shape[1]:
+        rank = np.argsort(np.argsort(-out, axis=1, kind="stable"), axis=1, kind="stable")
+        out = np.where(rank < least, np.maximum(out, THRESHOLD), out)
+        out = np.where(rank >= most, np.minimum(out, BELOW), out)
+    return np.clip(out, 0, 1)
+
+
+def _factors(pred: np.ndarray, factors: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """Probabilities times factors, shares of each block of classes again."""
+    out = pred * factors
+    ends = np.cumsum(options.get("sizes", [pred.shape[1]]))[:-1]
+    blocks = [block / np.maximum(block.sum(axis=1, keepdims=True), 1e-30) for block in np.split(out, ends, axis=1)]
+    return np.concatenate(blocks, axis=1)
+
+
+def _cuts(pred: np.ndarray, cuts: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """The class whose cut points hold the expected grade, as certain; of one number, that grade."""
+    if options.get("number"):
+        return np.searchsorted(cuts, pred[:, 0] - options["low"], side="right")[:, None] + float(options["low"])
+    return np.eye(pred.shape[1])[np.searchsorted(cuts, expected_grade(pred), side="right")]
+
+
+def _bar(pred: np.ndarray, values: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    out = pred.copy()
+    out[:, options["new"]] = np.maximum(values[0] * pred[:, options["new"]], values[1])
+    return out / np.maximum(out.sum(axis=1, keepdims=True), 1e-30)
+
+
+def _sharpen(pred: np.ndarray, middle: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """The odds over those of `middle`, to the power `steep`; without one, 0 or 1."""
+    two = options.get("binary", False)
+    p = pred[:, 1:] if two else pred
+    steep = options.get("steep")
+    if steep is None:
+        out = (p >= middle).astype(np.float64)
+    else:
+        p, t = np.clip(p, 1e-9, 1 - 1e-9), np.clip(middle, 1e-9, 1 - 1e-9)
+        out = 1 / (1 + ((1 - p) / p * t / (1 - t)) ** steep)
+    return np.concatenate([1 - out, out], axis=1) if two else out
+
+
+APPLIED = {"thresholds": _thresholds, "factors": _factors, "cuts": _cuts, "bar": _bar, "sharpen": _sharpen}
+
+
+def expected_grade(pred: np.ndarray) -> np.ndarray:
+    """(N,) float64: the mean of the class numbers by their probabilities."""
+    wide = pred.astype(np.float64)
+    return wide @ np.arange(pred.shape[1]) / np.maximum(wide.sum(axis=1), 1e-30)
+
+
+# ---- fitting --------------------------------------------------------------------------------------------------------
+Fit = Callable[[np.ndarray, np.ndarray], Decision]  # (y, pred) -> what is best for them
+
+
+def fit(
+    metric: Metric,
+    task: Task,
+    y: np.ndarray,
+    pred: np.ndarray,
+    *,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+    new: str | None = None,
+) -> Decision | None:
+    """What makes the metric best on out-of-fold predictions (N, C), or None where the plain rule is at least as good.
+
+    Of what there is for the metric, from one number for all to one for each class, the best is taken as PARTS of the
+    rows, whole groups (N,), score when fitted on the others; the plain rule competes. It is then fitted on all rows.
+    new: the class of rows that show nobody known.
+    """
+    fits = fits_for(metric, task, new)
+    if not fits or len(y) < 2 * PARTS:
+        return None
+    rng = np.random.default_rng((seed, len(y)))
+    rows = np.arange(len(y))
+    if pred.size > CELLS:
+        rows = np.sort(rng.permutation(len(y))[: max(2 * PARTS, CELLS // pred.shape[1])])
+    y, pred, groups = y[rows], pred[rows], None if groups is None else groups[rows]
+    parts = parts_of(task.strata(y), groups, rng)
+    try:
+        plain = metric.sign * metric.function(y, pred)
+    except FAILS:
+        return None
+    best, chosen = plain, None
+    for each in fits:
+        try:
+            reached = metric.sign * metric.function(y, _crossed(each, y, pred, parts))
+        except FAILS:
+            continue
+        if reached > best + 1e-12:
+            best, chosen = reached, each
+    if chosen is None:
+        return None
+    try:
+        return chosen(y, pred)
+    except FAILS:
+        return None
+
+
+def parts_of(strata: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator, parts: int = PARTS) -> np.ndarray:
+    """(N,) int from 0: parts with the strata's shares, or of whole groups (N,)."""
+    unit = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    order = rng.permutation(int(unit.max()) + 1)
+    if groups is not None:
+        return order[unit] % parts
+    found = np.empty(len(strata), np.int64)
+    found[np.lexsort((order, strata))] = np.arange(len(strata)) % parts
+    return found
+
+
+def _crossed(each: Fit, y: np.ndarray, pred: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Predictions of each part as decided by a fit on the others."""
+    out = np.empty(pred.shape, np.float32)
+    for part in np.unique(parts).tolist():
+        inside = parts == part
+        out[inside] = each(y[~inside], pred[~inside]).apply(pred[inside])
+    return out
+
+
+def nested(
+    metric: Metric,
+    task: Task,
+    y: np.ndarray,
+    pred: np.ndarray,
+    parts: np.ndarray,
+    *,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+    new: str | None = None,
+) -> tuple[np.ndarray, Decision | None]:
+    """pred (N, C) with the rows of each of the parts (N,), folds or halves, decided by what was fitted on the others,
+    for an honest score; and what is fitted on all of them, for rows that come."""
+
+    def fitted(rows: np.ndarray) -> Decision | None:
+        own = None if groups is None else groups[rows]
+        return fit(metric, task, y[rows], pred[rows], groups=own, seed=seed, new=new)
+
+    out = pred.astype(np.float32)
+    if not fits_for(metric, task, new):
+        return out, None
+    for part in np.unique(parts).tolist():
+        inside = parts == part
+        if not inside.all() and (decision := fitted(~inside)) is not None:
+            out[inside] = decision.apply(pred[inside])
+    return out, fitted(np.ones(len(y), bool))
+
+
+def fits_for(metric: Metric, task: Task, new: str | None = None) -> list[Fit]:
+    """What can be fitted for the metric, the simplest first; empty where the plain rule is what it wants (accuracy) or
+    where it takes the predictions as they are (log loss, auc)."""
+    if metric.name == "pf1":
+        return [sharpener(metric, task, steep) for steep in (2.0, 4.0, None)]
+    if task.kind == "single":
+        guesses = metric.top is not None or metric.name in ("accuracy", "error")
+        if guesses and new is not None and new in task.names.tolist():
+            return [_bar_fit(metric, task.names.tolist().index(new))]
+        if metric.of != "labels" or metric.name in ("accuracy", "error", "f1_micro"):
+            return []
+        if metric.name in ("qwk", "kappa_linear"):
+            return [_cuts_fit(kappa(2 if metric.name == "qwk" else 1))]
+        guessed = _score_of_guess(metric, len(task.names))
+        return [_shares_fit([len(task.names)], [guessed]), _factors_fit([len(task.names)], [guessed])]
+    if task.kind == "multi" and metric.of == "labels":
+        fits = [_thresholds_fit(metric, each) for each in (False, True)]
+        return [*fits, *(_within(one) for one in fits)]
+    if task.kind == "number" and metric.name == "qwk" and len(task.names) == 1:
+        return [_number_cuts]
+    if task.kind == "targets":
+        owners = [name.partition("=")[0] for name in task.names.tolist()]
+        sizes = [owners.count(target) for target in dict.fromkeys(owners)]
+        of_counts = {"recall_macro": mean_recall, "f1_macro": f_macro(1)}.get(metric.name.removeprefix("weighted_"))
+        if of_counts is not None:
+            each = [_score_of_counts(of_counts, size) for size in sizes]
+            return [_shares_fit(sizes, each), _factors_fit(sizes, each)]
+    return []
+
+
+Guessed = Callable[[np.ndarray, np.ndarray], float]  # (y (N,), guess (N,)) -> greater is better
+
+
+def _score_of_counts(of_counts: Callable[[np.ndarray], float], classes: int) -> Guessed:
+    return lambda y, guess: of_counts(confusion(y, guess, classes))
+
+
+def _score_of_guess(metric: Metric, classes: int) -> Guessed:
+    if metric.of_counts is not None:
+        of_counts, sign = metric.of_counts, metric.sign
+        return lambda y, guess: sign * of_counts(confusion(y, guess, classes))
+    return lambda y, guess: metric.sign * metric.function(y, np.eye(classes, dtype=np.float32)[guess])
+
+
+def _by_block(y: np.ndarray, pred: np.ndarray, sizes: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    columns = y[:, None] if y.ndim == 1 else y
+    return [(columns[:, t], block) for t, block in enumerate(np.split(pred, np.cumsum(sizes)[:-1], axis=1))]
+
+
+def _powers(y: np.ndarray, pred: np.ndarray, score: Guessed) -> tuple[np.ndarray, float]:
+    """Factors (C,) share ** -power with the best power, 0 to 1.5: logit adjustment (Menon et al. 2007.07314)."""
+    shares = (np.bincount(y, minlength=pred.shape[1]) + 0.5) / (len(y) + 0.5 * pred.shape[1])
+    powers = np.arange(0, 1.51, 0.125).tolist()
+    best = max(powers, key=lambda power: score(y, (pred * shares**-power).argmax(axis=1)))
+    factors = shares**-best
+    return factors / np.exp(np.log(factors).mean()), best
+
+
+def _shares_fit(sizes: Sequence[int], scores: Sequence[Guessed]) -> Fit:
+    def fitted(y: np.ndarray, pred: np.ndarray) -> Decision:
+        blocks = zip(_by_block(y, pred, sizes), scores, strict=True)
+        found = [_powers(truth, block, score) for (truth, block), score in blocks]
+        factors = np.concatenate([factors for factors, _ in found])
+        note = "factors of the classes, their shares to the power " + ", ".join(f"-{power:g}" for _, power in found)
+        return Decision("factors", tuple(factors.tolist()), {"sizes": list(sizes)}, note)
+
+    return fitted
+
+
+def _factors_fit(sizes: Sequence[int], scores: Sequence[Guessed]) -> Fit:
+    """A factor for each class, from powers of the shares; with a class of few rows or with many classes, those."""
+
+    def fitted(y: np.ndarray, pred: np.ndarray) -> Decision:
+        found, own = [], 0
+        for (truth, block), score in zip(_by_block(y, pred, sizes), scores, strict=True):
+            factors, _ = _powers(truth, block, score)
+            counts = np.bincount(truth, minlength=block.shape[1])
+            if block.shape[1] <= MANY and counts.min() >= FEW:
+                factors = class_factors(block, lambda guess, y=truth, score=score: score(y, guess), factors)  # type: ignore[misc]
+                own += 1
+            found.append(factors)
+        values = np.concatenate(found)
+        note = f"a factor for each class, {values.min():.2g} to {values.max():.2g}"
+        if own < len(sizes):
+            note = f"factors of the classes, powers of their shares (fewer than {FEW} rows of a class, or many classes)"
+        return Decision("factors", tuple(values.tolist()), {"sizes": list(sizes)}, note)
+
+    return fitted
+
+
+def _cuts_fit(of_counts: Callable[[np.ndarray], float]) -> Fit:
+    def fitted(y: np.ndarray, pred: np.ndarray) -> Decision:
+        classes = pred.shape[1]
+        score = _score_of_counts(of_counts, classes)
+        cuts = grade_cuts(lambda guess: score(y, guess), expected_grade(pred), classes)
+        return Decision("cuts", tuple(cuts.tolist()), {}, "cut points of the expected grade " + _listed(cuts))
+
+    return fitted
+
+
+def _number_cuts(y: np.ndarray, pred: np.ndarray) -> Decision:
+    true, _, levels = grades(y[:, 0], pred[:, 0])
+    low = int(np.floor(y.astype(np.float64).min() + 0.5))
+    score = _score_of_counts(kappa(2), levels)
+    cuts = grade_cuts(lambda guess: score(true, guess), pred[:, 0].astype(np.float64) - low, levels)
+    options = {"number": True, "low": low}
+    return Decision("cuts", tuple(cuts.tolist()), options, "cut points of the number " + _listed(cuts + low))
+
+
+def _listed(values: np.ndarray, most: int = 8) -> str:
+    return ", ".join(f"{value:.3g}" for value in values[:most]) + (" …" if len(values) > most else "")
+
+
+def _thresholds_fit(metric: Metric, each: bool) -> Fit:
+    """One threshold for all columns, or one for each with at least FEW positives, the others with the common one."""
+    f = re.fullmatch(r"f([0-9.]+)_(macro|samples|micro)", metric.name)
+
+    def fitted(y: np.ndarray, pred: np.ndarray) -> Decision:
+        def score(cuts: np.ndarray) -> float:
+            return metric.sign * metric.function(y, Decision("thresholds", tuple(np.ravel(cuts))).apply(pred))
+
+        common = max(candidates(pred).tolist(), key=lambda cut: score(np.array([cut])))
+        if not each:
+            return Decision("thresholds", (common,), {}, f"one threshold for all columns, {common:.3g}")
+        enough = np.flatnonzero((y.sum(axis=0) >= FEW) & ((~y).sum(axis=0) >= FEW))
+        start = np.full(y.shape[1], common)
+        own, probabilities = y[:, enough], pred[:, enough].astype(np.float64)
+        if f is None:
+            if len(enough) > 12:
+                raise ValueError("too many columns to try each")
+            tried = [candidates(pred[:, c], 12) if c in enough else np.array([common]) for c in range(y.shape[1])]
+            cuts = one_by_one(score, start, tried, rounds=1)
+        elif f[2] == "samples":
+            cuts = f_samples_cuts(y, pred, float(f[1]), start, enough)
+        else:
+            cuts = start
+            if f[2] == "macro":
+                cuts[enough] = f_macro_cuts(own, probabilities, float(f[1]))
+            else:
+                cuts[enough] = f_micro_cuts(own, probabilities, float(f[1]), start[enough])
+        note = f"a threshold for each column, {cuts.min():.3g} to {cuts.max():.3g}"
+        if len(enough) < y.shape[1]:
+            few = y.shape[1] - len(enough)
+            note += f"; {few} of {y.shape[1]} columns with fewer than {FEW} positives share {common:.3g}"
+        return Decision("thresholds", tuple(cuts.tolist()), {}, note)
+
+    return fitted
+
+
+def _within(one: Fit) -> Fit:
+    """The same, with as many words in each row as rows that were seen have: at least the fewest, at most the most."""
+
+    def fitted(y: np.ndarray, pred: np.ndarray) -> Decision:
+        found, words = one(y, pred), y.sum(axis=1)
+        least, most = int(words.min()), int(words.max())
+        if least == 0 and most == y.shape[1]:
+            raise ValueError("any number of words is possible")
+        note = f"{found.note}; {least} to {most} in each row"
+        return Decision(found.kind, found.values, {"least": least, "most": most}, note)
+
+    return fitted
+
+
+def _bar_fit(metric: Metric, new: int) -> Fit:
+    """The probability of "new", as learnt from rows that are in training, times a factor, but at least the bar: rows
+    of identities that nobody has seen are not like those, so that it is also new where nobody known is likely."""
+
+    def fitted(y: np.ndarray, pred: np.ndarray) -> Decision:
+        known = np.delete(pred, new, axis=1).max(axis=1)
+        grid = [(factor, bar) for factor in (0.0, 0.5, 1.0, 2.0, 4.0) for bar in (0.0, *candidates(known, 24))]
+
+        def reached(values: tuple[float, float]) -> float:
+            return metric.sign * metric.function(y, Decision("bar", values, {"new": new}).apply(pred))
+
+        best = max(grid, key=reached)
+        note = f"new: {best[0]:g} times its probability, at least {best[1]:.3g}"
+        return Decision("bar", (float(best[0]), float(best[1])), {"new": new}, note)
+
+    return fitted
+
+
+def sharpener(metric: Metric, task: Task, steep: float | None) -> Fit:
+    """For the probabilistic F1, which is best where probabilities are 0 or 1: odds to a power around a middle."""
+    binary = task.kind == "single"
+
+    def fitted(y: np.ndarray, pred: np.ndarray) -> Decision:
+        options = {"steep": steep, "binary": binary}
+
+        def reached(middle: float) -> float:
+            return metric.sign * metric.function(y, Decision("sharpen", (middle,), options).apply(pred))
+
+        middle = float(max(candidates(pred[:, 1] if binary else pred).tolist(), key=reached))
+        how = "0 below and 1 from" if steep is None else f"odds to the power {steep:g} around"
+        return Decision("sharpen", (middle,), options, f"probabilities become {how} {middle:.3g}")
+
+    return fitted
