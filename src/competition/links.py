@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,16 +92,22 @@ def wide_sample(links: Links, sample: Sample) -> Sample:
 
 
 def submitted_values(
-    links: Links, sample: Sample, ids: np.ndarray, pred: np.ndarray, task: Task
+    links: Links,
+    sample: Sample,
+    ids: np.ndarray,
+    pred: np.ndarray,
+    task: Task,
+    decide: Callable[[np.ndarray], np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """The sample's value columns, each (R,), from predictions pred (M, C) of pictures ids (M,) str."""
+    """The sample's value columns, each (R,), from predictions pred (M, C) of pictures ids (M,) str; `decide` is for
+    those of a row of the sample, or where each target has a row, of a picture."""
     at = find_rows(ids, links.image)
     if links.target is None:
-        return task.submit(pool(pred[at], links.row, len(sample.ids), links.how), sample)
+        return task.submit(decide(pool(pred[at], links.row, len(sample.ids), links.how)), sample)
     pictures, image = np.unique(links.image, return_inverse=True)
     wide = wide_sample(links, sample)
     names = wide.value_columns
-    by_name = task.submit(pred[find_rows(ids, pictures)], wide)
+    by_name = task.submit(decide(pred[find_rows(ids, pictures)]), wide)
     out = np.empty(len(sample.ids), dtype=object)
     for name in names:
         own = links.target == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,18 @@ ROUNDING = 1e-5  # a mean of float32 probabilities may end this far above 1
 
 
 def submission_table(
-    sample: Sample, ids: np.ndarray, pred: np.ndarray, task: Task, links: Links | None = None
+    sample: Sample,
+    ids: np.ndarray,
+    pred: np.ndarray,
+    task: Task,
+    links: Links | None = None,
+    decide: Callable[[np.ndarray], np.ndarray] = lambda pred: pred,
 ) -> pd.DataFrame:
     """Predictions as the table that Kaggle expects: the sample's columns, and its rows in its order.
 
-    ids (M,) str in any order, pred (M, C) as the task predicts. The id column is str; the rest is what the task submits
-    (means of float32 probabilities that end a hair outside of [0, 1] are clipped).
+    ids (M,) str in any order, pred (M, C) as the task predicts; decide: (R, C) -> (R, C), of the rows that are
+    submitted. The id column is str; the rest is what the task submits (means of float32 probabilities that end a hair
+    outside of [0, 1] are clipped).
     Raises UserError if ids are repeated, missing or unknown, if a prediction is not finite, or if columns do not fit.
     """
     import pandas as pd
@@ -45,10 +52,10 @@ def submission_table(
     if links is None:
         rows = align(sample.ids, ids, "the sample submission", "the predictions")
         assert np.array_equal(ids[rows], sample.ids)
-        submitted = task.submit(exact[rows], sample)
+        submitted = task.submit(decide(exact[rows]), sample)
     else:
         align(np.unique(links.image), ids, "the test rows", "the predictions")
-        submitted = submitted_values(links, sample, ids, exact, task)
+        submitted = submitted_values(links, sample, ids, exact, task, decide)
     values = {sample.id_column: sample.ids.astype(object), **submitted}
     return pd.DataFrame({column: values[column] for column in sample.columns})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,9 @@ def predict_run(config: Config) -> None:
         mean = fold_mean(parts)
         path = Path(config.paths.submissions) / f"{run}.csv"
         decision = None if config.competition.decide == "none" else load_decision(runs / run)
-        pred = decide(decision, mean.pred)
-        table = submission_table(competition.sample, mean.ids, pred, competition.task, competition.links)
+        table = submission_table(
+            competition.sample, mean.ids, mean.pred, competition.task, competition.links, partial(decide, decision)
+        )
         with run_lock(config, run):
             write_submission(path, table, competition.sample, competition.task, competition.links)
         if decision is not None:

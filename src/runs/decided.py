@@ -13,6 +13,7 @@ import numpy as np
 
 from src.competition.decisions import Decision, fits_for, nested
 from src.competition.folds import halves_of
+from src.competition.links import pool
 from src.competition.metrics import scores
 from src.competition.tables import Competition
 from src.config import Config
@@ -39,18 +40,50 @@ def quote(config: Config, competition: Competition, oof: Predictions) -> Quoted:
     """Score predictions with targets, of one fold or several."""
     assert oof.target is not None
     task, metric, new = competition.task, metric_of(config, competition), config.competition.new
-    y = task.encode(oof.target)
-    found = scores(reported(config, competition), y, oof.pred)
+    one = as_submitted(competition, task.encode(oof.target), oof, config.competition.pool)
+    y = one.y
+    found = scores(reported(config, competition), y, one.pred)
     plain = found[metric.name]
     if config.competition.decide == "none" or not fits_for(metric, task, new):
         return Quoted(found, plain, None)
-    groups = groups_of_rows(competition, oof.ids)
-    parts = oof.fold
+    groups, parts = one.groups, one.fold
     if len(np.unique(parts)) == 1:
         parts = halves_of(task.strata(y), groups, config.seed).astype(np.int64)
-    pred, decision = nested(metric, task, y, oof.pred, parts, groups=groups, seed=config.seed, new=new)
+    pred, decision = nested(metric, task, y, one.pred, parts, groups=groups, seed=config.seed, new=new)
     decided = metric.function(y, pred)
     return Quoted({**found, metric.name: decided, PLAIN + metric.name: plain}, plain, decision)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a submission: targets y (R, …), pred (R, C), fold (R,) int64, groups (R,) str or None."""
+
+    y: np.ndarray
+    pred: np.ndarray
+    fold: np.ndarray
+    groups: np.ndarray | None
+
+
+def as_submitted(competition: Competition, y: np.ndarray, oof: Predictions, how: str) -> Rows:
+    """Out-of-fold rows as they would be submitted: where several pictures make one row, their predictions pooled.
+
+    Pictures of one row in several folds make a row of each. Its target is the largest that its pictures have (one of
+    them shows it), of numbers the mean.
+    """
+    groups, of_row = groups_of_rows(competition, oof.ids), competition.train.submitted
+    rows = find_rows(competition.train.ids, oof.ids)
+    if of_row is None or (rows < 0).any():
+        return Rows(y, oof.pred, oof.fold, groups)
+    keys = np.char.add(np.char.add(oof.fold.astype(np.str_), "\t"), of_row[rows])
+    _, first, unit = np.unique(keys, return_index=True, return_inverse=True)
+    unit = unit.reshape(-1)
+    pred = pool(oof.pred, unit, len(first), how).astype(np.float32)
+    if competition.task.numeric:
+        pooled = pool(y, unit, len(first), "mean").astype(y.dtype)
+    else:
+        pooled = y[first].copy()
+        np.maximum.at(pooled, unit, y)
+    return Rows(pooled, pred, oof.fold[first], None if groups is None else groups[first])
 
 
 def groups_of_rows(competition: Competition, ids: np.ndarray) -> np.ndarray | None:

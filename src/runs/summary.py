@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,8 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
         "seconds": sum(manifest["seconds"]["total"] for manifest in manifests),
     }
     submission = Path(config.paths.submissions) / f"{run}.csv"
-    pred = decide(quoted.decision, test.pred)
-    table = submission_table(competition.sample, test.ids, pred, task, competition.links)
+    decision = partial(decide, quoted.decision)
+    table = submission_table(competition.sample, test.ids, test.pred, task, competition.links, decision)
     write_submission(submission, table, competition.sample, task, competition.links)
     save_decision(runs / run, quoted.decision, folds)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,10 @@ from src.competition.links import filled, link, pool
 from src.competition.long_table import names_in, pivot
 from src.competition.sample import Sample
 from src.competition.submission import check_submission, submission_table
+from src.competition.tables import Competition, Rows
 from src.errors import UserError
+from src.predictions import Predictions
+from src.runs.decided import as_submitted
 
 IDS = np.array([f"i{row}" for row in range(8)])
 PATIENT = np.array(["p2", "p1"] * 4)
@@ -91,3 +96,23 @@ def test_a_long_table_is_pivoted_as_pandas_does() -> None:
     broken = {name: cells[:-1] for name, cells in columns.items()}
     with pytest.raises(UserError, match="has 0 rows of"):
         pivot(broken, "train.csv", "image", "name", "value")
+
+
+def test_out_of_fold_rows_are_scored_as_they_are_submitted() -> None:
+    """Against a groupby of pandas; pictures of one row in two folds are a row of each."""
+    sample = Sample(("row", "y"), np.array(["t"]), "positive")
+    rows = np.array([f"{p}_{s}" for p, s in zip(PATIENT, SIDE, strict=True)])
+    y = np.array([0, 1, 1, 0, 0, 0, 1, 0])
+    train = Rows(IDS, IDS.astype("S"), y, PATIENT, rows)
+    competition = Competition("toy", Path(), TASK, train, Rows(sample.ids, sample.ids.astype("S")), "id", "y", sample)
+    order = np.random.default_rng(4).permutation(8)
+    fold = np.array([0, 1, 0, 1, 0, 1, 1, 1])[order]
+    oof = Predictions(IDS[order], TWO[order].astype(np.float32), TASK.names, fold, TASK.cells(y[order]))
+    found = as_submitted(competition, y[order], oof, "mean")
+    frame = pd.DataFrame(
+        {"row": rows[order], "fold": fold, "y": y[order], "p": oof.pred[:, 1], "group": PATIENT[order]}
+    )
+    wanted = frame.groupby(["fold", "row"]).agg({"y": "max", "p": "mean", "group": "first"}).reset_index()
+    assert sorted(zip(found.fold, found.y, found.pred[:, 1].round(5), found.groups, strict=True)) == sorted(
+        zip(wanted["fold"], wanted["y"], wanted["p"].astype(np.float32).round(5), wanted["group"], strict=True)
+    )
