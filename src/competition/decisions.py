@@ -43,11 +43,11 @@ FAILS = (UserError, ValueError, ZeroDivisionError)  # what a metric raises on ro
 
 @dataclass(frozen=True)
 class Decision:
-    """thresholds: (C,) or one for all columns. factors: (C,) of the classes. cuts: ascending, between expected grades
+    """tempered: a power of the probabilities. thresholds: (C,) or one for all columns. factors: (C,) of the classes. cuts: ascending, between expected grades
     (`low`: the lowest). bar: (factor, least) of the probability of column `new`. sharpen: (C,) or (1,) probabilities
     that become 0.5, odds to the power `steep`."""
 
-    kind: Literal["thresholds", "factors", "cuts", "bar", "sharpen"]
+    kind: Literal["tempered", "thresholds", "factors", "cuts", "bar", "sharpen"]
     values: tuple[float, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
@@ -116,7 +116,23 @@ def _sharpen(pred: np.ndarray, middle: np.ndarray, options: Mapping[str, Any]) -
     return np.concatenate([1 - out, out], axis=1) if two else out
 
 
-APPLIED = {"thresholds": _thresholds, "factors": _factors, "cuts": _cuts, "bar": _bar, "sharpen": _sharpen}
+def _tempered(pred: np.ndarray, power: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """Probabilities of each block of classes to a power, shares again; without blocks the odds of each column."""
+    p = np.clip(pred, 1e-15, 1.0)
+    if "sizes" not in options:
+        return 1 / (1 + ((1 - p) / p) ** power[0])
+    blocks = [block ** power[0] for block in np.split(p, np.cumsum(options["sizes"])[:-1], axis=1)]
+    return np.concatenate([block / block.sum(axis=1, keepdims=True) for block in blocks], axis=1)
+
+
+APPLIED = {
+    "tempered": _tempered,
+    "thresholds": _thresholds,
+    "factors": _factors,
+    "cuts": _cuts,
+    "bar": _bar,
+    "sharpen": _sharpen,
+}
 
 
 def expected_grade(pred: np.ndarray) -> np.ndarray:
@@ -224,9 +240,15 @@ def nested(
 
 def fits_for(metric: Metric, task: Task, new: str | None = None) -> list[Fit]:
     """What can be fitted for the metric, the simplest first; empty where the plain rule is what it wants (accuracy) or
-    where it takes the predictions as they are (log loss, auc)."""
+    where it takes the predictions as they are (auc)."""
     if metric.name == "pf1":
         return [sharpener(metric, task, steep) for steep in (2.0, 4.0, None)]
+    if metric.of == "probabilities" and task.kind != "number":
+        owners = [name.partition("=")[0] for name in task.names.tolist()] if task.kind == "targets" else [""]
+        sizes = (
+            [owners.count(target) for target in dict.fromkeys(owners)] if task.kind == "targets" else [len(task.names)]
+        )
+        return [_tempered_fit(metric, None if task.kind == "multi" else sizes)]
     if task.kind == "single":
         guesses = metric.top is not None or metric.name in ("accuracy", "error")
         if guesses and new is not None and new in task.names.tolist():
@@ -250,6 +272,24 @@ def fits_for(metric: Metric, task: Task, new: str | None = None) -> list[Fit]:
             each = [_score_of_counts(of_counts, size) for size in sizes]
             return [_shares_fit(sizes, each), _factors_fit(sizes, each)]
     return []
+
+
+def _tempered_fit(metric: Metric, sizes: Sequence[int] | None) -> Fit:
+    """One power for all, as temperature scaling (Guo et al. 1706.04599): label smoothing and averages over views make
+    probabilities too timid, long training too sure."""
+
+    def fitted(y: np.ndarray, pred: np.ndarray) -> Decision:
+        from scipy.optimize import minimize_scalar
+
+        options = {} if sizes is None else {"sizes": list(sizes)}
+
+        def loss(log_power: float) -> float:
+            return -metric.sign * metric.function(y, _tempered(pred, np.exp([log_power]), options))
+
+        power = float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))
+        return Decision("tempered", (power,), options, f"probabilities to the power {power:.3g}")
+
+    return fitted
 
 
 Guessed = Callable[[np.ndarray, np.ndarray], float]  # (y (N,), guess (N,)) -> greater is better

@@ -88,7 +88,7 @@ def wide_sample(links: Links, sample: Sample) -> Sample:
     """The sample as it would be with a row per picture and a column per target."""
     assert links.target is not None
     names = dict.fromkeys(links.target.tolist())
-    return Sample((sample.id_column, *names), np.unique(links.image), "probabilities")
+    return Sample((sample.id_column, *names), np.unique(links.image), sample.kind)
 
 
 def submitted_values(

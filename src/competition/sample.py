@@ -24,7 +24,8 @@ class Sample:
 
     columns: tuple[str, ...]
     ids: np.ndarray  # (M,) str, in the sample's order
-    # labels: a class name per row; probabilities: a column per class; positive: the probability of one of two classes;
+    # labels: a class name per row, of a column per class 0 or 1; probabilities: a column per class; positive: the
+    # probability of one of two classes;
     # ranked: the best few classes as words; confident: a class and its probability
     kind: str
     id_position: int = 0  # which of the columns holds the ids
@@ -57,7 +58,7 @@ def read_sample(path: Path, id_column: str | None, keys: CompetitionConfig) -> S
     found = next((name for name in (id_column, keys.id_column) if name in columns), columns[0])
     position = columns.index(found)
     kind = submission if submission != "auto" else "labels" if len(columns) == 2 else "probabilities"
-    if kind != "probabilities" and len(columns) != 2:
+    if kind not in ("probabilities", "labels") and len(columns) != 2:
         raise UserError(
             f"competition.submission={kind} needs a sample with two columns, but {path} has {len(columns)} "
             f"({first_few(columns)}); use competition.submission=probabilities"

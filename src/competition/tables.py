@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.csv_file import refuse_repeats
+from src.competition.form import fitted_form
 from src.competition.images import find_images, template_fields
 from src.competition.kinds import KINDS
 from src.competition.kinds.single import Single, sort_classes
@@ -88,6 +89,8 @@ def load_competition(
         cells = task.cells(y)
         task = Single(np.array(sort_classes({*task.names.tolist(), *keys.classes}), dtype=np.str_))
         y = task.encode(cells)
+
+    sample = fitted_form(sample, task, keys, say)
 
     # ---- test rows --------------------------------------------------------------------------------------------------
     test_path, test = test_columns(keys, root, sample, id_column)

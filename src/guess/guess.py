@@ -15,6 +15,7 @@ import numpy as np
 from src.competition.images import rows_from_images
 from src.competition.links import pieces
 from src.competition.pixel_table import pictures
+from src.competition.table_file import read_header
 from src.config import CompetitionConfig
 from src.data.survey import survey_pixels
 from src.errors import UserError
@@ -86,6 +87,12 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
     # ---- test rows and what is submitted ----------------------------------------------------------------------------
     test, rows = (dict(roles.test.columns) if roles.test is not None else None), roles.rows
     findings += submitted(roles, train_id)
+    if roles.sample is not None and (first := next(iter(roles.sample.columns))) != first_column(
+        root, roles.sample.file
+    ):
+        findings.append(
+            Finding("sample_id_column", first, "ids of the sample", "not its first column, but the rows' names")
+        )
     test_place = roles.test_place
     if test_place is not None:
         findings.append(
@@ -204,6 +211,10 @@ def submitted(roles: Roles, train_id: str | None) -> list[Finding]:
     elif rows.id_column is not None and rows.id_column != train_id:
         findings.append(Finding("test_id_column", rows.id_column, "a row of the sample", rows.why))
     return findings
+
+
+def first_column(root: Path, file: str) -> str:
+    return read_header(root / file, "competition.sample_csv")[0]
 
 
 def test_folder(folder: Folder) -> list[Finding]:

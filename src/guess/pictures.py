@@ -19,6 +19,7 @@ FORMS = (
     (re.compile(r"(?P<number>[0-9a-fA-F]{6,})(?P<sep>[._\-]+)(?P<label>[^._\-]+)"), "{{number}}{sep}{{label}}"),
 )
 LEAST = 2  # pictures of a class
+LABELLED = {"train", "training", "val", "valid", "validation", "dev"}  # folders of rows with labels
 
 
 def find_labelled_pictures(folder: Folder) -> list[Finding]:
@@ -58,6 +59,9 @@ def _folder_per_class(counts: dict[str, int]) -> tuple[str, int, str] | None:
         if sum(counts["/".join(part)] for part in parts) < 0.9 * sum(counts.values()):
             continue
         differing = [at for at in range(depth) if len({part[at] for part in parts}) > 1]
+        splits = [at for at in differing if {part[at].lower() for part in parts} <= LABELLED]
+        if len(differing) == 2 and len(splits) == 1:  # train/cat, valid/cat: all of them are labelled rows
+            differing.remove(splits[0])
         if len(differing) == 1 and len({part[differing[0]] for part in parts}) >= 2:
             at = differing[0]
             names = {part[at] for part in parts}
@@ -65,6 +69,8 @@ def _folder_per_class(counts: dict[str, int]) -> tuple[str, int, str] | None:
                 continue  # train and test, not classes
             shape = [_literal(part) for part in parts[0]]
             shape[at] = "{label}"
+            for other in splits:
+                shape[other] = "{split}"
             return "/".join(shape) + "/{name}", len(names), "/".join(parts[0][:at]) or "the folder itself"
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,11 @@ def cast(folder: Folder) -> tuple[Roles, list[Finding]]:
     if sample[0] is not None:
         ids = next(iter(sample[0].columns.values()))
         named = set().union(*(set(table.columns) for table in left)) if left else set()
-        rows = what_rows_are(ids, None if test is None else test.columns, named, set(folder.names) | set(folder.stems))
+        known = set(folder.names) | set(folder.stems)
+        rows = what_rows_are(ids, None if test is None else test.columns, named, known)
+        if rows is None and test is not None and set(ids.tolist()) <= known:  # "a" where the test table has "a.jpg"
+            findings = [finding for finding in findings if finding.key != "test_csv"]
+            test, rows = None, what_rows_are(ids, None, named, known)
     names = rows.names if rows is not None else ()
     train, place, why, long = find_train(left, test, sample[0], folder, names)
     if train is not None:
@@ -92,6 +97,7 @@ def find_sample(tables: list[Table], folder: Folder) -> tuple[Table | None, str]
         best = max(
             named, key=lambda t: ("sample" in t.file.lower(), "sub" in t.file.lower(), len(t), -t.file.count("/"))
         )
+        best = ids_first(best, folder, [table for table in tables if table not in named])
         return best, f"its name; {len(best)} rows, columns {', '.join(list(best.columns)[:6])}"
     for table in tables:
         if len(table.columns) < 2 or table.pixels:
@@ -110,6 +116,20 @@ def find_sample(tables: list[Table], folder: Folder) -> tuple[Table | None, str]
             if dull and split_of(_name(table.file)) != "test":
                 return table, f"its ids name the test pictures in {place.template}"
     return None, ""
+
+
+def ids_first(sample: Table, folder: Folder, others: Sequence[Table]) -> Table:
+    """The sample with its ids as the first column: the first that names pictures, or is a column of another table;
+    else as it is."""
+    elsewhere = [set(cells.tolist()) for table in others for cells in table.columns.values()]
+    for name, cells in sample.columns.items():
+        ids = set(cells.tolist())
+        if len(ids) == len(cells) and (
+            all(cell in folder.names or cell in folder.stems for cell in list(ids)[:50]) or ids in elsewhere
+        ):
+            rest = {other: column for other, column in sample.columns.items() if other != name}
+            return Table(sample.file, {name: cells, **rest}, sample.pixels)
+    return sample
 
 
 # ---- test -----------------------------------------------------------------------------------------------------------

@@ -192,6 +192,12 @@ def _beginning(columns: list[str], labels: set[str]) -> str | None:
 
 
 def _as_probabilities(seen: Seen) -> list[Finding]:
+    """Of a column per class: whether 0 and 1 are submitted, as a metric of labels takes them."""
+    found = called(seen.metric, multi.METRICS) or called(seen.metric, single.METRICS)
+    if found is not None and found.of == "labels":
+        return [
+            Finding("submission", "labels", "a metric of labels", f"{seen.metric} takes 0 and 1", ("probabilities",))
+        ]
     return []
 
 

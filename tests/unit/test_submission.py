@@ -245,7 +245,7 @@ class TestGrade:
             ("id,cat,cow,dog\na,1,0,0\nb,nan,0,1\nc,0,1,0\n", SOLUTION, {}, ["column 'cat' of id 'b' is 'nan'"]),
             ("id,cat,cow\na,1,0\nb,0,1\nc,0,1\n", SOLUTION, {}, ["1 classes have no column (dog)"]),
             ("id,cat,cow,dog\na,1,0,0\nb,0,0,1\nc,0,1,2\n", SOLUTION, {}, ["column 'dog' of id 'c' is '2'"]),
-            ("id,label\na,cat\nb,dog\nc,cow\n", SOLUTION, {"metric": "acc"}, ["no metric 'acc'"]),
+            ("id,label\na,cat\nb,dog\nc,cow\n", SOLUTION, {"metric": "accurate"}, ["no metric 'accurate'"]),
             ("id,label\na,cat\nb,dog\nc,cow\n", SOLUTION, {"target_column": "lable"}, ["'lable'", "'label'?"]),
             ("id,x\na,cat\nb,dog\nc,cow\n", "id,p,q\na,1,2\n", {}, ["competition.target_column=", "p, q"]),
         ],

@@ -224,9 +224,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         {"submission": "positive"},
         ["positive needs two classes", "there are 3"],
     ),
-    "labels in many columns": (
+    "one probability in many columns": (
         {"sample": "id,cat,dog\nt1,1,0\nt2,1,0\n"},
-        {"submission": "labels"},
+        {"submission": "positive"},
         ["has 3", "competition.submission=probabilities"],
     ),
     "missing images": (

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics as sk
 
 from src.competition.folds import make_folds
 from src.competition.kinds import KINDS, task_of
@@ -172,26 +171,6 @@ def test_multi_prior_credit_and_submission() -> None:
     text = {name: np.array([str(cell) for cell in cells]) for name, cells in task.submit(pred, columns).items()}
     assert list(text) == ["cat", "ant", "bee"]
     np.testing.assert_allclose(task.parse(text, "s.csv", ids), pred)
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("share", [0.5, 0.02])
-def test_multi_metrics_against_scikit_learn(seed: int, share: float) -> None:
-    rng = np.random.default_rng(seed)
-    y, pred = rng.random((80, 5)) < share, rng.random((80, 5)).astype(np.float32)
-    y[0], y[1] = True, False  # every column has both
-    guess = pred >= 0.5
-    expected = {
-        "accuracy": sk.accuracy_score(y, guess),
-        "f1_macro": sk.f1_score(y, guess, average="macro", zero_division=0),
-        "f1_micro": sk.f1_score(y, guess, average="micro", zero_division=0),
-        "f1_samples": sk.f1_score(y, guess, average="samples", zero_division=0),
-        "auc": sk.roc_auc_score(y, pred, average="macro"),
-        "log_loss": np.mean([sk.log_loss(y[:, c], pred[:, c].astype(float), labels=[0, 1]) for c in range(5)]),
-    }
-    assert expected.keys() == METRICS.keys()
-    for name, value in expected.items():
-        assert METRICS[name].function(y, pred) == pytest.approx(value, abs=1e-6), name
 
 
 def test_a_column_without_both_has_no_curve() -> None:

@@ -126,12 +126,13 @@ class Multi:
         return [f"labels   {labels}; none {int((~y.any(axis=1)).sum())}"]
 
     def submit(self, pred: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
-        """A probability per column, or the words that are at least THRESHOLD sure."""
+        """A probability per column, or which columns, or which words, are at least THRESHOLD sure."""
         if len(sample.value_columns) == 1 and len(self.names) > 1:
             words = [join(self.names[row]) for row in pred >= THRESHOLD]
             return {sample.value_columns[0]: np.array(words, dtype=object)}
         positions = match_classes(sample.value_columns, self.names.tolist())
-        return {column: pred[:, at] for column, at in zip(sample.value_columns, positions, strict=True)}
+        values = (pred >= THRESHOLD).astype(np.int64) if sample.kind == "labels" else pred
+        return {column: values[:, at] for column, at in zip(sample.value_columns, positions, strict=True)}
 
     def wrong(self, values: list[object], sample: Sample) -> tuple[list[int], str]:
         if len(sample.value_columns) > 1 or len(self.names) == 1:

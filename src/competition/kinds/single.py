@@ -131,7 +131,8 @@ class Single:
 
     def submit(self, pred: np.ndarray, sample: Sample) -> dict[str, np.ndarray]:
         """The most probable class, or the best few as words; the probability of one of two classes, or of each."""
-        if sample.kind == "labels":
+        wide = len(sample.value_columns) > 1
+        if sample.kind == "labels" and not wide:
             return {sample.value_columns[0]: self.names[pred.argmax(axis=1)].astype(object)}
         if sample.kind == "ranked":
             best = np.argsort(-pred, axis=1, kind="stable")[:, : sample.guesses]
@@ -142,7 +143,8 @@ class Single:
         if sample.kind == "positive":
             return {sample.value_columns[0]: pred[:, positive_of(self.names, sample.positive)]}
         positions = match_classes(sample.value_columns, self.names.tolist())
-        return {column: pred[:, at] for column, at in zip(sample.value_columns, positions, strict=True)}
+        values = np.eye(len(self.names), dtype=np.int64)[pred.argmax(axis=1)] if sample.kind == "labels" else pred
+        return {column: values[:, at] for column, at in zip(sample.value_columns, positions, strict=True)}
 
     def wrong(self, values: list[object], sample: Sample) -> tuple[list[int], str]:
         known = set(self.names.tolist())
@@ -150,7 +152,7 @@ class Single:
             many = slice(0, 1 if sample.kind == "confident" else None)
             rows = [row for row, words in enumerate(values) if not set(str(words).split()[many]) <= known]
             return rows, "holds a word that is no class" if rows else ""
-        if sample.kind != "labels":
+        if sample.kind != "labels" or len(sample.value_columns) > 1:
             return wrong_probabilities(values)
         rows = [number for number, label in enumerate(values) if str(label) not in known]
         return rows, f"not a class{nearest(str(values[rows[0]]), known)}" if rows else ""

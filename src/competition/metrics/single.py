@@ -98,6 +98,8 @@ auc = over_classes("auc", area_under_curve)
 
 def auc_pairs(target: np.ndarray, pred: np.ndarray) -> float:
     """Hand & Till (2001): the mean over pairs of classes that occur of the area between the two, from both sides."""
+    if pred.shape[1] == 2:
+        return auc(target, pred)
     there = np.unique(target).tolist()
     found = []
     for i, a in enumerate(there):
@@ -244,6 +246,7 @@ METRICS = Metrics(
         Family(("f", "f binary"), lambda beta: f(beta, "binary"), "f<beta>_binary"),
         Family(("auc above tpr", "pauc above tpr", "auc above partial tpr", "pauc tpr"), auc_above,
                "auc_above_tpr<least>"),
-        Family(("auc partial", "pauc", "pauc fpr", "auc fpr partial", "auc fpr max"), partial_auc, "partial_auc<fpr>"),
+        Family(("auc partial", "pauc", "pauc fpr", "auc fpr partial", "auc fpr max", "auc fpr max partial"),
+               partial_auc, "partial_auc<fpr>"),
     ),
 )  # fmt: skip
