@@ -43,9 +43,9 @@ FAILS = (UserError, ValueError, ZeroDivisionError)  # what a metric raises on ro
 
 @dataclass(frozen=True)
 class Decision:
-    """tempered: a power of the probabilities. thresholds: (C,) or one for all columns. factors: (C,) of the classes. cuts: ascending, between expected grades
-    (`low`: the lowest). bar: (factor, least) of the probability of column `new`. sharpen: (C,) or (1,) probabilities
-    that become 0.5, odds to the power `steep`."""
+    """tempered: a power of the probabilities. thresholds: (C,) or one for all columns. factors: (C,) of the classes.
+    cuts: ascending, between expected grades (`low`: the lowest). bar: (factor, least) of the probability of column
+    `new`. sharpen: (C,) or (1,) probabilities that become 0.5, odds to the power `steep`."""
 
     kind: Literal["tempered", "thresholds", "factors", "cuts", "bar", "sharpen"]
     values: tuple[float, ...]

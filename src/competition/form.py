@@ -34,7 +34,7 @@ def fitted_form(sample: Sample, task: Task, keys: CompetitionConfig, say: Callab
             f"competition.submission={sample.kind}: {keys.metric} looks at labels; probabilities are submitted all the same"
         )
     if not exact and sample.kind == "labels" and (wide or len(task.names) == 2):
-        say(f"competition.submission=labels: {keys.metric} looks at probabilities; labels are submitted, as given")
+        say(f"competition.submission=labels: {keys.metric} looks at probabilities, but labels are submitted")
     return sample
 
 
