@@ -30,9 +30,7 @@ def fitted_form(sample: Sample, task: Task, keys: CompetitionConfig, say: Callab
             say(f"competition.metric={keys.metric} looks at probabilities, but the sample has one column: labels")
         return sample
     if exact and sample.kind in ("probabilities", "positive"):
-        say(
-            f"competition.submission={sample.kind}: {keys.metric} looks at labels; probabilities are submitted all the same"
-        )
+        say(f"competition.submission={sample.kind}: {keys.metric} looks at labels, but probabilities are submitted")
     if not exact and sample.kind == "labels" and (wide or len(task.names) == 2):
         say(f"competition.submission=labels: {keys.metric} looks at probabilities, but labels are submitted")
     return sample
