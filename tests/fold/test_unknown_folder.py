@@ -69,7 +69,7 @@ def test_from_a_folder_to_a_submission(tmp_path: Path, name: str, capsys: pytest
 
 def test_columns_beside_the_pictures_join_a_stack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hidden_answers(tmp_path / "data")
-    assert train(tmp_path, "auc", "fold=all", "run=first", folds=3) == 0
+    assert train(tmp_path, "log_loss", "fold=all", "run=first", folds=3) == 0
     given = ["runs=[first]", "run=second", "features=[columns:patient_id]"]
     assert start(tmp_path, "stack", *given) == 0
     notes = json.loads((tmp_path / "runs" / "second" / "fold0" / "manifest.json").read_text())
