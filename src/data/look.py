@@ -12,7 +12,7 @@ from src.data.arrays import NPY, NPZ, array_names, read_array
 from src.data.decode import by_pil, is_complete_png, read_alpha, reduced_flag
 from src.data.dicom import grey_values, has_window, is_dicom, read_header, stored_numbers
 from src.data.headers import JPEG, PNG, declared_size, require_package
-from src.data.tiff import TIFFS, by_opencv, read_bands
+from src.data.tiff import TIFFS, Bands, by_opencv, read_bands
 from src.errors import UserError
 
 SIDE = 256  # JPEGs are looked at no larger than needed for this short side
@@ -56,8 +56,8 @@ def look_at(data: bytes, max_megapixels: float, name: str) -> Look:
     found = read_bands(data) if data.startswith(TIFFS) else None
     if found is None and not data.startswith(JPEG):
         rgba = read_alpha(data, 4)
-        found = None if rgba is None else (rgba, True)
-    image, alpha = (_plain(data, min(size), name), False) if found is None else found
+        found = None if rgba is None else Bands(rgba, True, True)
+    image, alpha = (_plain(data, min(size), name), False) if found is None else (found.numbers, found.alpha)
     colours = image[..., :-1] if alpha else image
     first = colours[..., :1].astype(np.float32)
     grey = colours.shape[2] == 1 or (colours.shape[2] == 3 and float(np.abs(colours - first).mean()) < 1)

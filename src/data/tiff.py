@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,9 +24,16 @@ RGB, GREY = 2, (0, 1)
 JPEGS = (6, 7)
 
 
-def read_bands(data: bytes) -> tuple[np.ndarray, bool] | None:
-    """(H, W, B) numbers and whether the last band is alpha (or what an RGB picture has beside its colours); None for
-    all that OpenCV reads as it should, and for what is no TIFF or damaged."""
+class Bands(NamedTuple):
+    """numbers (H, W, B); alpha: the last band is one; rgb: the first three are colours, whatever follows them."""
+
+    numbers: np.ndarray
+    alpha: bool
+    rgb: bool
+
+
+def read_bands(data: bytes) -> Bands | None:
+    """All bands of a TIFF; None for what OpenCV reads as it should, and for what is no TIFF or damaged."""
     tags = _tags(data)
     if tags is None:
         return None
@@ -42,8 +49,16 @@ def read_bands(data: bytes) -> tuple[np.ndarray, bool] | None:
     image = _planes(data, tags, bands) if planes else _side_by_side(data, tags, bands)
     if image is None:
         return None
-    extra = tags.get(EXTRA, (0,))
-    return image, bands in (2, 4) and (colour == RGB or extra[-1] in (1, 2))
+    return Bands(image, bands in (2, 4) and _is_alpha(tags, image[..., -1]), colour == RGB)
+
+
+def _is_alpha(tags: Any, band: np.ndarray) -> bool:
+    """As the file says; where it does not, a band that is hardly anything but clear and opaque is one: OpenCV writes
+    alpha without a word, and satellites' near infrared comes so too."""
+    said = _numbers(tags[EXTRA])[-1] if EXTRA in tags else 0
+    if said or tags.get(PHOTOMETRIC) != RGB or band.dtype.kind != "u":
+        return said in (1, 2)
+    return bool(np.isin(band, (0, np.iinfo(band.dtype).max)).mean() > 0.95)
 
 
 def read_pages(data: bytes, count: int) -> np.ndarray | None:

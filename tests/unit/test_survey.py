@@ -127,6 +127,11 @@ def test_bands_of_a_tiff(tmp_path: Path) -> None:
     assert keys(found)[:3] == (6, "uint16", (0.0, 16383.0)) and any("6 bands" in each for each in found.why)
 
 
+def test_near_infrared_is_no_alpha(tmp_path: Path) -> None:
+    contents = [tiff(RNG.integers(0, 9000, (20, 20, 4)).astype(np.uint16), colour=True) for _ in range(3)]
+    assert keys(survey(tmp_path, contents)) == (4, "uint16", (0.0, 16383.0), "drop", "window", None)
+
+
 def test_dicom_with_windows(tmp_path: Path) -> None:
     window = {"WindowCenter": 1800, "WindowWidth": 3200}
     twelve = [RNG.integers(0, 4096, (20, 24)).astype(np.uint16) for _ in range(4)]
