@@ -142,6 +142,15 @@ def test_dicom_with_windows(tmp_path: Path) -> None:
     assert any("1 of 4 are MONOCHROME1" in each for each in found.why)
 
 
+def test_dicom_of_which_some_have_windows(tmp_path: Path) -> None:
+    """Read by one range: else the same number would be bright in one and dark in another."""
+    twelve = [RNG.integers(0, 4096, (20, 24)).astype(np.uint16) for _ in range(4)]
+    contents = [dicom(twelve[0], 16, WindowCenter=1800, WindowWidth=3200), *(dicom(array, 16) for array in twelve[1:])]
+    found = survey(tmp_path, contents)
+    assert keys(found) == (1, "uint16", (0.0, 4095.0), "drop", "full", None)
+    assert any("3 of 4 have no window" in each for each in found.why)
+
+
 def test_dicom_without_windows_by_what_they_use(tmp_path: Path) -> None:
     ct = [RNG.normal(40, 200, (30, 30)).astype(np.int16) for _ in range(4)]
     found = survey(tmp_path, [dicom(array + 1024, 16, RescaleSlope=1, RescaleIntercept=-1024) for array in ct])
