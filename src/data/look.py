@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,15 +41,7 @@ def look_at(data: bytes, max_megapixels: float, name: str) -> Look:
         named = _picture_in(data, max_megapixels, name) if data.startswith(NPZ) else None
         return _array_look(read_array(data, max_megapixels, name, named), named, name)
     if is_dicom(data):
-        header = read_header(data, max_megapixels, name)
-        stored = stored_numbers(header, name)
-        if stored.ndim == 3 or header.PhotometricInterpretation == "PALETTE COLOR":
-            colours = stored if stored.ndim == 3 else np.repeat(stored[..., None], 3, axis=2)
-            return Look("dicom", colours, windowed=True, bits=int(header.BitsStored))
-        values, _ = grey_values(stored, header)
-        inverted = header.PhotometricInterpretation == "MONOCHROME1"
-        bits = int(header.get("BitsStored", 32))
-        return Look("dicom", values[..., None], False, True, True, has_window(header), inverted, bits)
+        return _dicom_look(data, max_megapixels, name)
     require_package(data, name)
     size = declared_size(data)
     if size is None or size[0] * size[1] > max_megapixels * 1e6:
@@ -62,6 +55,23 @@ def look_at(data: bytes, max_megapixels: float, name: str) -> Look:
     first = colours[..., :1].astype(np.float32)
     grey = colours.shape[2] == 1 or (colours.shape[2] == 3 and float(np.abs(colours - first).mean()) < 1)
     return Look("picture", image, alpha, grey)
+
+
+def _dicom_look(data: bytes, max_megapixels: float, name: str) -> Look:
+    header = read_header(data, max_megapixels, name)
+    stored = stored_numbers(header, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            bits = int(header.get("BitsStored", 32))
+            if stored.ndim == 3 or header.PhotometricInterpretation == "PALETTE COLOR":
+                colours = stored if stored.ndim == 3 else np.repeat(stored[..., None], 3, axis=2)
+                return Look("dicom", colours, windowed=True, bits=bits)
+            values, _ = grey_values(stored, header)
+            inverted = header.PhotometricInterpretation == "MONOCHROME1"
+            return Look("dicom", values[..., None], False, True, True, has_window(header), inverted, bits)
+    except Exception as error:  # of pydicom's curves, for odd headers
+        raise UserError(f"{name}: not a readable DICOM image ({' '.join(str(error).split())[:120]})") from None
 
 
 def _plain(data: bytes, short: int, name: str) -> np.ndarray:

@@ -22,6 +22,7 @@ PLANES, PREDICTOR, TILE_WIDTH, TILE_OFFSETS, TILE_COUNTS, EXTRA = 284, 317, 322,
 KEPT = (HEIGHT, COMPRESSION, 266, 278, 323, 339)  # and the order of bits, rows per strip, tile height, sample format
 RGB, GREY = 2, (0, 1)
 JPEGS = (6, 7)
+MOST = 2**31  # numbers in one file
 
 
 class Bands(NamedTuple):
@@ -37,6 +38,13 @@ def read_bands(data: bytes) -> Bands | None:
     tags = _tags(data)
     if tags is None:
         return None
+    try:
+        return _read_bands(data, tags)
+    except Exception:  # tags that are missing or make no sense
+        return None
+
+
+def _read_bands(data: bytes, tags: Any) -> Bands | None:
     bands, bits = int(tags.get(SAMPLES, 1)), int(tags.get(BITS, (1,))[0])
     planes, colour = tags.get(PLANES, 1) == 2, tags.get(PHOTOMETRIC)
     grey_bands = colour in GREY and bands > 1
@@ -45,6 +53,8 @@ def read_bands(data: bytes) -> Bands | None:
     if not (grey_bands or more_than_rgb or mixed_up):
         return None
     if bits not in (8, 16, 32, 64) or tags.get(COMPRESSION, 1) in JPEGS or data[2:3] not in (b"*", b"\0"):
+        return None
+    if int(tags[WIDTH]) * int(tags[HEIGHT]) * bands > MOST:
         return None
     image = _planes(data, tags, bands) if planes else _side_by_side(data, tags, bands)
     if image is None:
@@ -66,7 +76,8 @@ def read_pages(data: bytes, count: int) -> np.ndarray | None:
     if not data.startswith(TIFFS):
         return None
     try:
-        there, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        some = (0, count + 1)  # one more tells that there are more
+        there, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=some)
     except cv2.error:
         return None
     if not there or len(pages) != count or any(page.shape != pages[0].shape or page.ndim > 2 for page in pages):

@@ -328,6 +328,39 @@ def test_pages_are_bands_where_there_are_as_many(tmp_path: Path) -> None:
         ImageSpec(4).read(data, 14)
 
 
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """A few bytes replaced, put in or cut off, half of the time near the start."""
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 5)):
+        at = int(rng.integers(len(changed) if rng.random() < 0.5 else min(len(changed), 400)))
+        how = rng.integers(3)
+        if how == 0:
+            changed[at : at + 4] = rng.bytes(4)
+        elif how == 1:
+            changed[at:at] = rng.bytes(int(rng.integers(1, 9)))
+        else:
+            changed = changed[: max(at, 1)]
+    return bytes(changed)
+
+
+def test_damaged_files_of_every_kind_get_one_line() -> None:
+    small = RNG.integers(0, 60_000, (13, 11, 6)).astype(np.uint16)
+    files = [tiff(small), tiff(small, planes=True, packed=True), tiff(small[..., :4], colour=True), as_npy(small)]
+    files += [as_npz(a=small), as_npz(a=small, b=small), encoded(small[..., :4])]
+    specs = [ImageSpec(6, "uint16", (-3.0, 900.0)), ImageSpec(4, alpha="keep"), ImageSpec(alpha="white"), ImageSpec(1)]
+    rng, readable, complaints = np.random.default_rng(5), 0, []
+    for round_ in range(400):
+        data, spec = damaged(files[round_ % len(files)], rng), specs[round_ % len(specs)]
+        try:
+            found = spec.read(data, 8, 4.0, "x")
+            assert found.shape[2] == spec.channels and found.dtype == spec.dtype and found.size
+            readable += 1
+        except UserError as error:
+            complaints.append(str(error))
+    assert readable > 10 and len(complaints) > 150
+    assert all(each.startswith("x: ") and "\n" not in each for each in complaints)
+
+
 # ---- packages -------------------------------------------------------------------------------------------------------
 
 

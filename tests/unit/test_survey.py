@@ -101,6 +101,7 @@ def test_decibels_in_two_bands(tmp_path: Path) -> None:
         (lambda: RNG.integers(0, 1024, (1, 12, 12, 3)).astype(np.int32), (3, "uint16", (0.0, 1023.0))),
         (lambda: RNG.random((12, 12)) > 0.5, (1, "uint8", None)),
         (lambda: np.full((12, 12), 3.5), (1, "uint16", None)),
+        (lambda: np.full((12, 12), np.nan), (1, "uint16", None)),
     ],
 )
 def test_arrays(tmp_path: Path, make: Any, expected: tuple[Any, ...]) -> None:
