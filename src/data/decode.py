@@ -13,7 +13,7 @@ from src.archives import CURE, read_bytes
 from src.data.headers import JPEG, PNG, declared_size, is_heif, require_package
 from src.data.resizing import LINEAR_BELOW, resize
 from src.data.samples import Alpha, Range, as_samples, fit_channels, without_alpha
-from src.data.tiff import TIFFS, by_opencv, read_bands, read_pages
+from src.data.tiff import TIFFS, Bands, by_opencv, read_bands, read_pages
 from src.errors import UserError
 
 # The longest side that is stored, as a multiple of the short side: keeps panoramas from filling the cache.
@@ -85,8 +85,10 @@ def decode_bytes(
         cut = data.find(JPEG_END, data.rfind(b"\xff\xda")) < 0
     bands = _bands(data, channels, alpha)
     if bands is not None:
-        numbers, has_alpha = bands
-        if has_alpha:
+        numbers = bands.numbers
+        if bands.rgb and not bands.alpha and channels in (1, 3):
+            numbers = numbers[..., :3]
+        if bands.alpha:
             image = without_alpha(numbers, dtype, span, "keep" if numbers.shape[2] == channels else alpha)
         else:
             image = as_samples(numbers, dtype, span)
@@ -117,18 +119,17 @@ def _unreadable(name: str | os.PathLike[str], reason: str) -> UserError:
     return UserError(f"{name}: not a readable image ({reason}); {CURE}")
 
 
-def _bands(data: bytes, channels: int, alpha: Alpha) -> tuple[np.ndarray, bool] | None:
-    """(H, W, B) numbers, RGB and upright, and whether the last band is alpha; None where three channels of colour are
-    all that there is, or is wanted."""
+def _bands(data: bytes, channels: int, alpha: Alpha) -> Bands | None:
+    """All bands, RGB and upright; None where three channels of colour are all that there is, or is wanted."""
     found = None
     if data.startswith(TIFFS):
         found = read_bands(data)
         if found is None and channels not in (1, 3):
             pages = read_pages(data, channels)
-            found = None if pages is None else (pages, False)
+            found = None if pages is None else Bands(pages, False, False)
     if found is None and (alpha != "drop" or channels in (2, 4)):
         image = read_alpha(data, channels)
-        found = None if image is None else (image, True)
+        found = None if image is None else Bands(image, True, image.shape[2] == 4)
     return found
 
 

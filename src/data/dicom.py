@@ -152,7 +152,7 @@ def _upright(values: np.ndarray, header: Any, ends: Range) -> np.ndarray:
 
 def _stored_ends(header: Any) -> tuple[int, int]:
     bits = int(header.BitsStored)
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if header.PixelRepresentation else (0, 2**bits - 1)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if header.get("PixelRepresentation") else (0, 2**bits - 1)
 
 
 def _table_ends(sequence: Any) -> Range:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from src.data.arrays import NPY, NPZ, array_names, read_array
 from src.data.decode import by_pil, is_complete_png, read_alpha, reduced_flag
 from src.data.dicom import grey_values, has_window, is_dicom, read_header, stored_numbers
 from src.data.headers import JPEG, PNG, declared_size, require_package
-from src.data.tiff import TIFFS, by_opencv, read_bands
+from src.data.tiff import TIFFS, Bands, by_opencv, read_bands
 from src.errors import UserError
 
 SIDE = 256  # JPEGs are looked at no larger than needed for this short side
@@ -40,15 +41,7 @@ def look_at(data: bytes, max_megapixels: float, name: str) -> Look:
         named = _picture_in(data, max_megapixels, name) if data.startswith(NPZ) else None
         return _array_look(read_array(data, max_megapixels, name, named), named, name)
     if is_dicom(data):
-        header = read_header(data, max_megapixels, name)
-        stored = stored_numbers(header, name)
-        if stored.ndim == 3 or header.PhotometricInterpretation == "PALETTE COLOR":
-            colours = stored if stored.ndim == 3 else np.repeat(stored[..., None], 3, axis=2)
-            return Look("dicom", colours, windowed=True, bits=int(header.BitsStored))
-        values, _ = grey_values(stored, header)
-        inverted = header.PhotometricInterpretation == "MONOCHROME1"
-        bits = int(header.get("BitsStored", 32))
-        return Look("dicom", values[..., None], False, True, True, has_window(header), inverted, bits)
+        return _dicom_look(data, max_megapixels, name)
     require_package(data, name)
     size = declared_size(data)
     if size is None or size[0] * size[1] > max_megapixels * 1e6:
@@ -56,12 +49,29 @@ def look_at(data: bytes, max_megapixels: float, name: str) -> Look:
     found = read_bands(data) if data.startswith(TIFFS) else None
     if found is None and not data.startswith(JPEG):
         rgba = read_alpha(data, 4)
-        found = None if rgba is None else (rgba, True)
-    image, alpha = (_plain(data, min(size), name), False) if found is None else found
+        found = None if rgba is None else Bands(rgba, True, True)
+    image, alpha = (_plain(data, min(size), name), False) if found is None else (found.numbers, found.alpha)
     colours = image[..., :-1] if alpha else image
     first = colours[..., :1].astype(np.float32)
     grey = colours.shape[2] == 1 or (colours.shape[2] == 3 and float(np.abs(colours - first).mean()) < 1)
     return Look("picture", image, alpha, grey)
+
+
+def _dicom_look(data: bytes, max_megapixels: float, name: str) -> Look:
+    header = read_header(data, max_megapixels, name)
+    stored = stored_numbers(header, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            bits = int(header.get("BitsStored", 32))
+            if stored.ndim == 3 or header.PhotometricInterpretation == "PALETTE COLOR":
+                colours = stored if stored.ndim == 3 else np.repeat(stored[..., None], 3, axis=2)
+                return Look("dicom", colours, windowed=True, bits=bits)
+            values, _ = grey_values(stored, header)
+            inverted = header.PhotometricInterpretation == "MONOCHROME1"
+            return Look("dicom", values[..., None], False, True, True, has_window(header), inverted, bits)
+    except Exception as error:  # of pydicom's curves, for odd headers
+        raise UserError(f"{name}: not a readable DICOM image ({' '.join(str(error).split())[:120]})") from None
 
 
 def _plain(data: bytes, short: int, name: str) -> np.ndarray:

@@ -104,9 +104,12 @@ def _measured(seen: list[Look], count: str, why: list[str]) -> Range | None:
     drawn = [_drawn(look) for look in seen]
     pool = np.concatenate(drawn)
     integers = all(look.numbers.dtype.kind in "ui" for look in seen) or bool((pool == np.round(pool)).all())
-    least = min(float(np.nanmin(look.numbers)) for look in seen)
-    most = max(float(np.nanmax(np.where(np.isfinite(look.numbers), look.numbers, np.nan))) for look in seen)
-    least = max(least, float(pool.min()))
+    if not pool.size:
+        why.append(f"no finite numbers in {count}: no range")
+        return None
+    finite = [look.numbers[np.isfinite(look.numbers)] for look in seen]
+    most = max(float(numbers.max()) for numbers in finite if numbers.size)
+    least = min(float(numbers.min()) for numbers in finite if numbers.size)
     low, high = (float(value) for value in np.percentile(pool, ENDS))
     if not high > low:
         why.append(f"all numbers are {low:g} in {count}: no range")

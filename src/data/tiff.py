@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,14 +22,29 @@ PLANES, PREDICTOR, TILE_WIDTH, TILE_OFFSETS, TILE_COUNTS, EXTRA = 284, 317, 322,
 KEPT = (HEIGHT, COMPRESSION, 266, 278, 323, 339)  # and the order of bits, rows per strip, tile height, sample format
 RGB, GREY = 2, (0, 1)
 JPEGS = (6, 7)
+MOST = 2**31  # numbers in one file
 
 
-def read_bands(data: bytes) -> tuple[np.ndarray, bool] | None:
-    """(H, W, B) numbers and whether the last band is alpha (or what an RGB picture has beside its colours); None for
-    all that OpenCV reads as it should, and for what is no TIFF or damaged."""
+class Bands(NamedTuple):
+    """numbers (H, W, B); alpha: the last band is one; rgb: the first three are colours, whatever follows them."""
+
+    numbers: np.ndarray
+    alpha: bool
+    rgb: bool
+
+
+def read_bands(data: bytes) -> Bands | None:
+    """All bands of a TIFF; None for what OpenCV reads as it should, and for what is no TIFF or damaged."""
     tags = _tags(data)
     if tags is None:
         return None
+    try:
+        return _read_bands(data, tags)
+    except Exception:  # tags that are missing or make no sense
+        return None
+
+
+def _read_bands(data: bytes, tags: Any) -> Bands | None:
     bands, bits = int(tags.get(SAMPLES, 1)), int(tags.get(BITS, (1,))[0])
     planes, colour = tags.get(PLANES, 1) == 2, tags.get(PHOTOMETRIC)
     grey_bands = colour in GREY and bands > 1
@@ -39,11 +54,21 @@ def read_bands(data: bytes) -> tuple[np.ndarray, bool] | None:
         return None
     if bits not in (8, 16, 32, 64) or tags.get(COMPRESSION, 1) in JPEGS or data[2:3] not in (b"*", b"\0"):
         return None
+    if int(tags[WIDTH]) * int(tags[HEIGHT]) * bands > MOST:
+        return None
     image = _planes(data, tags, bands) if planes else _side_by_side(data, tags, bands)
     if image is None:
         return None
-    extra = tags.get(EXTRA, (0,))
-    return image, bands in (2, 4) and (colour == RGB or extra[-1] in (1, 2))
+    return Bands(image, bands in (2, 4) and _is_alpha(tags, image[..., -1]), colour == RGB)
+
+
+def _is_alpha(tags: Any, band: np.ndarray) -> bool:
+    """As the file says; where it does not, a band that is hardly anything but clear and opaque is one: OpenCV writes
+    alpha without a word, and satellites' near infrared comes so too."""
+    said = _numbers(tags[EXTRA])[-1] if EXTRA in tags else 0
+    if said or tags.get(PHOTOMETRIC) != RGB or band.dtype.kind != "u":
+        return said in (1, 2)
+    return bool(np.isin(band, (0, np.iinfo(band.dtype).max)).mean() > 0.95)
 
 
 def read_pages(data: bytes, count: int) -> np.ndarray | None:
@@ -51,7 +76,8 @@ def read_pages(data: bytes, count: int) -> np.ndarray | None:
     if not data.startswith(TIFFS):
         return None
     try:
-        there, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        some = (0, count + 1)  # one more tells that there are more
+        there, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=some)
     except cv2.error:
         return None
     if not there or len(pages) != count or any(page.shape != pages[0].shape or page.ndim > 2 for page in pages):

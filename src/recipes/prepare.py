@@ -38,7 +38,7 @@ def prepare(config: Config) -> None:
 def report_unreadable(competition: Competition, rows: np.ndarray) -> None:
     """The one place for images that cannot be read; rows (U,) int64, the test rows after the training rows."""
     paths = [*competition.train.images.tolist(), *competition.test.images.tolist()]
-    names = [paths[row].decode() for row in rows]
+    names = [paths[row].decode().replace("\n", " + ") for row in rows]
     print(f"  unreadable images: {len(rows)}" + (f" ({first_few(names, 10)})" if names else ""))
 
 

@@ -106,6 +106,15 @@ def test_monochrome1_is_inverted() -> None:
         np.testing.assert_array_equal(spec.read(other, 20), spec.read(one, 20))
 
 
+def test_inverted_signed_numbers() -> None:
+    stored = RNG.integers(-2048, 2048, (16, 18)).astype(np.int16)
+    inverted = {"PhotometricInterpretation": "MONOCHROME1", "RescaleSlope": 1, "RescaleIntercept": 100}
+    plain = {"RescaleSlope": 1, "RescaleIntercept": 100}
+    for spec in (ImageSpec(1, dicom="full"), ImageSpec(1, range=(-500, 900))):
+        found = spec.read(dicom(-1 - stored, 12, **inverted), 16)
+        np.testing.assert_array_equal(found, spec.read(dicom(stored, 12, **plain), 16))
+
+
 def test_a_range_counts_in_the_units_of_the_modality() -> None:
     """Hounsfield units of a CT: signed numbers, slope and intercept."""
     stored = RNG.integers(-500, 3000, (16, 18)).astype(np.int16)

@@ -208,6 +208,8 @@ def test_alpha_does_not_follow_the_range() -> None:
 
 def tiff(
     image: np.ndarray,
+    *,
+    colour: bool = False,
     planes: bool = False,
     packed: bool = False,
     extra: int = 0,
@@ -236,12 +238,12 @@ def tiff(
     body = b"".join(strips) + b"\0" * (place % 2)
     format_ = {"u": 1, "i": 2, "f": 3}[image.dtype.kind]
     bits, counts = image.dtype.itemsize * 8, [len(strip) for strip in strips]
-    code = 5 if lzw else 8 if packed else 1
+    code, rows = (5, height) if lzw else (8 if packed else 1, 5)
     tags: dict[int, tuple[str, list[int]]] = {
         256: ("L", [width]), 257: ("L", [height]), 258: ("H", [bits] * bands), 259: ("H", [code]),
-        262: ("H", [1]), 273: ("L", offsets), 277: ("H", [bands]), 278: ("L", [5 if lzw is None else height]),
+        262: ("H", [2 if colour else 1]), 273: ("L", offsets), 277: ("H", [bands]), 278: ("L", [rows]),
         279: ("L", counts), 284: ("H", [2 if planes else 1]), 317: ("H", [2 if packed else 1]),
-        338: ("H", [0] * (bands - 2) + [extra]), 339: ("H", [format_] * bands),
+        338: ("H", [0] * (bands - 2 - 2 * colour) + [extra]), 339: ("H", [format_] * bands),
     }  # fmt: skip
     at, entries, behind = 8 + len(body), b"", b""
     start = at + 2 + 12 * len(tags) + 4
@@ -265,7 +267,7 @@ def test_tiffs_of_any_bands(kind: str, bands: int, planes: bool) -> None:
     exact = np.clip((image.astype(float) + 300) / 600, 0, 1) * 65535
     for packed in (False, True) if dtype.kind != "f" else (False,):
         for order in "<>":
-            found = spec.read(tiff(image, planes, packed, order=order), 23)
+            found = spec.read(tiff(image, planes=planes, packed=packed, order=order), 23)
             assert found.shape == (23, 31, bands) and np.abs(found - exact).max() <= 0.51
 
 
@@ -294,6 +296,23 @@ def test_tiffs_that_are_damaged_or_of_other_channels() -> None:
     assert read_bands(b"II*\0" + b"\xff" * 40) is None
 
 
+def test_what_an_rgb_tiff_has_beside_its_colours(tmp_path: Path) -> None:
+    """Near infrared is a band, or left out where three channels are wanted; what is only clear and opaque is alpha."""
+    image = RNG.integers(0, 9000, (20, 30, 4)).astype(np.uint16)
+    spec = ImageSpec(4, "uint16", (0, 65535))
+    np.testing.assert_array_equal(spec.read(tiff(image, colour=True), 20), image)
+    for alpha in ("drop", "white"):
+        found = ImageSpec(3, "uint16", (0, 65535), alpha).read(tiff(image, colour=True), 20)
+        np.testing.assert_array_equal(found, image[..., :3])
+    image[..., 3] = np.where(image[..., 3] > 4000, 65535, 0)
+    over = ImageSpec(3, "uint16", alpha="black").read(tiff(image, colour=True), 20)
+    np.testing.assert_array_equal(over, np.where(image[..., 3:] > 0, image[..., :3], 0))
+    bgra = RNG.integers(0, 256, (20, 30, 4)).astype(np.uint8)
+    bgra[..., 3] = 255 * (bgra[..., 3] > 99)
+    cv2.imwrite(str(tmp_path / "a.tif"), bgra)
+    np.testing.assert_array_equal(ImageSpec().read((tmp_path / "a.tif").read_bytes(), 20), bgra[..., 2::-1])
+
+
 def test_grey_and_alpha_in_a_tiff() -> None:
     image = RNG.integers(0, 256, (20, 30, 2)).astype(np.uint8)
     np.testing.assert_array_equal(ImageSpec(1).read(tiff(image, extra=2), 20), image[..., :1])
@@ -307,6 +326,39 @@ def test_pages_are_bands_where_there_are_as_many(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ImageSpec(1, "uint16").read(data, 14)[..., 0], pages[0])
     with pytest.raises(UserError, match=r"competition\.channels=4"):
         ImageSpec(4).read(data, 14)
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """A few bytes replaced, put in or cut off, half of the time near the start."""
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 5)):
+        at = int(rng.integers(len(changed) if rng.random() < 0.5 else min(len(changed), 400)))
+        how = rng.integers(3)
+        if how == 0:
+            changed[at : at + 4] = rng.bytes(4)
+        elif how == 1:
+            changed[at:at] = rng.bytes(int(rng.integers(1, 9)))
+        else:
+            changed = changed[: max(at, 1)]
+    return bytes(changed)
+
+
+def test_damaged_files_of_every_kind_get_one_line() -> None:
+    small = RNG.integers(0, 60_000, (13, 11, 6)).astype(np.uint16)
+    files = [tiff(small), tiff(small, planes=True, packed=True), tiff(small[..., :4], colour=True), as_npy(small)]
+    files += [as_npz(a=small), as_npz(a=small, b=small), encoded(small[..., :4])]
+    specs = [ImageSpec(6, "uint16", (-3.0, 900.0)), ImageSpec(4, alpha="keep"), ImageSpec(alpha="white"), ImageSpec(1)]
+    rng, readable, complaints = np.random.default_rng(5), 0, []
+    for round_ in range(400):
+        data, spec = damaged(files[round_ % len(files)], rng), specs[round_ % len(specs)]
+        try:
+            found = spec.read(data, 8, 4.0, "x")
+            assert found.shape[2] == spec.channels and found.dtype == spec.dtype and found.size
+            readable += 1
+        except UserError as error:
+            complaints.append(str(error))
+    assert readable > 10 and len(complaints) > 150
+    assert all(each.startswith("x: ") and "\n" not in each for each in complaints)
 
 
 # ---- packages -------------------------------------------------------------------------------------------------------

@@ -101,6 +101,7 @@ def test_decibels_in_two_bands(tmp_path: Path) -> None:
         (lambda: RNG.integers(0, 1024, (1, 12, 12, 3)).astype(np.int32), (3, "uint16", (0.0, 1023.0))),
         (lambda: RNG.random((12, 12)) > 0.5, (1, "uint8", None)),
         (lambda: np.full((12, 12), 3.5), (1, "uint16", None)),
+        (lambda: np.full((12, 12), np.nan), (1, "uint16", None)),
     ],
 )
 def test_arrays(tmp_path: Path, make: Any, expected: tuple[Any, ...]) -> None:
@@ -127,6 +128,11 @@ def test_bands_of_a_tiff(tmp_path: Path) -> None:
     assert keys(found)[:3] == (6, "uint16", (0.0, 16383.0)) and any("6 bands" in each for each in found.why)
 
 
+def test_near_infrared_is_no_alpha(tmp_path: Path) -> None:
+    contents = [tiff(RNG.integers(0, 9000, (20, 20, 4)).astype(np.uint16), colour=True) for _ in range(3)]
+    assert keys(survey(tmp_path, contents)) == (4, "uint16", (0.0, 16383.0), "drop", "window", None)
+
+
 def test_dicom_with_windows(tmp_path: Path) -> None:
     window = {"WindowCenter": 1800, "WindowWidth": 3200}
     twelve = [RNG.integers(0, 4096, (20, 24)).astype(np.uint16) for _ in range(4)]
@@ -135,6 +141,15 @@ def test_dicom_with_windows(tmp_path: Path) -> None:
     found = survey(tmp_path, contents)
     assert keys(found) == (1, "uint16", None, "drop", "window", None)
     assert any("1 of 4 are MONOCHROME1" in each for each in found.why)
+
+
+def test_dicom_of_which_some_have_windows(tmp_path: Path) -> None:
+    """Read by one range: else the same number would be bright in one and dark in another."""
+    twelve = [RNG.integers(0, 4096, (20, 24)).astype(np.uint16) for _ in range(4)]
+    contents = [dicom(twelve[0], 16, WindowCenter=1800, WindowWidth=3200), *(dicom(array, 16) for array in twelve[1:])]
+    found = survey(tmp_path, contents)
+    assert keys(found) == (1, "uint16", (0.0, 4095.0), "drop", "full", None)
+    assert any("3 of 4 have no window" in each for each in found.why)
 
 
 def test_dicom_without_windows_by_what_they_use(tmp_path: Path) -> None:
