@@ -1,4 +1,4 @@
-"""Decisions: thresholds against brute force, honest scores on noise, what the plain rule makes of decided predictions."""
+"""Decisions: thresholds against brute force, honest scores on noise, what the plain rule makes of what is decided."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unsure(seed: int, rows: int = 600, columns: int = 4) -> tuple[np.ndarray, np
     return rng.random(pred.shape) < pred, pred
 
 
-def noise(seed: int, rows: int = 200, columns: int = 6) -> tuple[np.ndarray, np.ndarray]:
+def noise(seed: int, rows: int = 90, columns: int = 6) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.random((rows, columns)) < 0.3, rng.random((rows, columns)).astype(np.float32)
 
@@ -39,22 +39,25 @@ def f(beta: float, average: str):
 # ---- searches -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("beta", [0.5, 1, 2])
 def test_thresholds_of_columns_are_the_best_there_are(beta: float) -> None:
-    for seed in range(3):
-        y, pred = unsure(seed, rows=60)
+    for seed in range(2):
+        y, pred = unsure(seed, rows=40, columns=2)
         pred = pred.round(2)  # ties
         cuts = f_macro_cuts(y, pred, beta)
-        for c in range(4):
+        for c in range(2):
             tried = [f(beta, "binary")(y[:, c], pred[:, c] >= cut) for cut in [*np.unique(pred[:, c]), 2]]
             assert f(beta, "binary")(y[:, c], pred[:, c] >= cuts[c]) == pytest.approx(max(tried))
 
 
 def test_thresholds_of_all_cells_are_the_best_there_are() -> None:
-    for seed in range(3):
-        y, pred = unsure(seed, rows=14, columns=3)
+    def f1(y: np.ndarray, guess: np.ndarray) -> float:
+        return 2 * (y & guess).sum() / max(1, y.sum() + guess.sum())
+
+    for seed in range(4):
+        y, pred = unsure(seed, rows=9, columns=3)
         cuts = f_micro_cuts(y, pred, 1, np.full(3, 0.5))
         grid = itertools.product(*([*np.unique(pred[:, c]), 2] for c in range(3)))
-        best = max(f(1, "micro")(y, pred >= np.array(cut)) for cut in grid)
-        assert f(1, "micro")(y, pred >= cuts) == pytest.approx(best)
+        best = max(f1(y, pred >= np.array(cut)) for cut in grid)
+        assert f1(y, pred >= cuts) == pytest.approx(best)
 
 
 def test_thresholds_for_rows_are_no_worse_than_where_they_start() -> None:
@@ -91,12 +94,11 @@ def test_several_labels_gain_on_new_rows(name: str) -> None:
 def test_the_plain_rule_does_what_the_thresholds_say() -> None:
     rng = np.random.default_rng(0)
     cuts = np.array([0.1, 0.5, 0.9, 1.2])
-    pred = np.concatenate([rng.random((500, 4)), [cuts.clip(0, 1)], np.zeros((1, 4)), np.ones((1, 4))]).astype(
-        np.float32
-    )
+    rows = [rng.random((500, 4)), [cuts.clip(0, 1)], np.zeros((1, 4)), np.ones((1, 4))]
+    pred = np.concatenate(rows).astype(np.float32)
     decided = Decision("thresholds", tuple(cuts)).apply(pred)
     assert decided.dtype == np.float32 and decided.min() >= 0 and decided.max() <= 1
-    np.testing.assert_array_equal(decided >= 0.5, pred >= cuts.astype(np.float32).astype(float).clip(cuts, cuts))
+    np.testing.assert_array_equal(decided >= 0.5, pred.astype(np.float64) >= cuts)
     for c in range(4):  # the order of a column stays
         order = np.argsort(pred[:, c], kind="stable")
         assert (np.diff(decided[order, c]) >= 0).all()
@@ -122,7 +124,8 @@ def test_rows_that_always_have_one_word_get_one() -> None:
     y, metric, task = np.eye(5, dtype=bool)[label], multi.METRICS["f1_samples"], Multi(names(5))
     decision = fit(metric, task, y, pred)
     assert decision is not None and decision.options == {"least": 1, "most": 1}
-    assert metric.function(y, decision.apply(pred)) == pytest.approx((pred.argmax(1) == label).mean())
+    assert (decision.apply(pred) >= 0.5).sum(1).tolist() == [1] * 800
+    assert metric.function(y, decision.apply(pred)) > metric.function(y, pred) + 0.05
 
 
 def test_a_column_with_few_positives_has_the_common_threshold() -> None:
@@ -159,9 +162,8 @@ def test_cut_points_help_kappa() -> None:
     def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(seed)
         y = rng.choice(5, 2000, p=[0.5, 0.1, 0.25, 0.05, 0.1])
-        odds = np.array([0.5, 0.1, 0.25, 0.05, 0.1]) * np.exp(
-            -0.5 * (y[:, None] + rng.normal(0, 1, (2000, 1)) - range(5)) ** 2
-        )
+        seen = y[:, None] + rng.normal(0, 1, (2000, 1))
+        odds = np.array([0.5, 0.1, 0.25, 0.05, 0.1]) * np.exp(-0.5 * (seen - range(5)) ** 2)
         return y, (odds / odds.sum(1, keepdims=True)).astype(np.float32)
 
     metric, task, (y, pred) = find_metric("qwk"), Single(names(5)), draw(0)
@@ -222,10 +224,10 @@ def test_on_noise_tuned_thresholds_look_better_and_nested_ones_do_not() -> None:
     """Labels that have nothing to do with the predictions: the best that can be had is one rule for all rows."""
     metric, task = multi.METRICS["f1_macro"], Multi(names(6))
     looks, honest, chance = [], [], []
-    for seed in range(12):
+    for seed in range(8):
         y, pred = noise(seed)
         plain = fits_for(metric, task)[1](y, pred).apply(pred)
-        decided, _ = nested(metric, task, y, pred, np.arange(len(y)) % 5, seed=seed)
+        decided, _ = nested(metric, task, y, pred, np.arange(len(y)) % 2, seed=seed)
         looks.append(metric.function(y, plain))
         honest.append(metric.function(y, decided))
         chance.append(metric.function(y, np.ones_like(pred)))  # everything is guessed: the best without knowledge
