@@ -204,7 +204,7 @@ METRICS = Metrics(
         Family(("map", "mean map", "map row"), map_at, "map<k>"),
         Family(("auc above tpr", "pauc above tpr", "auc above partial tpr", "pauc tpr"), auc_above,
                "auc_above_tpr<least>"),
-        Family(("auc partial", "pauc", "pauc fpr", "auc fpr partial", "auc fpr max", "auc fpr max partial"),
-               partial_auc, "partial_auc<fpr>"),
+        Family(("auc partial", "pauc", "pauc fpr", "auc fpr partial", "auc fpr max",
+                "auc fpr max partial"), partial_auc, "partial_auc<fpr>"),
     ),
 )  # fmt: skip

@@ -246,7 +246,7 @@ METRICS = Metrics(
         Family(("f", "f binary"), lambda beta: f(beta, "binary"), "f<beta>_binary"),
         Family(("auc above tpr", "pauc above tpr", "auc above partial tpr", "pauc tpr"), auc_above,
                "auc_above_tpr<least>"),
-        Family(("auc partial", "pauc", "pauc fpr", "auc fpr partial", "auc fpr max", "auc fpr max partial"),
-               partial_auc, "partial_auc<fpr>"),
+        Family(("auc partial", "pauc", "pauc fpr", "auc fpr partial", "auc fpr max",
+                "auc fpr max partial"), partial_auc, "partial_auc<fpr>"),
     ),
 )  # fmt: skip
