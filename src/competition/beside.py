@@ -21,7 +21,7 @@ def columns_beside(keys: CompetitionConfig, competition: Competition, names: Seq
 
     Raises UserError for a column that one of them lacks: nothing may be learnt from what the test rows do not have.
     """
-    train, test = competition.root / (keys.train_csv or ""), competition.root / keys.test_csv
+    train, test = competition.root / (keys.train_csv or ""), competition.root / (keys.test_csv or "")
     if keys.train_csv is None or not test.is_file():
         raise UserError(
             "features: columns: there is no table of the test rows, so they have no columns beside the images"

@@ -15,10 +15,12 @@ from src.errors import UserError
 def fitted_form(sample: Sample, task: Task, keys: CompetitionConfig, say: Callable[[str], None]) -> Sample:
     """The sample with its kind: for `competition.submission=auto` what the metric looks at, else as it is given, with a
     word through `say` where the metric would look at something else."""
-    metric = _metric(keys, task)
+    metric, long = _metric(keys, task), "{target}" in keys.rows
+    if keys.submission == "auto" and long:  # a column per target, were each not a row
+        sample = replace(sample, kind="probabilities")
     if metric is None or task.kind not in ("single", "multi"):
         return sample
-    wide, exact = len(sample.value_columns) > 1, metric.of == "labels"
+    wide, exact = long or len(sample.value_columns) > 1, metric.of == "labels"
     if keys.submission == "auto":
         if task.kind == "multi" or wide:  # of columns, probabilities, unless labels are asked for
             return sample

@@ -23,10 +23,16 @@ EXTENSIONS = (
 def template_fields(template: str, key: str) -> list[str]:
     """The columns between the braces of a template such as "images/{label}/{id}.png"; a plain folder has none.
 
-    `{id:05}` is a number with zeros before it up to that width, `{red|green|blue}` are several files of one picture,
-    and no columns. Raises UserError for unbalanced braces, or for anything else between them.
+    `{id:05}` is a number with zeros before it up to that width, `{path.name}` and `{path.stem}` what stands behind the
+    last slash of a path, with and without its extension; `{red|green|blue}` are several files of one picture, and no
+    columns. Raises UserError for unbalanced braces, or for anything else between them.
     """
-    return [name for _, name, _ in _pieces(template, key) if name and "|" not in name]
+    return [column_of(name) for _, name, _ in _pieces(template, key) if name and "|" not in name]
+
+
+def column_of(field: str) -> str:
+    """The column behind `path.name` or `path.stem`."""
+    return next((field.removesuffix(end) for end in (".name", ".stem") if field.endswith(end)), field)
 
 
 def _pieces(template: str, key: str) -> list[tuple[str, str | None, int]]:
@@ -153,19 +159,17 @@ def _find(
 def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarray]:
     """A table without a table: a row per image that fits the template, its columns what stands in the braces.
 
-    "train/{label}/{id}" is a folder per class, "train/{label}.{number}" a label in the file's name; each (N,) str, in
+    "train/{label}/{id}" is a folder per class, "{train|valid}/{label}/{id}" in either of two folders,
+    "train/{label}.{number}" a label in the file's name; each (N,) str, in
     the order of the paths. `id` is the path below the folder before the first brace, which is unique. Raises UserError
     if no image fits.
     """
     pieces = _pieces(template, key)
     top = pieces[0][0].rpartition("/")[0]
-    pattern = "".join(
-        re.escape(text).replace(r"\*\*/", "(?:.*/)?") + (f"(?P<{name}>[^/]+?)" if name else "")
-        for text, name, _ in pieces
-    )
+    pattern = "".join(re.escape(text).replace(r"\*\*/", "(?:.*/)?") + _alternation(name) for text, name, _ in pieces)
     extension = "" if os.path.splitext(template)[1].lower().encode() in EXTENSIONS else r"(?:\.[^./]+)?"
     fits = re.compile(pattern + extension)
-    rows: dict[str, list[str]] = {"id": [], **{name: [] for _, name, _ in pieces if name}}
+    rows: dict[str, list[str]] = {"id": [], **{name: [] for _, name, _ in pieces if name and "|" not in name}}
     for file in files_below(root, os.fsencode(top)):
         if is_image(file) and (match := fits.fullmatch(os.fsdecode(file))):
             values = {**match.groupdict(), "id": os.fsdecode(file)[len(top) :].lstrip("/")}
@@ -193,13 +197,20 @@ def _expand(template: str, values: Mapping[str, np.ndarray], key: str, table: Pa
         paths = np.char.add(paths, np.bytes_(literal.encode()))
         if name is None:
             continue
-        if name not in values:
+        column = name if name in values else column_of(name)
+        if column not in values:
             raise UserError(
                 f"{key}={template!r}: {table} has no column {name!r}{nearest(name, values)} "
                 f"(columns: {', '.join(values)})"
             )
-        cells = np.char.encode(np.char.zfill(values[name], width) if width else values[name], "utf-8")
-        _refuse(np.char.startswith(cells, b"/"), values[name], table)
+        cells = values[column]
+        if column != name:
+            names = [cell.replace("\\", "/").rpartition("/")[2] for cell in cells.tolist()]
+            cells = np.array(
+                [os.path.splitext(n)[0] for n in names] if name.endswith(".stem") else names, dtype=np.str_
+            )
+        cells = np.char.encode(np.char.zfill(cells, width) if width else cells, "utf-8")
+        _refuse(np.char.startswith(cells, b"/"), values[column], table)
         paths = np.char.add(paths, cells)
     # Few rows hold two dots in a row, and only as a whole component do they climb: look closely at those few.
     suspects = np.flatnonzero(np.char.find(paths, b"..") >= 0)
@@ -217,6 +228,15 @@ def _refuse(outside: np.ndarray, values: np.ndarray, table: Path) -> None:
             f"{table}: {len(bad)} image paths point outside competition.root ({first_few(bad)}); "
             "ids must be relative and without '..'"
         )
+
+
+def _alternation(name: str | None) -> str:
+    """What a field may be: the cell of a column, or one of `train|valid`."""
+    if name is None:
+        return ""
+    if "|" in name:
+        return "(?:" + "|".join(map(re.escape, name.split("|"))) + ")"
+    return f"(?P<{name}>[^/]+?)"
 
 
 def files_below(root: Path, top: bytes) -> list[bytes]:

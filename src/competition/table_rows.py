@@ -17,14 +17,21 @@ from src.competition.sample import Sample, read_sample
 from src.competition.table_file import read_columns, read_header
 from src.config import CompetitionConfig
 from src.errors import UserError
+from src.ids import find_rows
 
 Columns = dict[str, np.ndarray]
 
 
 def open_sample(keys: CompetitionConfig, root: Path) -> Sample:
-    """The sample submission; without one, a label for each picture in the folder `test_images`."""
+    """The sample submission; without one, a label for each row of the test table, or each picture in the folder
+    `test_images`."""
     if keys.sample_csv is not None:
         return read_sample(root / keys.sample_csv, keys.sample_id_column, keys)
+    if keys.test_csv is not None and stamp("", os.fsencode(root / keys.test_csv)) != "missing;":
+        column = keys.test_id_column or keys.id_column or read_header(root / keys.test_csv, "competition.test_csv")[0]
+        ids = read_columns(root / keys.test_csv, [column], "competition.test_csv", required=[column])[column]
+        kind = "labels"
+        return Sample((column, keys.target_column or "label"), ids, kind, positive=keys.positive, guesses=keys.guesses)
     template = keys.test_images if "{" in keys.test_images else f"{keys.test_images}/{{id}}"
     ids = rows_from_images(root, template, "competition.test_images")["id"]
     return Sample(("id", keys.target_column or "label"), ids, "labels", positive=keys.positive, guesses=keys.guesses)
@@ -40,7 +47,7 @@ def training_columns(keys: CompetitionConfig, root: Path, id_column: str, sample
     numbered = id_column == ""
     for name, key in (
         (None if numbered else id_column, "competition.id_column"),
-        (keys.group_column, "competition.group_column"),
+        (None if keys.group_csv else keys.group_column, "competition.group_column"),
         (keys.target_column, "competition.target_column"),
         *((name, "competition.target_columns") for name in keys.target_columns if not keys.long),
     ):
@@ -55,7 +62,7 @@ def training_columns(keys: CompetitionConfig, root: Path, id_column: str, sample
         targets, beside = list(keys.target_columns), []
     else:
         targets, beside = kind.target_columns(keys.target_column, others, sample, path), []
-    grouped = [keys.group_column] if keys.group_column is not None else []
+    grouped = [keys.group_column] if keys.group_column is not None and keys.group_csv is None else []
     used = [*([] if numbered else [id_column]), *targets, *grouped, *beside]
     fields = [name for name in template_fields(keys.rows, "competition.rows") if name in header]
     required = used if kind.needs_a_cell else [name for name in used if name not in targets]
@@ -65,11 +72,23 @@ def training_columns(keys: CompetitionConfig, root: Path, id_column: str, sample
     if numbered:
         count = len(columns[used[0]])
         columns[id_column] = np.array([f"train-{row + 1}" for row in range(count)], dtype=np.str_)
+    if keys.group_csv is not None and keys.group_column is not None:
+        columns[keys.group_column] = _groups_of_another(keys, root, id_column, columns[id_column])
     if keys.long:
         columns, targets = pivot(columns, str(path), id_column, keys.long, targets[0])
         wanted = list(keys.target_columns) or targets
         targets = [name for name in wanted if name in targets]
     return columns, targets
+
+
+def _groups_of_another(keys: CompetitionConfig, root: Path, id_column: str, ids: np.ndarray) -> np.ndarray:
+    """(N,) str: the group of each row, from a table of its own."""
+    path, column = root / str(keys.group_csv), str(keys.group_column)
+    table = read_columns(path, [id_column, column], "competition.group_csv", required=[id_column, column])
+    rows = find_rows(table[id_column], ids)
+    if (rows < 0).any():
+        raise UserError(f"{path}: lacks id {str(ids[rows < 0][0])!r}, so it has no group; see competition.group_csv=")
+    return table[column][rows]
 
 
 def _columns(
@@ -110,8 +129,8 @@ def test_columns(keys: CompetitionConfig, root: Path, sample: Sample, id_column:
 
     A table in long form (a row per picture and target) is cut down to its pictures.
     """
-    path = root / keys.test_csv
-    if stamp("", os.fsencode(path)) == "missing;":
+    path = root / (keys.test_csv or "")
+    if keys.test_csv is None or stamp("", os.fsencode(path)) == "missing;":
         path = root / (keys.sample_csv or keys.test_images)
         long = TARGET in template_fields(keys.rows, "competition.rows")
         ids = np.unique(names_in(sample.ids, keys.rows)[0]) if long else sample.ids

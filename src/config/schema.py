@@ -17,8 +17,9 @@ class CompetitionConfig:
     root: str = ""  # the folder that holds the csv files and images
     # a table: csv, tsv, JSON (records, columns, COCO's images) or Parquet; null: the images that fit train_images
     train_csv: str | None = "train.csv"
-    test_csv: str = "test.csv"  # may be missing: the sample submission then names the test rows
-    sample_csv: str | None = "sample_submission.csv"  # null: a row per picture in test_images, with its label
+    test_csv: str | None = "test.csv"  # null, or no such file: the sample submission names the test rows
+    # null: a row per row of the test table, or without one per picture in test_images, with its label
+    sample_csv: str | None = "sample_submission.csv"
     solution: str | None = None  # csv with the hidden labels, relative to root or absolute: for local scoring only
     # a folder, or a template with the table's columns: "images/{label}/{id}.png", "train.zip/{id:05}" (zeros before a
     # number), "train/**/{id}" (in any folder below), "{id}_{red|green|blue}.png" (one picture's channels)
@@ -40,6 +41,7 @@ class CompetitionConfig:
     target_columns: tuple[str, ...] = ()  # several; none: the sample's value columns, where the training table has them
     classes: tuple[str, ...] = ()  # all of them, where the training rows lack some; none: those of the training rows
     group_column: str | None = None  # rows of one group (patient, scene) never straddle folds
+    group_csv: str | None = None  # the table that has it, joined by the ids; None: the training table
     few: int = 0  # above 0: so many training rows of each class or stratum and 20 test rows, for a trial
     merge_labels: bool = False  # labels that differ only in case or spaces become one, spelt as most rows do
     on_bad_image: Literal["error", "skip", "blank"] = "error"  # training images that cannot be read: row out, or grey

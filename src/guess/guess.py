@@ -20,7 +20,7 @@ from src.config import CompetitionConfig
 from src.data.survey import survey_pixels
 from src.errors import UserError
 from src.guess.finding import Finding
-from src.guess.folder import Folder, look_at
+from src.guess.folder import Folder, Table, look_at
 from src.guess.groups import find_groups
 from src.guess.locate import Place, split_of
 from src.guess.pictures import find_labelled_pictures
@@ -64,6 +64,8 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
         train_place: Place | None = Place(template, "id", "")
     else:
         train, train_place = dict(roles.train.columns), roles.train_place
+        if train_place is not None and roles.long is None:
+            train = one_row_each(train, train_place.column)
         train_id = roles.long[0] if roles.long is not None else identity(train, roles, train_place)
         if train_place is not None:
             findings.append(
@@ -103,8 +105,8 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
                 f"column {test_place.column}: {test_place.way}",
             )
         )
-    elif roles.sample is None and roles.test is None:
-        findings += test_folder(folder)
+    if roles.sample is None:
+        findings += test_folder(folder) if roles.test is None else test_table(roles.test, test_place)
     if roles.train is not None:
         how = f"column {train_id} of {roles.train.file}" if train_id else "no column names the rows: they are numbered"
         findings.append(Finding("id_column", train_id or "", "one per picture", how))
@@ -141,7 +143,8 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
 
     # ---- groups, pixels ---------------------------------------------------------------------------------------------
     if roles.train is not None:
-        findings += find_groups(train, test, spent | targets | twins(train, targets))
+        groups = find_groups(train, test, spent | targets | twins(train, targets))
+        findings += groups or groups_beside(roles, train, train_id, test, spent | targets)
         findings += left_out(train, test, spent | targets | {f.value for f in findings if f.key == "group_column"})
     findings += of_pixels(folder, findings, roles)
     if (labels := hidden_labels(root)) is not None:
@@ -162,6 +165,24 @@ def given_instead(finding: Finding, given: Mapping[str, Any]) -> Finding:
         others = tuple(dict.fromkeys((finding.value, *finding.others)))
         return replace(finding, value=given[finding.key], rule="given", why="by you", others=others)
     return finding
+
+
+def one_row_each(train: dict[str, np.ndarray], column: str) -> dict[str, np.ndarray]:
+    """A table with several rows per picture as one row each: what differs between them as words."""
+    ids, first, of_id = np.unique(train[column], return_index=True, return_inverse=True)
+    if len(ids) == len(train[column]):
+        return train
+    order, of_id = np.argsort(first), of_id.reshape(-1)
+    found = {}
+    for name, cells in train.items():
+        if (cells[first][of_id] == cells).all():
+            found[name] = cells[first[order]]
+            continue
+        words: list[dict[str, None]] = [{} for _ in ids]
+        for at, cell in zip(of_id.tolist(), cells.tolist(), strict=True):
+            words[at][cell] = None
+        found[name] = np.array(["|".join(words[at]) for at in order.tolist()], dtype=np.str_)
+    return found
 
 
 def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None) -> str | None:
@@ -211,6 +232,17 @@ def submitted(roles: Roles, train_id: str | None) -> list[Finding]:
     elif rows.id_column is not None and rows.id_column != train_id:
         findings.append(Finding("test_id_column", rows.id_column, "a row of the sample", rows.why))
     return findings
+
+
+def test_table(test: Table, place: Place | None) -> list[Finding]:
+    """The test rows where a table has them and nothing shows what to submit."""
+    why = f"without a sample submission, a label for each of the {len(test)} rows of {test.file} is written"
+    id_column = place.column if place is not None else next(iter(test.columns))
+    named = next((name for name, cells in test.columns.items() if len(np.unique(cells)) == len(cells)), id_column)
+    return [
+        Finding("sample_csv", None, "no sample submission", why),
+        Finding("test_id_column", named, "no sample submission", "the first column without repeats"),
+    ]
 
 
 def first_column(root: Path, file: str) -> str:
@@ -298,6 +330,27 @@ def twins(train: Mapping[str, np.ndarray], targets: set[str]) -> set[str]:
             if len(pairs) == len(values) and len(values) > 1:
                 found.add(name)
     return found
+
+
+def groups_beside(
+    roles: Roles,
+    train: Mapping[str, np.ndarray],
+    train_id: str | None,
+    test: Mapping[str, np.ndarray] | None,
+    spent: set[str],
+) -> list[Finding]:
+    """The findings on groups in another table that has all of the training rows."""
+    for table in roles.others:
+        if train_id is None or train_id not in table.columns:
+            continue
+        if set(train[train_id].tolist()) <= set(table.columns[train_id].tolist()):
+            found = find_groups(table.columns, test, spent | {train_id})
+            if found:
+                return [
+                    *found,
+                    Finding("group_csv", table.file, found[0].rule, f"it has all training rows by {train_id}"),
+                ]
+    return []
 
 
 def left_out(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray] | None, used: set[str]) -> list[Finding]:

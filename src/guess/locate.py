@@ -38,7 +38,7 @@ def locate(folder: Folder, columns: Mapping[str, np.ndarray], split: str) -> Pla
     rows = np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int)) if count else np.arange(0)
     some = {name: cells[rows].tolist() for name, cells in columns.items()}
     ranked = sorted(some, key=lambda name: (-len(set(some[name])), _hint(name)))
-    for way in (by_path, by_name, by_stem, by_number, by_parts, by_folder):
+    for way in (by_path, by_name, by_stem, by_number, by_end_of_path, by_parts, by_folder):
         for column in ranked:
             cells = some[column]
             # a table may have several rows per picture, but a label is a folder's name or a part of files' names
@@ -122,6 +122,17 @@ def by_parts(
         form = form.replace("%s", field)
         way = "part of the name" if len(afters) == 1 else f"{len(afters)} files per picture, its channels"
         yield from _in_folders(folder, column, found, some, split, form.replace("%", "%%"), way)
+
+
+def by_end_of_path(
+    folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str
+) -> Iterator[Place]:
+    """The cell is a path of another machine, of which the file's name is left."""
+    names = [cell.replace("\\", "/").rpartition("/")[2] for cell in cells]
+    if all(name != cell for name, cell in zip(names, cells, strict=True)):
+        for known, form in ((folder.names, "{%s.name}"), (folder.stems, "{%s.stem}")):
+            found = [known.get(name if form.endswith("name}") else os.path.splitext(name)[0], []) for name in names]
+            yield from _in_folders(folder, column, found, some, split, form, "end of the path")
 
 
 def by_folder(

@@ -70,7 +70,7 @@ def _folder_per_class(counts: dict[str, int]) -> tuple[str, int, str] | None:
             shape = [_literal(part) for part in parts[0]]
             shape[at] = "{label}"
             for other in splits:
-                shape[other] = "{split}"
+                shape[other] = "{" + "|".join(sorted({part[other] for part in parts})) + "}"
             return "/".join(shape) + "/{name}", len(names), "/".join(parts[0][:at]) or "the folder itself"
     return None
 

@@ -35,6 +35,7 @@ class Roles:
     test_place: Place | None
     rows: Rows | None = None
     long: tuple[str, str, str] | None = None
+    others: tuple[Table, ...] = ()
 
 
 def cast(folder: Folder) -> tuple[Roles, list[Finding]]:
@@ -63,13 +64,17 @@ def cast(folder: Folder) -> tuple[Roles, list[Finding]]:
         rows = what_rows_are(ids, None if test is None else test.columns, named, known)
         if rows is None and test is not None and set(ids.tolist()) <= known:  # "a" where the test table has "a.jpg"
             findings = [finding for finding in findings if finding.key != "test_csv"]
+            why = f"the sample's ids name pictures, those of {test.file} are written in another way"
+            findings.append(Finding("test_csv", None, "no test table", why, (test.file,)))
             test, rows = None, what_rows_are(ids, None, named, known)
     names = rows.names if rows is not None else ()
     train, place, why, long = find_train(left, test, sample[0], folder, names)
     if train is not None:
         spare = tuple(t.file for t in left if t is not train and "train" in t.file.lower())
         findings.append(Finding("train_csv", train.file, "training table", why, spare))
-    return Roles(sample[0], train, test, place, locate_test(folder, test, sample[0], rows), rows, long), findings
+    beside = tuple(table for table in left if table.file != (train.file if train else None) and not table.pixels)
+    test_place = locate_test(folder, test, sample[0], rows)
+    return Roles(sample[0], train, test, place, test_place, rows, long, beside), findings
 
 
 def _in_order(folder: Folder) -> list[str]:

@@ -12,7 +12,7 @@ from src.competition.kinds.multi import split
 from src.competition.metrics import multi, numbers, single
 from src.competition.metrics.metric import Metric, Metrics
 from src.errors import UserError
-from src.guess.columns import Look, holds_words, look_at_column, spells
+from src.guess.columns import Look, holds_words, look_at_column
 from src.guess.finding import Finding
 
 # Columns by what they are called, from the likeliest; a target is seldom called otherwise.
@@ -232,14 +232,7 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
             *findings,
             Finding("kind", "number", "the metric", f"{seen.metric} compares numbers; {look.low:g} to {look.high:g}"),
         ]
-    if (
-        look.kind == "text"
-        and holds_words(cells)
-        and not spells(
-            asked,
-            set(np.unique(cells).tolist()) if words == 1 and not of_sets(seen.metric) and len(there) > 3 else set(),
-        )
-    ):
+    if look.kind == "text" and (holds_words(cells) or _sets_beside(cells, look, words)):
         return [*findings, Finding("kind", "multi", "words in a cell", _of_words(cells))]
     if look.kind == "number" and not _few(look):
         why = f"numbers with decimals from {look.low:g} to {look.high:g}, {look.values} different ones"
@@ -259,6 +252,12 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
             Finding("submission", "labels", "grades", "the metric takes whole grades"),
         ]
     return [*findings, kind, *_labels_or_probability(labels, value, asked, look, seen)]
+
+
+def _sets_beside(cells: np.ndarray, look: Look, words: int) -> bool:
+    """Whether cells are sets because the sample's cells are, or because some are empty: some hold several words."""
+    counts = {len(split(cell)) for cell in np.unique(cells[cells != ""]).tolist()}
+    return max(counts, default=0) > 1 and len(counts) > 1 and (words > 1 or look.empty > 0)
 
 
 def choose_column(

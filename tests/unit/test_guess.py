@@ -233,6 +233,58 @@ def hidden_answers(root: Path) -> None:
     table(root / "test.csv", {"id": TEST, "patient_id": cycle(["q1", "q2"], M)})
 
 
+def labelled_in_two_folders(root: Path) -> None:
+    for part in ("train", "valid"):
+        for label in ("cat", "dog"):
+            pictures(root / part / label, [f"{part}{row}" for row in range(5)])
+    pictures(root / "test" / "unknown", TEST)
+    table(root / "sample.csv", {"Id": TEST, "Category": ["cat"] * M})
+
+
+def groups_in_another_table(root: Path) -> None:
+    pictures(root / "train_images", TRAIN)
+    pictures(root / "test_images", TEST)
+    table(root / "train_features.csv", {"id": reversed(TRAIN), "camera": cycle([f"s{n}" for n in range(6)])})
+    table(root / "test_features.csv", {"id": TEST, "camera": cycle(["t1", "t2"], M)})
+    table(root / "train_labels.csv", {"id": TRAIN, "species": cycle(["x", "y", "z"])})
+    table(root / "submission_format.csv", {"id": TEST, **{name: [0.3] * M for name in "xyz"}})
+
+
+def paths_of_another_machine(root: Path) -> None:
+    pictures(root / "data" / "train", TRAIN)
+    pictures(root / "data" / "test", TEST)
+    table(root / "train.csv", {"path": [f"/home/me/train/{n}.jpg" for n in TRAIN], "label": cycle(["x", "y"])})
+    table(root / "sample_submission.csv", {"path": [f"/home/me/test/{n}.jpg" for n in TEST], "label": ["x"] * M})
+
+
+def no_sample_but_a_test_table(root: Path) -> None:
+    usual(root, cycle(["ant", "bee", "cow"]), "ant")
+    (root / "sample_submission.csv").unlink()
+    table(root / "test.csv", {"id": TEST})
+
+
+def a_row_per_label(root: Path) -> None:
+    pictures(root / "train", TRAIN)
+    pictures(root / "test", TEST)
+    rows = [(n, tag) for at, n in enumerate(TRAIN) for tag in (["sun"], ["sun", "sea"], ["sky"])[at % 3]]
+    table(root / "train.csv", {"image": [n for n, _ in rows], "tag": [tag for _, tag in rows]})
+    table(root / "sample_submission.csv", {"image": TEST, "tags": ["sun sea"] * M})
+
+
+def ids_without_extension_in_the_sample(root: Path) -> None:
+    usual(root, cycle([0, 1]), 0.5, "y")
+    table(root / "train.csv", {"file": [f"{n}.jpg" for n in TRAIN], "y": cycle([0, 1])})
+    table(root / "test.csv", {"file": [f"{n}.jpg" for n in TEST]})
+
+
+def bands_in_a_folder_of_the_picture(root: Path) -> None:
+    for part, names in (("train", TRAIN), ("test", TEST)):
+        for name in names:
+            pictures(root / part / name, ["B02", "B03", "B04"], ".tif")
+    table(root / "train.csv", {"tile": TRAIN, "label": cycle(["x", "y"])})
+    table(root / "sample_submission.csv", {"tile": TEST, "label": ["x"] * M})
+
+
 Expected = dict[str, Any]
 LAYOUTS: dict[str, tuple[Callable[[Path], None], str | None, Expected]] = {
     "plain": (plain_layout, None, {"train_csv": "train.csv", "train_images": "train", "submission": "labels"}),
@@ -298,6 +350,29 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str | None, Expected]] = {
         long_tables,
         "log_loss",
         {"rows": "{id}_{target}", "long": "{id}_{target}", "kind": "multi", "train_images": "stage_2_train"},
+    ),
+    "labelled in two folders": (labelled_in_two_folders, None, {"train_images": "{train|valid}/{label}/{name}"}),
+    "groups in another table": (
+        groups_in_another_table,
+        "log_loss",
+        {"train_csv": "train_labels.csv", "group_csv": "train_features.csv", "group_column": "camera"},
+    ),
+    "paths of another machine": (paths_of_another_machine, "accuracy", {"train_images": "data/train/{path.name}"}),
+    "no sample but a test table": (
+        no_sample_but_a_test_table,
+        "accuracy",
+        {"sample_csv": None, "test_csv": "test.csv", "test_id_column": "id"},
+    ),
+    "a row per label": (a_row_per_label, "f1_micro", {"kind": "multi", "target_column": "tag", "id_column": "image"}),
+    "ids without extension in the sample": (
+        ids_without_extension_in_the_sample,
+        "auc",
+        {"id_column": "file", "test_csv": None, "submission": "positive"},
+    ),
+    "bands in a folder of the picture": (
+        bands_in_a_folder_of_the_picture,
+        "accuracy",
+        {"train_images": "train/{tile}/B0{2|3|4}.tif"},
     ),
     "no sample": (no_sample, None, {"sample_csv": None, "train_csv": None, "test_images": "test"}),
     "columns that give it away": (

@@ -49,7 +49,7 @@ def test_a_row_per_picture_and_target() -> None:
     pred = np.random.default_rng(2).random((3, 2))
     ids = np.array(["a", "b_1", "c"])
     rows = [f"{i}_{name}" for i in ids for name in ("deep red", "any")]
-    sample = Sample(("ID", "Label"), np.array(rows), "labels")
+    sample = Sample(("ID", "Label"), np.array(rows), "probabilities")
     links = link(sample, ids, {}, "{id}_{target}", task.names, "mean")
     table = submission_table(sample, ids, pred, task, links)
     check_submission(table, sample, task, links)
