@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import r2_score, recall_score
 
+from src.cli import main
 from src.competition.kinds import task_of
 from src.predictions import load_predictions
 from tests.fold.shades import KINDS, NUMBER, Place, make
@@ -64,6 +65,15 @@ def test_a_run_learns_and_is_graded(place: Place) -> None:
     else:
         recall = [recall_score(truth[c], told[c], average="macro") for c in truth]
         assert cv["test"] == pytest.approx(np.mean(recall), abs=1e-4)
+
+
+def test_a_file_is_graded_by_itself(place: Place, capsys) -> None:
+    files = [f"submission={place.path / 'submissions' / 'a.csv'}", f"solution={place.path / 'data' / 'solution.csv'}"]
+    assert main(["score", *files, f"metric={place.kind.metric}", f"kind={place.kind.name}"]) == 0
+    cv = json.loads((place.path / "runs" / "a" / "cv.json").read_text())
+    assert f"{place.kind.metric} {cv['test']:.4f}" in capsys.readouterr().out
+    assert main(["score", *files, "kind=numbr"]) == 2
+    assert "kind=numbr: choose one of single, multi, number, targets; did you mean 'number'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["soft", "climb", "convex"])
