@@ -233,10 +233,10 @@ VERBS = {
         ),
         Verb(
             "score",
-            "grade a file: score submission=FILE solution=FILE [metric=NAME]",
+            "grade a file: score submission=FILE solution=FILE [metric=NAME] [kind=number]",
             ("score", "score_submission"),
             base=None,
-            words=("submission", "solution", "metric"),
+            words=("submission", "solution", "metric", "kind"),
         ),
         Verb("smoke", "the whole path on a few images, under a minute", ("smoke", "smoke")),
         Verb("runs", "a table of all runs", ("runs", "list_runs"), preferred=("preset=scratch",)),

@@ -67,7 +67,8 @@ def make_folds(
             raise UserError(f"{len(labels)} rows cannot fill folds.n={n}; set a smaller folds.n=")
         folds[:] = spread_labels(several, units, n, seed)
     else:
-        kept = np.flatnonzero(_held_out(labels, grouped, n, classes))
+        # several labels have no rows that are rare: a stratum of few is not a class
+        kept = np.arange(len(labels)) if several is not None else np.flatnonzero(_held_out(labels, grouped, n, classes))
         own, among = labels[kept], None if grouped is None else grouped[kept]
         if among is None:
             splits = _stratified(own, n, seed)

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.csv_file import column_position, read_columns, read_header
+from src.competition.kinds import KINDS
 from src.competition.kinds.single import Single, is_probability, sort_classes
 from src.competition.metrics import Metric, find_metric, scores
 from src.competition.sample import align
 from src.competition.task import Task
-from src.errors import UserError, first_few
+from src.errors import UserError, first_few, nearest
 
 SUBMISSION, SOLUTION = "submission", "solution"  # the keys of `./run.sh score`
 
@@ -25,14 +26,16 @@ def grade(
     id_column: str | None = None,
     target_column: str | None = None,
     task: Task | None = None,
+    kind: str = "single",
 ) -> dict[str, float]:
     """Scores by metric name. The solution may be in any row order and have more columns (`Usage`).
 
     The submission holds what `task` submits; without a task a label per row, a probability per class, or, for two
     classes, one probability of the last. The solution holds the labels in `target_column` (default: the submission's
     value column, or the only column besides id and Usage) or the submission's columns. `task` knows the columns of a
-    prediction; without it, the classes of the two files count. Raises UserError if ids are repeated, missing or unknown
-    in either file, if columns do not fit, or if a value is neither a class nor a probability.
+    prediction; without it, the classes, labels or columns of the two files count, of targets of that `kind`. Raises
+    UserError if ids are repeated, missing or unknown in either file, if columns do not fit, or if a value is neither a
+    class nor a probability, or no number where numbers are asked for.
     """
     submission, solution = Path(submission_csv), Path(solution_csv)
     wanted = [metric] if isinstance(metric, (str, Metric)) else list(metric)
@@ -45,6 +48,8 @@ def grade(
     ids = table.pop(id_column)
     truth_ids, columns = _truth(solution, id_column, target_column, list(table), blank)
     rows = align(ids, truth_ids, str(submission), str(solution))
+    if task is None and kind != "single":
+        task = _task_of(kind, columns, table, str(solution))
     known = task or Single(np.array([], np.str_))
     truth = known.cells_of({name: cells[rows] for name, cells in columns.items()})
     if task is None:
@@ -78,6 +83,19 @@ def _truth(
     wanted = [id_column, *(values if target is None else [target])]
     table = read_columns(path, wanted, SOLUTION, required=[id_column] if blank else wanted)
     return table.pop(id_column), table
+
+
+def _task_of(kind: str, truth: Mapping[str, np.ndarray], submitted: Mapping[str, np.ndarray], place: str) -> Task:
+    """A task of another kind than one label, from the columns of a solution and, as a rare label may be guessed and
+    never be true, of the labels in a submission."""
+    if kind not in KINDS:
+        raise UserError(f"kind={kind}: choose one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+    both = dict(truth)
+    if kind != "number" and set(truth) == set(submitted):
+        labels = [cells for cells in submitted.values() if not all(is_probability(cell) for cell in cells.tolist())]
+        if labels or kind == "targets":
+            both = {name: np.concatenate([cells, submitted[name]]) for name, cells in truth.items()}
+    return KINDS[kind].learn(both, place, False, lambda line: None)[0]
 
 
 def _classes(table: Mapping[str, np.ndarray], truth: np.ndarray, path: Path, ids: np.ndarray) -> list[str]:

@@ -53,7 +53,9 @@ def splits(
 
     rows = np.flatnonzero(folds >= 0)
     strata, groups = strata[rows], None if groups is None else groups[rows]
-    if np.bincount(strata).max() < INNER or (groups is not None and len(np.unique(groups)) < INNER):
+    if np.bincount(strata, minlength=1).max() < INNER:  # identities with few rows each: nothing to spread
+        strata = np.zeros_like(strata)
+    if len(rows) < INNER or (groups is not None and len(np.unique(groups)) < INNER):
         raise UserError(
             f"fold {there[0]} alone has {len(strata)} rows, too few to fit on {INNER - 1} parts and score the fifth; "
             "finish more folds"

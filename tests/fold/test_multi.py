@@ -68,6 +68,7 @@ def check(place: Path, run: str) -> None:
     part = load_predictions(place / "runs" / run / "fold0" / "oof.npz")
     assert part.kind == "multi" and part.classes.tolist() in ([*LABELS], sorted(LABELS)) and part.target is not None
     assert (part.pred >= 0).all() and (part.pred <= 1).all()
+    assert (place / "runs" / run / "fold0" / "figures" / "columns.png").is_file()
     sample = pd.read_csv(place / "data" / "sample_submission.csv", dtype=str)
     table = pd.read_csv(place / "submissions" / f"{run}.csv", dtype=str, keep_default_na=False)
     assert list(table.columns) == list(sample.columns) and list(table["id"]) == list(sample["id"])
@@ -137,6 +138,8 @@ def test_what_is_about_one_label_says_so(place: Path, capsys) -> None:
         assert text in capsys.readouterr().err
     assert start(place, "train", "competition=folder", "run=no", "competition.metric=qwk") == 2
     assert "no metric 'qwk'" in capsys.readouterr().err
+    assert start(place, "train", "competition=folder", "run=no", "loss.name=ordinal") == 2
+    assert "loss.name=ordinal: not for competition.kind=multi; choose auto, bce" in capsys.readouterr().err
 
 
 def test_looking_and_finding(place: Path, capsys) -> None:

@@ -136,6 +136,7 @@ def test_a_loss_whose_outputs_are_read_another_way(
     assert weights["fc.weight"].shape[0] == (4 if loss == "ordinal" else 5)
     test = load_predictions(runs / "r" / "fold0" / "test.npz")
     oof = load_predictions(runs / "r" / "fold0" / "oof.npz")
+    assert (runs / "r" / "fold0" / "figures" / "grad-cam.png").is_file()
     np.testing.assert_allclose(oof.pred.sum(1), 1, atol=1e-5)
     assert oof.pred.shape[1] == 5 and (oof.classes[oof.pred.argmax(1)] == oof.target).mean() > 0.4
 

@@ -286,6 +286,9 @@ def test_groups_stay_whole_and_labels_even(seed: int) -> None:
 
     by_chance = random.permutation(300)[np.unique(groups, return_inverse=True)[1]] % 5
     assert unevenness(folds) < unevenness(by_chance) / 4
+    strata = np.minimum(np.arange(2000), 1990)  # nearly each row by itself: no reason to hold none of them out
+    whole = make_folds(strata, groups, 5, seed, "group", several=csr_array(y, dtype=np.int32))
+    assert whole.min() == 0 and all(len(set(whole[groups == group].tolist())) == 1 for group in set(groups.tolist()))
     with pytest.raises(UserError, match="2 groups"):
         make_folds(np.zeros(4, int), np.array(list("aabb")), 3, 0, several=csr_array(np.ones((4, 1), np.int32)))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from src.reporting import gallery as module
-from src.reporting.figures import history_picture
-from src.reporting.gallery import Exhibit, gallery, surest
+from src.reporting.figures import column_bars, confusion_matrix, history_picture, scatter
+from src.reporting.gallery import Exhibit, closest, gallery, surest
 
 
 def read(path: Path) -> np.ndarray:
@@ -55,6 +55,40 @@ def test_the_picture_has_images_with_heat_below(tmp_path: Path) -> None:
     redness = below[0][..., 0] - below[0][..., 2]
     assert redness[-10:, -10:].min() > 0 > redness[: cell // 2].max()
     assert picture.shape[0] == module.HEADING + module.HEADING + 2 * cell + 2 * module.GAP, "one line"
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_the_closest_are_spread_over_the_values_and_the_farthest_come_as_they_are(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    off, values = rng.random(rows), rng.permutation(rows).astype(float)
+    good, far = closest(off, values, 6)
+    parts = np.array_split(np.argsort(values), min(6, rows))
+    assert good.tolist() == [min(part.tolist(), key=lambda row: off[row]) for part in parts]
+    rest = sorted(set(range(rows)) - set(good.tolist()), key=lambda row: -off[row])
+    assert far.tolist() == rest[:6]
+
+
+def test_pictures_of_other_kinds(tmp_path: Path) -> None:
+    """A column that is better has a longer bar; of many classes the worst are shown, so that they can be read."""
+    rng = np.random.default_rng(0)
+    y = rng.random((80, 2)) < 0.5
+    pred = np.stack([y[:, 0] * 0.8 + 0.1, rng.random(80)], 1)
+    bars = read(column_bars(tmp_path / "c.png", y, pred, ["sure", "noise"], "t")).astype(int)
+    blue = (np.abs(bars - [31, 119, 180]).sum(2) < 30).sum(axis=1)
+    wide = blue[blue > 100]
+    assert wide.max() > 1.5 * wide.min(), "an area of 1 against one of about a half"
+    nothing = column_bars(
+        tmp_path / "n.png", np.zeros((5, 50), bool), np.zeros((5, 50)), list(map(str, range(50))), "t"
+    )
+    assert nothing.is_file(), "columns without a true row"
+    values = rng.normal(size=(50, 3)).astype(np.float32)
+    exact = read(scatter(tmp_path / "s.png", values, values, list("abc"), "t"))
+    off = read(scatter(tmp_path / "o.png", values, rng.permutation(values), list("abc"), "t"))
+    assert exact.shape == off.shape and (exact != off).any()
+    target = np.repeat(np.arange(300), 3)
+    guess = np.where(target < 10, (target + 1) % 300, target)
+    many = read(confusion_matrix(tmp_path / "m.png", target, np.eye(300)[guess], [f"k{n}" for n in range(300)], "t"))
+    assert max(many.shape[:2]) < 2700
 
 
 def test_history_of_two_stages(tmp_path: Path) -> None:

@@ -239,9 +239,11 @@ def test_features_are_standardised_by_the_rows_that_are_fitted(monkeypatch: pyte
 
 
 def test_a_fold_too_small_to_split_is_refused() -> None:
-    labels = np.arange(9) % 3
-    with pytest.raises(UserError, match="fold 4 alone has 9 rows, too few"):
-        splits(np.full(9, 4), labels, 0)
+    labels = np.arange(4) % 3
+    with pytest.raises(UserError, match="fold 4 alone has 4 rows, too few"):
+        splits(np.full(4, 4), labels, 0)
+    few = splits(np.full(9, 4), np.arange(9) % 3, 0)  # three rows of a class: in parts that do not spread them
+    assert sorted(np.concatenate([part.score for part in few]).tolist()) == list(range(9))
 
 
 # ---- the leak probe -------------------------------------------------------------------------------------------------
