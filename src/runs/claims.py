@@ -11,6 +11,7 @@ from src.config import Config, check_name, difference, plain
 from src.errors import UserError
 from src.files import held, read_config, remove_leftovers, write_config
 from src.runs.folder import finished
+from src.runs.scoring import claim_metrics
 from src.runs.start import but_for_moved_weights, is_started
 from src.training.checkpoint import remove_checkpoints
 from src.training.device import from_main
@@ -23,7 +24,8 @@ def run_name(config: Config) -> str:
 
 
 def claim_run(config: Config, run: str) -> Path:
-    """The run's folder with its config.yaml. Raises UserError if the run exists with another configuration."""
+    """The run's folder with its config.yaml. Raises UserError if the run exists with another configuration, or with a
+    metric of the user's own that has changed."""
     folder = Path(config.paths.runs) / run
     values, file = plain(config), folder / "config.yaml"
     with run_lock(config, run):
@@ -34,8 +36,11 @@ def claim_run(config: Config, run: str) -> Path:
                     f"run={run}: {folder} was made with another configuration ({'; '.join(changed[:4])}"
                     f"{' …' if len(changed) > 4 else ''}); choose another name with run=NAME, or delete the folder"
                 )
+            claim_metrics(config, folder)
             if not changed:
                 return folder
+        else:
+            claim_metrics(config, folder)
         write_config(file, values)
     return folder
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from src.competition.metrics import Metric, find_metric
-from src.competition.metrics.own import is_own, own_metric
+from src.competition.metrics.own import find_file, is_own, own_metric
 from src.competition.tables import Competition
 from src.competition.task import Task
 from src.config import CompetitionConfig, Config
 from src.errors import UserError, first_few, nearest
+from src.files import contents_of, replacing
 from src.log import say_once
+from src.runs.start import is_started
 
 
 def metric_of(config: Config, competition: Competition) -> Metric:
@@ -56,6 +59,26 @@ def metric_places(config: Config) -> list[Path]:
     or kept in a run."""
     kept = [Path(config.paths.runs) / run for run in (config.run, config.prune.run, *config.runs) if run]
     return [Path(), Path("configs") / "competition", Path(config.competition.root), *kept]
+
+
+def claim_metrics(config: Config, folder: Path) -> None:
+    """Keep the files of the user's own metrics in the run's `folder`, so that they are found wherever the run goes.
+
+    Raises UserError if the run has been started with another content of them: its scores would not be comparable.
+    """
+    for name in filter(is_own, (config.competition.metric, *config.competition.metrics)):
+        path = find_file(name, metric_places(config))
+        kept = folder / path.name
+        if kept.is_file() and contents_of(kept) == contents_of(path):
+            continue
+        if kept.is_file() and is_started(folder):
+            raise UserError(
+                f"competition.metric={name}: {path} has changed since run={folder.name} was started with it ({kept}); "
+                "restore it, choose another name with run=NAME, or delete the folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(kept) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def weighed(task: Task) -> list[str]:
