@@ -138,7 +138,9 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
         where = roles.train.file if roles.train else "the pictures"
         raise UserError(f"{root}: no column of {where} looks like a target; give competition.target_column=")
 
-    if metric is None:
+    if metric is not None:
+        findings.append(Finding("metric", metric, "given", "by you"))
+    else:
         findings.append(usual_metric({finding.key: finding.value for finding in findings}, len(values)))
 
     # ---- groups, pixels ---------------------------------------------------------------------------------------------
@@ -284,7 +286,7 @@ def usual_metric(keys: Mapping[str, Any], columns: int) -> Finding:
     elif columns > 1:
         name, others = "log_loss", ("auc",)
     else:
-        name, others = "accuracy", ("f1_macro", "balanced_accuracy", "qwk")
+        name, others = "accuracy", ("auc", "f1_macro", "balanced_accuracy", "qwk")
     why = "none is given; give competition.metric= (init: metric=) as the competition's page has it"
     return Finding("metric", name, "usual for such a submission", why, others)
 

@@ -45,7 +45,7 @@ def cast(folder: Folder) -> tuple[Roles, list[Finding]]:
     findings: list[Finding] = []
 
     sample = find_sample(tables, folder)
-    left = [table for table in tables if table is not sample[0]]
+    left = [table for table in tables if sample[0] is None or table.file != sample[0].file]
     if sample[0] is not None:
         others = tuple(table.file for table in left if SAMPLE.search(_name(table.file)))
         findings.append(Finding("sample_csv", sample[0].file, "sample submission", sample[1], others))
