@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.csv_file import column_position, read_columns, read_header
+from src.competition.images import template_fields
 from src.competition.kinds import KINDS
 from src.competition.kinds.single import Single, is_probability, sort_classes
+from src.competition.links import ONE, TARGET
+from src.competition.long_table import pivot
 from src.competition.metrics import Metric, find_metric, scores
-from src.competition.sample import align
+from src.competition.sample import Sample, align, positive_of
 from src.competition.task import Task
 from src.errors import UserError, first_few, nearest
 
@@ -27,13 +30,16 @@ def grade(
     target_column: str | None = None,
     task: Task | None = None,
     kind: str = "single",
+    sample: Sample | None = None,
+    rows: str = ONE,
 ) -> dict[str, float]:
     """Scores by metric name. The solution may be in any row order and have more columns (`Usage`).
 
     The submission holds what `task` submits; without a task a label per row, a probability per class, or, for two
     classes, one probability of the last. The solution holds the labels in `target_column` (default: the submission's
     value column, or the only column besides id and Usage) or the submission's columns. `task` knows the columns of a
-    prediction; without it, the classes, labels or columns of the two files count, of targets of that `kind`. Raises
+    prediction, `sample` which class one column is about, `rows` (as `competition.rows`) whether each target has a row;
+    without them, the classes, labels or columns of the two files count, of targets of that `kind`. Raises
     UserError if ids are repeated, missing or unknown in either file, if columns do not fit, or if a value is neither a
     class nor a probability, or no number where numbers are asked for.
     """
@@ -47,20 +53,31 @@ def grade(
     table = read_columns(submission, header, SUBMISSION, required=[id_column] if blank else header)
     ids = table.pop(id_column)
     truth_ids, columns = _truth(solution, id_column, target_column, list(table), blank)
-    rows = align(ids, truth_ids, str(submission), str(solution))
+    if TARGET in template_fields(rows, "competition.rows"):
+        (ids, table), (truth_ids, columns) = (_wide(*part, rows) for part in ((ids, table), (truth_ids, columns)))
+    order = align(ids, truth_ids, str(submission), str(solution))
     if task is None and kind != "single":
         task = _task_of(kind, columns, table, str(solution))
     known = task or Single(np.array([], np.str_))
-    truth = known.cells_of({name: cells[rows] for name, cells in columns.items()})
+    truth = known.cells_of({name: cells[order] for name, cells in columns.items()})
     if task is None:
         task = Single(np.array(_classes(table, truth, submission, ids), dtype=np.str_))
     metrics = [one if isinstance(one, Metric) else find_metric(one, task.metrics) for one in wanted]
     pred = task.parse(table, str(submission), ids)
+    if sample is not None and sample.kind == "positive" and positive_of(task.names, sample.positive) == 0:
+        pred = pred[:, ::-1]
     try:
         y = task.encode(truth)
     except UserError as error:
         raise UserError(f"{solution}: {error}") from None
     return scores(metrics, y, pred)
+
+
+def _wide(ids: np.ndarray, table: dict[str, np.ndarray], rows: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A row per picture, a column per target, of a table with a row for each of both."""
+    ((value, cells),) = table.items()
+    wide, _ = pivot({"id": ids, value: cells}, rows, "id", rows, value)
+    return wide.pop("id"), wide
 
 
 def _truth(

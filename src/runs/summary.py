@@ -72,6 +72,8 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
             id_column=competition.id_column,
             target_column=competition.target_column,
             task=task,
+            sample=competition.sample,
+            rows=config.competition.rows,
         )[metric.name]
         write_json(runs / run / "cv.json", summary)
 

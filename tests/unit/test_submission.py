@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.competition.grading import grade
+from src.competition.kinds.multi import Multi
 from src.competition.kinds.single import Single
 from src.competition.sample import Sample, match_classes, read_sample
 from src.competition.submission import check_submission, submission_table, write_submission
@@ -223,6 +224,37 @@ class TestGrade:
         solution = write(tmp_path / "solution.csv", "id,label\na,0\nb,1\nc,1\n")
         submission = write(tmp_path / "s.csv", "id,label\na,0.6\nb,0.7\nc,0.2\n")
         assert grade(submission, solution, ["auc", "accuracy"]) == {"auc": 0.5, "accuracy": pytest.approx(1 / 3)}
+
+    def test_words_and_one_of_two(self, tmp_path: Path) -> None:
+        """The best few as words, a class and how sure it is, and a column about the first of two classes."""
+        solution = write(tmp_path / "solution.csv", SOLUTION)
+        for kind in ("ranked", "confident"):
+            sample = Sample(("id", "label"), LABELS.ids, kind, guesses=2)
+            path = tmp_path / f"{kind}.csv"
+            write_submission(path, submission_table(sample, IDS, PRED, TASK), sample, TASK)
+            assert grade(path, solution, "map3", task=TASK, sample=sample) == {"map3": 1.0}
+        two, pred = Single(np.array(["cat", "dog"])), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+        sample = Sample(("id", "label"), IDS, "positive", positive="cat")
+        path, truth = (
+            tmp_path / "cat.csv",
+            write(
+                tmp_path / "two.csv",
+                "id,label\n" + "".join(f"{i},{c}\n" for i, c in zip(IDS, ("cat", "dog", "cat"), strict=True)),
+            ),
+        )
+        write_submission(path, submission_table(sample, IDS, pred, two), sample, two)
+        assert grade(path, truth, "auc", task=two, sample=sample) == {"auc": 1.0}
+
+    def test_a_row_per_target(self, tmp_path: Path) -> None:
+        rows = "id,value\n" + "".join(
+            f"{i}_{name},{v}\n" for i, name, v in [("a", "x", 1), ("a", "y", 0), ("b", "x", 0), ("b", "y", 1)]
+        )
+        solution, made = (
+            write(tmp_path / "t.csv", rows),
+            write(tmp_path / "s.csv", rows.replace(",1", ",0.9").replace(",0\n", ",0.2\n")),
+        )
+        found = grade(made, solution, "auc", task=Multi(np.array(["x", "y"])), rows="{id}_{target}")
+        assert found == {"auc": 1.0}
 
     def test_what_is_written_is_what_is_graded(self, tmp_path: Path) -> None:
         solution = write(tmp_path / "solution.csv", SOLUTION)

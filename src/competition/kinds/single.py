@@ -171,11 +171,27 @@ class Single:
         if len(names) == 2 and all(is_probability(cell) for cell in set(cells.tolist())):
             last = cells.astype(np.float64)
             return np.stack([1 - last, last], axis=1)
+        if (ranked := self._ranked(cells)) is not None:
+            return ranked
         first = str(ids[cells == strange[0]][0])
         raise UserError(
             f"{place}: {len(strange)} labels are no class ({first_few(strange)}; the first at id {first!r}); "
             f"classes are {first_few(names, 10)}"
         )
+
+    def _ranked(self, cells: np.ndarray) -> np.ndarray | None:
+        """(M, C) from cells that hold the best few classes as words, or a class and how sure it is; None for others."""
+        number = {name: position for position, name in enumerate(self.names.tolist())}
+        pred = np.zeros((len(cells), len(number)))
+        for row, cell in enumerate(cells.tolist()):
+            words = cell.split()
+            if len(words) == 2 and words[0] in number and words[1] not in number and is_probability(words[1]):
+                pred[row, number[words[0]]] = float(words[1])
+            elif all(word in number for word in words):
+                pred[row, [number[word] for word in words]] = 1 / np.arange(1, len(words) + 1)
+            else:
+                return None
+        return pred
 
 
 def sort_classes(names: Iterable[str]) -> list[str]:
