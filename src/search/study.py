@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.competition.metrics import find_metric
 from src.config import Config
 from src.errors import UserError
 from src.files import held, read_json, write_json
@@ -232,7 +231,7 @@ def pair_of(study: Study, cell: Cell) -> Pair | None:
         return None
     base, arm = (manifest(folder) for folder in folders)
     baseline = study.configs[BASELINE]
-    sign = 1 if find_metric(baseline.competition.metric).greater_is_better else -1
+    sign = 1 if base["greater_is_better"] else -1
     difference = sign * (arm["score"] - base["score"])
     return Pair(
         trick=cell.arm,
