@@ -43,7 +43,7 @@ UNIT = {
     "training": "sampling schedule plan stages losses_mixing objective distillation optimizer freezing memory budget "
     "range_test batch_finder averaging checkpoint learner engine",
     "ensembling": "soup blend stack",
-    "search": "effects tricks",
+    "search": "effects study tricks",
     "inference": "predict_tta",
     "competition": "task metrics submission tables folds digits files",
     "fold": "choose network lesson objective",
@@ -53,7 +53,7 @@ UNIT = {
 FOLD = {
     "training": "train",
     "ensembling": "",
-    "search": "ablate",
+    "search": "",
     "inference": "",
     "competition": "second_level",
     "fold": "at_chance_trained students train second_level model_techniques",

@@ -40,8 +40,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A weighted sum of members, as much of it as the metric needs. The scale of the weights does not matter."""
+    """A weighted sum of members, as much of it as the metric needs. The scale of the weights does not matter: `weight`
+    is their sum, by which what is not only compared within a row is divided."""
 
+    weight: float
     own: np.ndarray
     total: np.ndarray
     blocks: tuple[np.ndarray, ...]
@@ -86,6 +88,7 @@ def mixture(pool: Pool, weights: np.ndarray) -> Mixture:
     """The sum with weights (R,) float64."""
     narrow = weights.astype(np.float32)
     return Mixture(
+        float(weights.sum()),
         np.tensordot(weights, pool.own, axes=1),
         np.tensordot(weights, pool.total, axes=1),
         tuple(np.tensordot(narrow, block.pred, axes=1) for block in pool.blocks),
@@ -97,6 +100,7 @@ def add(pool: Pool, base: Mixture, member: int, a: float = 1.0, b: float = 1.0) 
     """a * base + b * member."""
     a32, b32 = np.float32(a), np.float32(b)
     return Mixture(
+        a * base.weight + b,
         a * base.own + b * pool.own[member],
         a * base.total + b * pool.total[member],
         tuple(a32 * sums + b32 * block.pred[member] for sums, block in zip(base.blocks, pool.blocks, strict=True)),
@@ -115,7 +119,10 @@ def quality(pool: Pool, base: Mixture, member: int = 0, a: float = 1.0, b: float
         value = pool.metric.of_counts(confusion(pool.y, _guesses(pool, base, member, a, b), pool.classes))
     else:
         assert base.full is not None
-        value = pool.metric.function(pool.y, np.float32(a) * base.full + np.float32(b) * pool.full[member])
+        share = 1 / max(a * base.weight + b, 1e-15)  # thresholds and numbers are about the mean, not the sum
+        value = pool.metric.function(
+            pool.y, np.float32(a * share) * base.full + np.float32(b * share) * pool.full[member]
+        )
     return pool.metric.sign * value, likelihood
 
 

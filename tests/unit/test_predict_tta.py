@@ -18,7 +18,7 @@ from src.data.loader import Order, Window, evaluation_batch
 from src.data.preprocess import Preprocess
 from src.data.spec import Normalisation
 from src.errors import UserError
-from src.inference.predict import in_order, predict
+from src.inference.predict import fill_unreadable, in_order, predict
 from src.inference.tta import CENTRE, CORNERS, VIEWS, View, apply_symmetry, parse_views, weights_of, windows
 
 torch.set_num_threads(1)  # the networks are so small that threads only cost
@@ -212,6 +212,7 @@ def test_presets() -> None:
         "scales": (6, 3),
         "shifts": (5, 5),
     }
+    assert all(len(set(views)) == len(views) for views in VIEWS.values()), "no view twice"
     assert parse_views("none") == [View()]
     assert set(windows(parse_views("crops"))) == {CENTRE, *CORNERS}
 
@@ -316,6 +317,14 @@ def test_a_model_that_yields_nan_is_not_an_unreadable_image(model, root: Path, a
     with pytest.raises(UserError, match=r"predictions of 1 of 2 rows hold NaN or infinity; training diverged"):
         run(Diverged(), store, [0, 1], accelerator, VIEWS["none"])
     assert np.isnan(run(Diverged(), store, [1], accelerator, VIEWS["none"])).all()
+
+
+def test_rows_without_any_prediction_get_the_prior() -> None:
+    pred = np.array([[0.2, 0.8], [np.nan, np.nan], [np.nan, 0.5], [0.4, 0.6]], np.float32)
+    filled, rows = fill_unreadable(pred, np.array([0.25, 0.75]))
+    assert rows.tolist() == [1], "one NaN alone is no unreadable image, and is not hidden"
+    np.testing.assert_array_equal(filled[[0, 1, 3]], np.float32([[0.2, 0.8], [0.25, 0.75], [0.4, 0.6]]))
+    assert np.isnan(filled[2, 0]) and np.isnan(pred[1]).all()
 
 
 # ---- equal pictures -------------------------------------------------------------------------------------------------

@@ -122,9 +122,11 @@ def test_multi_strata_spread_rare_labels_over_the_folds() -> None:
     for column in range(4):
         counts = np.bincount(folds[y[:, column]], minlength=5)
         assert counts.min() >= 0.6 * counts.mean(), (column, counts)
-    rare = np.zeros((50, 3), bool)
-    rare[:4, 0] = rare[:, 1] = True
-    assert np.bincount(Multi(NAMES).strata(rare)).max() == 46, "labels of fewer than ten rows stand together"
+    rare = np.zeros((50, 4), bool)
+    rare[:4, 0] = rare[4:7, 2] = rare[:40, 1] = True
+    strata = Multi(np.array(list("abcd"))).strata(rare)
+    assert len(set(strata[:7])) == 1, "labels of fewer than ten rows stand together"
+    assert [len(set(strata[part])) for part in (slice(7, 40), slice(40, 50), slice(0, 50))] == [1, 1, 3]
 
 
 def test_multi_prior_credit_and_submission() -> None:
