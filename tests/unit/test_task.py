@@ -60,6 +60,12 @@ def test_single_prior_and_credit() -> None:
         task.encode(np.array(["ant", "dog"]))
 
 
+@pytest.mark.parametrize(("names", "cell"), [(["ant", "bee", "cat"], "0.3"), (["ant", "bee"], "dog")])
+def test_single_takes_no_probability_for_one_of_three_nor_a_word_for_one_of_two(names: list[str], cell: str) -> None:
+    with pytest.raises(UserError, match=f"1 labels are no class .{cell}; the first at id 'j'"):
+        Single(np.array(names)).parse({"label": np.array(["ant", cell])}, "s.csv", np.array(["i", "j"]))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.permutations(range(3)), st.integers(0, 2**16), st.sampled_from(["labels", "probabilities"]))
 def test_what_single_submits_is_what_it_parses(order: list[int], seed: int, kind: str) -> None:
