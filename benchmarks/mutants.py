@@ -47,7 +47,7 @@ UNIT = {
     "inference": "predict_tta",
     "competition": "task metrics submission tables folds digits files",
     "fold": "choose network lesson objective",
-    "recipes": "",
+    "recipes": "runs duplicates submission",
     "runs": "runs members files",
 }
 # Whole runs, one test or file after the other, for what no unit test notices; of a recipe those that name its verb.
@@ -68,8 +68,9 @@ SWAPS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast
          ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mod, ast.Mod: ast.Mult,
          ast.Pow: ast.Mult, ast.And: ast.Or, ast.Or: ast.And, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}  # fmt: skip
 NAMES = {"max": "min", "argmax": "argmin", "any": "all", "floor": "ceil", "zeros": "ones", "maximum": "minimum",
-         "first": "last", "train": "val", "test": "train"}  # fmt: skip
-NAMES |= {new: old for old, new in NAMES.items() if new not in NAMES}
+         "train": "val"}  # fmt: skip
+NAMES |= {new: old for old, new in NAMES.items()}
+PATHS = re.compile(r"Path|path|folder|root|place|runs|figures|record")  # what a slash joins
 SPEAKING = ("say", "print", "print_line")  # what is said and shown is not under test
 TRIVIAL = ("strict", "flush", "encoding", "newline", "exist_ok", "parents", "dtype", "non_blocking", "kind", "threads")
 
@@ -147,9 +148,11 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
 
     if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
         yield like(ops=[SWAPS[type(node.ops[0])](), *node.ops[1:]])
+    division = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
     of_text = isinstance(node, ast.BinOp) and any(
         isinstance(x, (ast.JoinedStr, ast.Constant)) and not is_number(x) for x in (node.left, node.right)
-    )  # a path or a message
+    )
+    of_text |= division and bool(PATHS.search(ast.unparse(node)))
     if isinstance(node, (ast.BinOp, ast.BoolOp)) and type(node.op) in SWAPS and not of_text:
         yield like(op=SWAPS[type(node.op)]())
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub, ast.Invert)):
@@ -186,16 +189,15 @@ def called(node: ast.AST) -> str:
 
 # ---- whether the tests notice ---------------------------------------------------------------------------------------
 def tests_of(room: str, file: str) -> list[str]:
-    """The room's test files, those first that name the module."""
-    module = re.compile(rf"\b{file.removesuffix('.py').replace('/', '.')}\b")
-    files = [f"tests/unit/test_{name}.py" for name in UNIT[room].split()]
-    files.sort(key=lambda name: not module.search((REPO / name).read_text()))
-    names = [name.partition("::") for name in FOLD[room].split()]
-    verb = f'"{Path(file).stem}"'
-    found = [(f"tests/fold/test_{stem}.py", test) for stem, _, test in names]
+    """The room's test files, those first that name the module; of a recipe only those that name it or its verb."""
+    module = file.removesuffix(".py").replace("/", ".")
+    every = [f"tests/unit/test_{name}.py" for name in UNIT[room].split()]
+    every += ["tests/fold/test_{}.py{}{}".format(*name.partition("::")) for name in FOLD[room].split()]
+    texts = {name: (REPO / name.partition("::")[0]).read_text() for name in every}
     if room == "recipes":
-        found = [each for each in found if verb in (REPO / each[0]).read_text()] or found
-    return files + [f"{path}::{test}" if test else path for path, test in found]
+        verb = re.compile(rf'"{Path(file).stem}"|{module}\b')
+        every = [name for name in every if verb.search(texts[name])]
+    return sorted(every, key=lambda name: (not re.search(rf"\b{module}\b", texts[name]), "/fold/" in name))
 
 
 def run(tree: Path, tests: list[str], limit: float) -> tuple[str, str]:

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from src.files import read_json, save_weights
+from src.fold.choose import halves_of
+from src.predictions import load_predictions
 from tests.conftest import write
 from tests.fold.meaningless import FAR, METRICS, NAMES, ROWS, Place, make_place, printed_scores
 
@@ -34,6 +36,23 @@ def test_the_choice_of_the_weights(tmp_path: Path) -> None:
     gain, best = np.array([m["score"] for m in manifests]) - kinds.mean(axis=1), kinds.max(axis=1) - kinds.mean(axis=1)
     assert abs(gain.mean()) < FAR * gain.std(ddof=1) / count**0.5
     assert best.mean() > gain.mean() + 0.01
+
+
+def test_copies_of_a_picture_are_in_one_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is best on one half would be best on the other's copies, too."""
+    from src.fold import train_fold
+
+    place, found = make_place(tmp_path, "single", rows=80, copies=2), []
+
+    def spy(strata: np.ndarray, groups: np.ndarray | None, seed: int) -> np.ndarray:
+        found.append(halves_of(strata, groups, seed))
+        return found[0]
+
+    monkeypatch.setattr(train_fold, "halves_of", spy)
+    place.start("train", "fold=0", "folds.n=2", "folds.group_duplicates=true", "run=r")
+    pictures = np.array([name[:-1] for name in load_predictions(place.runs / "r" / "fold0" / "oof.npz").ids])
+    assert len(pictures) == 40 and len(set(pictures)) == 20 and 0 < found[0].sum() < 40
+    assert len(set(zip(pictures.tolist(), found[0].tolist(), strict=True))) == 20
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,8 @@ def check_run(tmp_path: Path, task: Path, run: str) -> dict:
     cv = json.loads((tmp_path / "runs" / run / "cv.json").read_text())
     labels = np.concatenate([labels_of(part) for part in parts.values()])
     assert cv["oof"] == pytest.approx(score("accuracy", labels, np.concatenate([p.pred for p in parts.values()])))
+    assert cv["std"] == pytest.approx(statistics.stdev(cv["folds"].values()))
+    assert cv["mean"] == pytest.approx(statistics.mean(cv["folds"].values()))
     right = np.mean([CLASSES[truth(name)] == label for name, label in submission[["id", "label"]].values])
     assert cv["test"] == pytest.approx(right)
     return cv
@@ -235,7 +238,8 @@ def test_one_fold(runs: Path, tmp_path: Path) -> None:
     assert main(["ensemble", f"paths.runs={runs}", "runs=[a,d]", "run=e", "fold=0"]) == 0
     assert [path.parent.name for path in (runs / "e").glob("fold*/manifest.json")] == ["fold0"]
     assert main(["stack", f"paths.runs={runs}", "runs=[a,d]", "run=s", "fold=0", "learner=ridge"]) == 0
-    assert json.loads((runs / "s" / "cv.json").read_text())["folds"].keys() == {"0"}
+    cv = json.loads((runs / "s" / "cv.json").read_text())
+    assert cv["folds"].keys() == {"0"} and cv["std"] == 0.0
     assert len(pd.read_csv(tmp_path / "submissions" / "s.csv")) == 30
 
 
