@@ -41,14 +41,14 @@ LOADED = ("numpy", "torch", "torchvision", "timm", "accelerate", "cv2", "pandas"
 # Of each room in src/: its test files, quick ones first.
 UNIT = {
     "training": "sampling schedule plan stages losses_mixing objective distillation optimizer freezing memory budget "
-    "range_test batch_finder averaging checkpoint learner engine",
+    "range_test batch_finder interrupt averaging checkpoint learner engine",
     "ensembling": "soup blend stack",
     "search": "effects study tricks",
     "inference": "predict_tta",
     "competition": "task metrics submission tables folds digits files",
-    "fold": "choose network lesson objective",
+    "fold": "choose fold_parts network lesson objective",
     "recipes": "runs duplicates submission",
-    "runs": "runs members files",
+    "runs": "runs opening members files",
 }
 # Whole runs, one test or file after the other, for what no unit test notices; of a recipe those that name its verb.
 FOLD = {
