@@ -33,6 +33,7 @@ from src.log import say
 from src.model.backbone import check_sizes
 from src.model.report import inspect
 from src.predictions import Predictions
+from src.runs.combined import groups_of
 from src.runs.decided import quote
 from src.runs.folder import finished_folds
 from src.runs.output import FoldSummary, save_fold
@@ -109,8 +110,8 @@ def train_fold(
     # ---- choose the weights -----------------------------------------------------------------------------------------
     choosing, size = time.monotonic(), final.stages[-1].size
     in_time = from_main(accelerator, timing is None or time.time() + timing.after < timing.end)
-    y_held, groups = competition.y[held_out], competition.train.groups
-    halves = halves_of(task.strata(y_held), None if groups is None else groups[held_out], config.seed)
+    y_held, groups = competition.y[held_out], groups_of(config, competition, competition.train.ids[held_out])
+    halves = halves_of(task.strata(y_held), groups, config.seed)
     plain = partial(probabilities, store=start.train, rows=held_out, size=size, views=parse_views("none"))
     kept = choose_weights(learner, lesson, final, start.preprocess, metric, y_held, halves, plain, in_time)
 

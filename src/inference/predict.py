@@ -13,7 +13,8 @@ from src.competition.metrics import refuse_non_finite
 from src.data.cache import ImageStore
 from src.data.loader import batches, evaluation_orders
 from src.data.preprocess import Preprocess
-from src.inference.tta import View, apply_symmetry, windows
+from src.inference.tta import View, apply_symmetry, weights_of, windows
+from src.log import say
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -35,7 +36,8 @@ def predict(
     workers: int,
     activation: Callable[[Tensor], Tensor] = softmax,
 ) -> np.ndarray:
-    """(N, C) float32 probabilities of `rows` (N,) in their order: the weighted mean over views of the softmax.
+    """(N, C) float32 probabilities of `rows` (N,) in their order: the weighted mean over views of the softmax, in
+    which a view that shows the same picture as an earlier one does not count.
 
     activation: what is done to the network's output (B, C) before the mean; the identity gives pooled features.
     NaN in all columns of a row whose image could not be read (a store with unreadable="mark"); UserError if the model
@@ -47,23 +49,33 @@ def predict(
     orders = evaluation_orders(
         rows, batch_size, size, crop, windows(views), accelerator.process_index, accelerator.num_processes
     )
-    total_weight = sum(view.weight for view in views)
     which = {window: i for i, window in enumerate(windows(views))}
+    counting: list[int] = []  # views of each row
     seen: list[Tensor] = []
     readable: list[Tensor] = []
     predicted: list[Tensor] = []
     for batch in batches(store, orders, workers, accelerator.device):
+        weights = weights_of(views, batch.images.numpy())
+        counting += (weights > 0).sum(axis=0)[batch.rows.numpy() >= 0].tolist()
+        shares = torch.from_numpy((weights / weights.sum(axis=0)).astype(np.float32)).to(accelerator.device)
         inputs = [preprocess(window) for window in batch.images]
         mixed = torch.zeros((), device=accelerator.device)  # (B, C) from the first view on
-        for view in views:
+        for view, weight, share in zip(views, weights, shares, strict=True):
+            if not weight.any():
+                continue
             with accelerator.autocast():
                 logits = model(apply_symmetry(inputs[which[view.window]], view))
-            mixed = mixed + view.weight / total_weight * activation(logits.float())
+            mixed = mixed + share[:, None] * activation(logits.float())
         for values, more in ((seen, batch.rows), (readable, batch.readable), (predicted, mixed)):
             values.append(more.to(accelerator.device))
     of_all = [accelerator.gather(torch.cat(values)).cpu().numpy() for values in (seen, readable, predicted)]
     result, could_be_read = in_order(rows, of_all[0], of_all[2]), in_order(rows, of_all[0], of_all[1])
     refuse_non_finite(result, could_be_read)
+    if sum(counting) < len(counting) * sum(view.weight > 0 for view in views):
+        say(
+            f"tta: of {len(views)} views of an image {np.mean(counting):.3g} are different pictures "
+            f"({size} px, eval.crop={crop:g}); equal ones count once"
+        )
     result[~could_be_read] = np.nan
     return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,3 +88,32 @@ def apply_symmetry(x: Tensor, view: View) -> Tensor:
         x = x.transpose(2, 3)
     dims = [dim for dim, on in ((2, view.vflip), (3, view.flip)) if on]
     return torch.flip(x, dims) if dims else x
+
+
+def weights_of(views: Sequence[View], images: np.ndarray) -> np.ndarray:
+    """(V, B) float64: each view's weight for each image, 0 where it shows the same picture as an earlier view.
+
+    images (W, B, S, S, C): the batch in `windows(views)`. Which windows are equal depends on the image: in a square one
+    without free room (eval.crop=1) all positions are, and no zoom below 1 shows more than the short side.
+    """
+    place = {window: number for number, window in enumerate(windows(views))}
+    weights = np.repeat([[view.weight] for view in views], images.shape[1], axis=1).astype(np.float64)
+    found: dict[tuple[int, int], np.ndarray] = {}
+    for v, view in enumerate(views):
+        for u, earlier in enumerate(views[:v]):
+            if earlier._replace(window=view.window, weight=view.weight) != view:
+                continue  # turned another way
+            pair = place[earlier.window], place[view.window]
+            if pair not in found:
+                found[pair] = same_picture(*(images[window] for window in pair))
+            weights[v, found[pair] & (weights[u] > 0)] = 0
+    return weights
+
+
+def same_picture(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(B,) bool: whether two windows (B, S, S, C) of each image are equal, sample by sample."""
+    sparse = one[:, ::8, ::8] == other[:, ::8, ::8]  # a 64th of the work where none are equal, as a rule
+    maybe = np.flatnonzero(sparse.all(axis=(1, 2, 3)))
+    same = np.zeros(len(one), bool)
+    same[maybe] = (one[maybe] == other[maybe]).all(axis=(1, 2, 3))
+    return same

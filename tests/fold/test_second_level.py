@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,8 @@ def check_run(tmp_path: Path, task: Path, run: str) -> dict:
     cv = json.loads((tmp_path / "runs" / run / "cv.json").read_text())
     labels = np.concatenate([labels_of(part) for part in parts.values()])
     assert cv["oof"] == pytest.approx(score("accuracy", labels, np.concatenate([p.pred for p in parts.values()])))
+    assert cv["std"] == pytest.approx(statistics.stdev(cv["folds"].values()))
+    assert cv["mean"] == pytest.approx(statistics.mean(cv["folds"].values()))
     right = np.mean([CLASSES[truth(name)] == label for name, label in submission[["id", "label"]].values])
     assert cv["test"] == pytest.approx(right)
     return cv
@@ -153,7 +156,17 @@ def test_an_ensemble_is_one_more_run(runs: Path, tmp_path: Path, task: Path, pla
     assert sum(row["weight"] for row in table["members"]) == pytest.approx(1)
     assert (runs / "e" / "figures" / "correlation.png").stat().st_size > 1000
     assert f"nested {table['nested']:.4f}   plain {table['plain']:.4f}" in printed and "best single member a" in printed
-    for row in table["members"]:
+    wrong = np.stack(
+        [
+            np.concatenate(
+                [1 - part.pred[np.arange(len(part.ids)), labels_of(part)] for part in oof_of(runs, run).values()]
+            )
+            for run in "abc"
+        ]
+    )
+    alike = np.corrcoef(wrong)
+    for r, row in enumerate(table["members"]):
+        assert row["correlation"] == pytest.approx((alike[r].sum() - 1) / 2, abs=1e-6)
         numbers = f"{row['score']:.4f}  {row['weight']:>6.3f}"
         loss = re.escape(f"{row['loss_without']:+.4f}")
         assert re.search(rf"^{row['run']} +{numbers} .*{loss}$", printed, re.MULTILINE)
@@ -184,6 +197,10 @@ def test_an_ensemble_is_one_more_run(runs: Path, tmp_path: Path, task: Path, pla
     assert f"{cv['test']:.4f}" in capsys.readouterr().out
     assert main(["ensemble", f"paths.runs={runs}", "runs=[e,b]", "method=soft", "run=ee"]) == 0
     check_run(tmp_path, task, "ee")
+    of_two = json.loads((runs / "ee" / "members.json").read_text())
+    own = {row["run"]: row["score"] for row in of_two["members"]}
+    for row in of_two["members"]:  # without it the other is alone
+        assert row["loss_without"] == pytest.approx(of_two["nested"] - own["b" if row["run"] == "e" else "e"])
     np.testing.assert_allclose(
         oof_of(runs, "ee")[1].pred, (oof_of(runs, "e")[1].pred + oof_of(runs, "b")[1].pred) / 2, atol=1e-6
     )
@@ -235,7 +252,8 @@ def test_one_fold(runs: Path, tmp_path: Path) -> None:
     assert main(["ensemble", f"paths.runs={runs}", "runs=[a,d]", "run=e", "fold=0"]) == 0
     assert [path.parent.name for path in (runs / "e").glob("fold*/manifest.json")] == ["fold0"]
     assert main(["stack", f"paths.runs={runs}", "runs=[a,d]", "run=s", "fold=0", "learner=ridge"]) == 0
-    assert json.loads((runs / "s" / "cv.json").read_text())["folds"].keys() == {"0"}
+    cv = json.loads((runs / "s" / "cv.json").read_text())
+    assert cv["folds"].keys() == {"0"} and cv["std"] == 0.0
     assert len(pd.read_csv(tmp_path / "submissions" / "s.csv")) == 30
 
 

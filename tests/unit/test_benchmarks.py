@@ -94,6 +94,46 @@ def test_profile(root: Path) -> None:
     assert {"16 fetch: pixels(row)", "16 resize: linear", "16 to_input: training"} <= set(found)
 
 
+def test_what_averages_are_worth_is_compared_within_a_run(tmp_path: Path) -> None:
+    """Paired over folds; of a metric of which less is better, the sign is turned."""
+    from benchmarks.averages import table
+
+    for k, (raw, ema) in enumerate([(0.50, 0.40), (0.60, 0.49), (0.55, 0.46)]):
+        folder = tmp_path / "runs" / "r" / f"fold{k}"
+        folder.mkdir(parents=True)
+        values = {"metric": "log_loss", "greater_is_better": False, "weights": {"raw": raw, "ema": ema}}
+        (folder / "manifest.json").write_text(json.dumps(values))
+    text = table(tmp_path / "runs", ["r"])
+    assert text.startswith("log_loss, held out, means of 3 folds: raw 0.5500 · ema 0.4500")
+    assert "| ema - raw | +0.1000 | +0.0752 … +0.1248 | helps | +0.1000 · +0.1100 · +0.0900 |" in text
+    assert "swa" not in text
+
+
+def test_mutants_change_one_place_and_leave_messages_alone() -> None:
+    from benchmarks.mutants import mutants
+
+    source = """'''A text with 1 number.'''
+@decorated(frozen=True)
+def f(a: int = 0) -> bool:
+    if a:
+        raise ValueError(f"{a + 1} is no number")
+    print("said", a + 1)
+    a += g("ä", key=a, dtype=int)
+    return a < 3
+"""
+    found = mutants("f.py", source.encode())
+    changes = {(mutant.line, mutant.change(source.encode())) for mutant in found}
+    assert len(changes) == len(found) == 7
+    assert changes >= {
+        (3, "0 -> (1)"), (4, "a -> (not a)"), (7, "g(…) without key="), (8, "return a < 3 -> return"),
+        (8, "a < 3 -> (a <= 3)"), (8, "3 -> (4)"), (7, 'a += g("ä", key=a, dtype=int) -> pass'),
+    }  # fmt: skip
+    assert {line for line, _ in changes} == {3, 4, 7, 8}, "no message, decorator or annotation"
+    applied = {mutant.apply(source.encode()).decode() for mutant in found}
+    assert source.replace("""g("ä", key=a, dtype=int)""", "(g('ä', dtype=int))") in applied
+    assert source.replace("a < 3", "(a <= 3)") in applied and len(applied) == 7
+
+
 def test_rounds_go_in_turn_and_ratios_round_by_round() -> None:
     said: list[str] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from src.competition.kinds.multi import Multi
 from src.competition.kinds.number import Number
 from src.competition.kinds.single import Single
 from src.competition.kinds.targets import Targets
-from src.competition.metrics import find_metric, score
+from src.competition.metrics import Metric, find_metric, score
+from src.competition.metrics.multi import METRICS as OF_COLUMNS
 from src.ensembling.blend import METHODS, blend, climb, convex, error_correlations, mix
 from src.ensembling.nested import splits
 from src.ensembling.pool import add, make_pool, mixture, quality, take
@@ -66,6 +68,86 @@ def test_climb_is_the_naive_loop(metric: str) -> None:
         oof, labels, _ = problem(seed, classes=5)
         found = climb(make_pool(find_metric(metric), oof, labels), rounds=15)
         np.testing.assert_allclose(found, naive_climb(metric, oof, labels, 15), err_msg=f"seed {seed}")
+
+
+def naive_climb_of(metric: Metric, loss: Metric, oof: np.ndarray, y: np.ndarray, rounds: int) -> np.ndarray:
+    """`naive_climb` for any metric, equal scores being decided by `loss`."""
+    taken: list[int] = []
+    best, kept = (-np.inf, -np.inf), []
+    for _ in range(rounds):
+        tried = []
+        for r in range(len(oof)):
+            mean = oof[[*taken, r]].astype(np.float64).mean(0).astype(np.float32)
+            value = metric.function(y, mean) if metric.greater_is_better else -metric.function(y, mean)
+            tried.append((value, -loss.function(y, mean)))
+        taken.append(tried.index(max(tried)))
+        if max(tried) > best:
+            best, kept = max(tried), list(taken)
+    return np.bincount(kept, minlength=len(oof)) / len(kept)
+
+
+@pytest.mark.parametrize("name", OF_COLUMNS)
+def test_climb_of_several_columns_is_the_naive_loop(name: str) -> None:
+    random, metric = np.random.default_rng(1), OF_COLUMNS[name]
+    y = random.random((150, 4)) < [0.5, 0.4, 0.3, 0.2]
+    noise = random.normal(size=(5, 150, 4)) + random.normal(size=(150, 4))
+    oof = (1 / (1 + np.exp(-(1.2 * (2 * y - 1) + noise)))).astype(np.float32)
+    pool = make_pool(metric, oof, y)
+    found = climb(pool, rounds=12)
+    np.testing.assert_allclose(found, naive_climb_of(metric, OF_COLUMNS["log_loss"], oof, y, 12))
+    assert (found > 0).sum() > 1
+    best = convex(pool)
+    value, alone = metric.function(y, np.tensordot(best, oof, 1)), [metric.function(y, member) for member in oof]
+    assert value >= max(alone) if metric.greater_is_better else value <= min(alone)
+
+
+@pytest.mark.parametrize("fit", [climb, convex])
+def test_less_is_better_for_any_metric_that_says_so(fit: Callable[..., np.ndarray]) -> None:
+    """A mean square of errors, which no short cut knows."""
+    oof, labels, _ = problem(2)
+
+    def square(y: np.ndarray, pred: np.ndarray) -> float:
+        return float(((np.eye(3)[y] - pred) ** 2).mean())
+
+    metric = Metric("square", False, square)
+    weights = fit(make_pool(metric, oof, labels))
+    assert square(labels, np.tensordot(weights, oof, 1)) < min(square(labels, member) for member in oof)
+    if fit is climb:
+        expected = naive_climb_of(metric, find_metric("log_loss"), oof, labels, 50)
+        np.testing.assert_allclose(weights, expected)
+
+
+def test_a_pool_that_is_scored_in_slices() -> None:
+    """More rows than are laid out, and scored, at a time; in all of them any class may win."""
+    random = np.random.default_rng(0)
+    oof = random.dirichlet(np.ones(40), (4, 26_000)).astype(np.float32)
+    labels = random.integers(0, 40, 26_000)
+    pool = make_pool(find_metric("accuracy"), oof, labels)
+    assert sorted(np.concatenate([block.rows for block in pool.blocks]).tolist()) == list(range(26_000))
+    weights = np.array([0.1, 0.2, 0.3, 0.4])
+    guess = np.tensordot(weights.astype(np.float32), oof, 1).argmax(1)
+    assert quality(pool, mixture(pool, weights))[0] == pytest.approx((guess == labels).mean())
+
+
+def test_the_weights_of_all_members_are_fitted_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is left without a member is fitted on a sample."""
+    oof, labels, folds = problem(3)
+    one = blend("climb", oof, labels, folds, find_metric("log_loss"))
+    monkeypatch.setattr("src.ensembling.blend.SAMPLE", 40)
+    other = blend("climb", oof, labels, folds, find_metric("log_loss"))
+    assert all((one.weights[k] == other.weights[k]).all() for k in range(5))
+    assert any((a != b).any() for a, b in zip(one.without, other.without, strict=True))
+
+
+def test_rounds_bags_and_seed_reach_the_climb() -> None:
+    oof, labels, folds = problem(3)
+    metric = find_metric("log_loss")
+    few = blend("climb", oof, labels, folds, metric, rounds=2, leave_out=False)
+    many = blend("climb", oof, labels, folds, metric, rounds=9, bags=3, seed=5, leave_out=False)
+    for k in range(5):
+        rest = make_pool(metric, oof[:, folds != k], labels[folds != k])
+        np.testing.assert_allclose(few.weights[k], climb(rest, rounds=2))
+        np.testing.assert_allclose(many.weights[k], climb(rest, rounds=9, bags=3, seed=5))
 
 
 def test_climb_does_not_depend_on_the_order_of_the_members() -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from src.competition.folds import halves_of
 from src.competition.metrics import find_metric
-from src.fold.choose import Kept, cross_fitted
+from src.config import AverageConfig
+from src.fold.choose import Kept, choose_weights, cross_fitted
 
 ACCURACY, LOSS, AUC = (find_metric(name) for name in ("accuracy", "log_loss", "auc"))
 KINDS = ("raw", "ema", "swa")
@@ -100,3 +106,36 @@ def test_held_out_rows_are_predicted_by_their_own_kind() -> None:
 
     found = kept.held_out(predict, np.array([10, 20, 30, 40]))  # type: ignore[arg-type]
     assert found.tolist() == [[1, 10], [2, 20], [1, 30], [2, 40]]
+
+
+@pytest.mark.parametrize(
+    ("compare", "in_time", "kept", "scored"),
+    [
+        (True, True, "ema", {"raw": 0.5, "ema": 0.9, "swa": 0.7}),
+        (False, True, "swa", {"swa": 0.7}),  # the last, whatever it scores
+        (True, False, "ema", {"ema": 0.9}),  # there is no time for SWA's statistics
+    ],
+)
+def test_which_weights_are_compared_and_kept(compare: bool, in_time: bool, kept: str, scored: dict) -> None:
+    networks = {kind: nn.Linear(1, 1) for kind in KINDS}
+    accelerator = SimpleNamespace(num_processes=1, process_index=0, device=torch.device("cpu"))
+    learner: Any = SimpleNamespace(
+        accelerator=accelerator,
+        network=networks["raw"],
+        ema=SimpleNamespace(module=networks["ema"]),
+        swa=SimpleNamespace(module=networks["swa"]),
+    )
+    stages, average = [SimpleNamespace(start=0)], AverageConfig(compare=compare)
+    plan: Any = SimpleNamespace(stages=stages, orders=lambda *_: iter(()), average=average, seed=0)
+    y = np.zeros(20, np.int64)
+    right = {"raw": 10, "ema": 18, "swa": 14}
+    preds = {kind: np.eye(2)[np.where(np.arange(20) % 20 < count, 0, 1)] for kind, count in right.items()}
+
+    def predict(network: nn.Module) -> np.ndarray:
+        return next(preds[kind] for kind in KINDS if networks[kind] is network)
+
+    lesson: Any = SimpleNamespace(store=None)
+    halves = np.arange(20) % 2 == 0
+    found = choose_weights(learner, lesson, plan, None, ACCURACY, y, halves, predict, in_time)  # type: ignore[arg-type]
+    assert found.kind == kept and found.network is networks[kept]
+    assert dict(found.scores) == pytest.approx(scored) and (found.by_row == kept).all()

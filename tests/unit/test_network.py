@@ -124,3 +124,24 @@ def test_a_new_classifier_may_start_at_zero_on_weights_that_come_from_somewhere(
         logits = model.eval()(x)
         assert bool((logits == 0).all()) is zero, kind
         assert logits.shape == (2, classes)
+
+
+def test_a_learner_has_what_the_configuration_says() -> None:
+    from accelerate import Accelerator
+
+    from src.fold.network import make_learner
+
+    model = {"name": "test_resnet", "pretrained": "never"}
+    optimizer = {"name": "sgd", "clip": 0.3, "weight_decay": 0.02, "momentum": 0.5, "decay_bias": True}
+    values = {"model": model, "optimizer": optimizer, "average": {"ema": 0.9, "ema_every": 2, "swa": True}}
+    network, _ = build_from(config(), 3, SCRATCH, spec=RGB)
+    learner = make_learner(build(values), network, Accelerator(cpu=True))
+    assert learner.network is network and learner.clip == 0.3
+    assert learner.ema is not None and (learner.ema.decay, learner.ema.every) == (0.9, 2)
+    assert learner.ema.module is not network and learner.swa.module is not network
+    assert {group["weight_decay"] for group in learner.optimizer.param_groups} == {0.02}, "biases too"
+    assert {group["momentum"] for group in learner.optimizer.param_groups} == {0.5}
+    values = {"model": model, "average": {"ema": 0.0, "swa": False}}
+    plain = make_learner(build(values), network, Accelerator(cpu=True))
+    assert plain.ema is None and plain.swa is None and plain.clip is None
+    assert {group["weight_decay"] for group in plain.optimizer.param_groups} == {0.0, 5e-4}

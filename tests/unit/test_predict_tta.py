@@ -14,12 +14,12 @@ from torch import nn
 
 from src.data.augment import centre_view
 from src.data.cache import ImageStore
-from src.data.loader import Window
+from src.data.loader import Order, Window, evaluation_batch
 from src.data.preprocess import Preprocess
 from src.data.spec import Normalisation
 from src.errors import UserError
-from src.inference.predict import in_order, predict
-from src.inference.tta import CENTRE, CORNERS, VIEWS, View, apply_symmetry, parse_views, windows
+from src.inference.predict import fill_unreadable, in_order, predict
+from src.inference.tta import CENTRE, CORNERS, VIEWS, View, apply_symmetry, parse_views, weights_of, windows
 
 torch.set_num_threads(1)  # the networks are so small that threads only cost
 
@@ -75,16 +75,21 @@ def run(model: nn.Module, store: ImageStore, rows: object, accelerator: object, 
     return predict(model, store, np.array(rows, np.int64), accelerator=accelerator, views=views, **asked)
 
 
-def naive(model: nn.Module, store: ImageStore, row: int, views: list[View]) -> np.ndarray:
-    """One image at a time through torchvision's normalise and flips."""
+def naive(model: nn.Module, store: ImageStore, row: int, views: list[View], crop: float = CROP) -> np.ndarray:
+    """One image at a time through torchvision's normalise and flips; what was seen before does not count."""
     model.eval()
-    total = torch.zeros(4, dtype=torch.float64)
+    total, weights, seen = torch.zeros(4, dtype=torch.float64), 0.0, set()
     for view in views:
         window = view.window
         if window.squash:
             image = cv2.resize(store.pixels(row), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
         else:
-            image = centre_view(store.pixels(row), SIZE, CROP / window.zoom, window.position)
+            image = centre_view(store.pixels(row), SIZE, crop / window.zoom, window.position)
+        turned = (image.tobytes(), view.transpose, view.vflip, view.flip)
+        if turned in seen:
+            continue
+        seen.add(turned)
+        weights += view.weight
         x = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
         x = tv.normalize(x, MEAN.tolist(), STD.tolist())
         if view.transpose:
@@ -95,7 +100,7 @@ def naive(model: nn.Module, store: ImageStore, row: int, views: list[View]) -> n
             x = tv.horizontal_flip(x)
         with torch.no_grad():
             total += view.weight * model(x[None])[0].double().softmax(0)
-    return (total / sum(view.weight for view in views)).numpy()
+    return (total / weights).numpy()
 
 
 WEIGHTED = parse_views(
@@ -207,6 +212,7 @@ def test_presets() -> None:
         "scales": (6, 3),
         "shifts": (5, 5),
     }
+    assert all(len(set(views)) == len(views) for views in VIEWS.values()), "no view twice"
     assert parse_views("none") == [View()]
     assert set(windows(parse_views("crops"))) == {CENTRE, *CORNERS}
 
@@ -311,3 +317,72 @@ def test_a_model_that_yields_nan_is_not_an_unreadable_image(model, root: Path, a
     with pytest.raises(UserError, match=r"predictions of 1 of 2 rows hold NaN or infinity; training diverged"):
         run(Diverged(), store, [0, 1], accelerator, VIEWS["none"])
     assert np.isnan(run(Diverged(), store, [1], accelerator, VIEWS["none"])).all()
+
+
+def test_rows_without_any_prediction_get_the_prior() -> None:
+    pred = np.array([[0.2, 0.8], [np.nan, np.nan], [np.nan, 0.5], [0.4, 0.6]], np.float32)
+    filled, rows = fill_unreadable(pred, np.array([0.25, 0.75]))
+    assert rows.tolist() == [1], "one NaN alone is no unreadable image, and is not hidden"
+    np.testing.assert_array_equal(filled[[0, 1, 3]], np.float32([[0.2, 0.8], [0.25, 0.75], [0.4, 0.6]]))
+    assert np.isnan(filled[2, 0]) and np.isnan(pred[1]).all()
+
+
+# ---- equal pictures -------------------------------------------------------------------------------------------------
+
+SHAPES = {"square": (40, 40), "wide": (40, 56), "tall": (56, 40)}
+# of the windows of each preset, how many are different pictures: without free room a position is no other window in a
+# square image and one of three in a long one, and no zoom below 1 shows more than the short side
+DIFFERENT = {
+    ("square", 1.0): {"whole": 1, "crops": 1, "scales": 2, "shifts": 5},
+    ("wide", 1.0): {"whole": 2, "crops": 3, "scales": 2, "shifts": 5},
+    ("tall", 1.0): {"whole": 2, "crops": 3, "scales": 2, "shifts": 5},
+    ("square", 0.875): {"whole": 2, "crops": 5, "scales": 3, "shifts": 5},
+    ("wide", 0.875): {"whole": 2, "crops": 5, "scales": 3, "shifts": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    root = tmp_path_factory.mktemp("shapes")
+    for name, shape in SHAPES.items():
+        cv2.imwrite(str(root / f"{name}.png"), np.random.default_rng(3).integers(0, 256, (*shape, 3), np.uint8))
+    return ImageStore(root, np.array([f"{name}.png" for name in SHAPES], np.bytes_), 40)
+
+
+@pytest.mark.parametrize(("shape", "crop"), DIFFERENT)
+def test_no_picture_counts_twice(shape: str, crop: float, shapes, model, accelerator, capsys) -> None:
+    row = list(SHAPES).index(shape)
+    for name, count in DIFFERENT[shape, crop].items():
+        views = VIEWS[name]
+        order = Order(np.array([row]), SIZE, crop=crop, windows=windows(views))
+        images = evaluation_batch(shapes, order).images.numpy()
+        counted = weights_of(views, images)[:, 0] > 0
+        pictures = [images[windows(views).index(view.window), 0].tobytes() for view in views]
+        assert len({pictures[v] for v in np.flatnonzero(counted)}) == len(set(pictures)) == count
+        assert counted.sum() == count * len(views) / len(windows(views)), "each with all its symmetries"
+        capsys.readouterr()
+        found = run(model, shapes, [row], accelerator, views, crop=crop)
+        np.testing.assert_allclose(found[0], naive(model, shapes, row, views, crop), atol=1e-5)
+        printed = capsys.readouterr().out
+        if counted.all():
+            assert not printed
+        else:
+            assert f"tta: of {len(views)} views of an image {counted.sum()} are different pictures" in printed
+            assert f"({SIZE} px, eval.crop={crop:g}); equal ones count once" in printed
+
+
+def test_each_image_has_its_own_equal_windows(shapes, model, accelerator, capsys) -> None:
+    """A square and two long images in one batch."""
+    found = run(model, shapes, [1, 0, 2], accelerator, VIEWS["crops"], crop=1.0)
+    expected = [naive(model, shapes, row, VIEWS["crops"], 1.0) for row in (1, 0, 2)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert "of 10 views of an image 4.67 are different pictures" in capsys.readouterr().out
+
+
+def test_an_equal_window_that_is_turned_another_way_counts() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1, 2, 8, 8, 3), np.uint8)
+    images = np.concatenate([images, images])
+    images[1, 1, 7, 7, 2] ^= 1  # of the second image the windows differ, in a sample that the first look leaves out
+    views = [View(), View(Window((0, 0)), flip=True), View(Window((0, 0)), weight=3.0), View(weight=0.0)]
+    assert weights_of(views, images).tolist() == [[1, 1], [1, 1], [0, 3], [0, 0]]
+    assert weights_of(views[::-1], images).tolist() == [[0, 0], [3, 3], [1, 1], [0, 1]]

@@ -43,6 +43,7 @@ def test_a_plain_folder(tmp_path: Path) -> None:
     competition = load(build(tmp_path))
     assert competition.task.names.tolist() == ["cat", "dog"]
     assert competition.train.ids.tolist() == ["a1", "a2", "a3"]
+    assert (len(competition.train), len(competition.test)) == (3, 2)
     assert competition.y.tolist() == [0, 1, 0] and competition.y.dtype == np.int64
     assert competition.train.images.tolist() == [b"train/a1.jpg", b"train/a2.png", b"train/a3.JPEG"]
     assert competition.train.images.dtype.kind == "S" and competition.train.groups is None

@@ -88,6 +88,12 @@ def test_single_prior_and_credit() -> None:
         task.encode(np.array(["ant", "dog"]))
 
 
+@pytest.mark.parametrize(("names", "cell"), [(["ant", "bee", "cat"], "0.3"), (["ant", "bee"], "dog")])
+def test_single_takes_no_probability_for_one_of_three_nor_a_word_for_one_of_two(names: list[str], cell: str) -> None:
+    with pytest.raises(UserError, match=f"1 labels are no class .{cell}; the first at id 'j'"):
+        Single(np.array(names)).parse({"label": np.array(["ant", cell])}, "s.csv", np.array(["i", "j"]))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.permutations(range(3)), st.integers(0, 2**16), st.sampled_from(["labels", "probabilities"]))
 def test_what_single_submits_is_what_it_parses(order: list[int], seed: int, kind: str) -> None:
@@ -150,9 +156,11 @@ def test_multi_strata_spread_rare_labels_over_the_folds() -> None:
     for column in range(4):
         counts = np.bincount(folds[y[:, column]], minlength=5)
         assert counts.min() >= 0.6 * counts.mean(), (column, counts)
-    rare = np.zeros((50, 3), bool)
-    rare[:4, 0] = rare[:, 1] = True
-    assert np.bincount(Multi(NAMES).strata(rare)).max() == 46, "labels of fewer than ten rows stand together"
+    rare = np.zeros((50, 4), bool)
+    rare[:4, 0] = rare[4:7, 2] = rare[:40, 1] = True
+    strata = Multi(np.array(list("abcd"))).strata(rare)
+    assert len(set(strata[:7])) == 1, "labels of fewer than ten rows stand together"
+    assert [len(set(strata[part])) for part in (slice(7, 40), slice(40, 50), slice(0, 50))] == [1, 1, 3]
 
 
 def test_multi_prior_credit_and_submission() -> None:

@@ -1,0 +1,149 @@
+"""What the rooms of a fold hand on to each other, and what they decide, without a network."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from src.competition.kinds.multi import Multi
+from src.config import Config, LossConfig, build
+from src.errors import UserError
+from src.files import write_json
+from src.fold import batch_size as batches
+from src.fold import deadline as deadlines
+from src.fold import plan as plans
+from src.fold import resume
+from src.fold.batch_size import batch_size_or_default, resolve_batch_size
+from src.fold.deadline import FoldTime, affordable_views, deadline, shortened
+from src.fold.measured import ranges
+from src.fold.objective import labelled
+from src.fold.plan import plan_fold
+from src.inference.tta import VIEWS
+from src.model.outputs import outputs_of
+from src.training.session import Progress
+
+ALONE: Any = SimpleNamespace(
+    num_processes=1,
+    is_main_process=True,
+    device=torch.device("cpu"),
+    gather=lambda tensor: tensor,
+    wait_for_everyone=lambda: None,
+)
+
+
+def config(**values: Any) -> Config:
+    return build({"competition": {"name": "it", "root": "."}, **values})
+
+
+def test_a_plan_has_every_key_that_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, Any] = {}
+    stages = [SimpleNamespace(number=0)]
+    monkeypatch.setattr(plans, "plan_stages", lambda specs, **given: found.update(given, specs=specs) or stages)
+    values = {
+        "seed": 7, "epochs": 3.0, "size": 40, "batch_size": 12, "balance": 0.5, "eval": {"every": 2},
+        "stages": [{"rows": 0.5}, {}], "optimizer": {"lr": 0.3, "accumulate": 4}, "model": {"freeze": "10%"},
+        "mix": {"mixup": 0.3}, "average": {"ema": 0.8}, "schedule": {"warmup": "7%"},
+    }  # fmt: skip
+    given, rows, strata = config(**values), np.array([3, 5, 9]), np.array([1, 1, 0])
+    augment = ranges(given.augment)
+    plan = plan_fold(given, rows, strata, augment, processes=3)
+    assert found.pop("rows") is rows and found.pop("strata") is strata
+    assert found == {
+        "specs": given.stages, "epochs": 3.0, "size": 40, "batch_size": 12, "processes": 3, "accumulate": 4,
+        "seed": 7, "balance": 0.5,
+    }  # fmt: skip
+    assert (plan.stages, plan.rows, plan.seed, plan.base_lr) == (tuple(stages), 3, 7, 0.3)
+    assert (plan.schedule, plan.average, plan.mixing) == (given.schedule, given.average, given.mix)
+    assert (plan.augment, plan.freeze, plan.validate_every) == (augment, "10%", 2)
+
+
+def test_true_rows_of_a_column_weigh_as_much_as_its_false_ones() -> None:
+    """Of the rows that are learnt from alone, column by column."""
+    y = np.array([[1, 1], [0, 1], [0, 1], [0, 0], [1, 0], [1, 0]], bool)
+    outputs = outputs_of("multi", "cross_entropy", 2)
+    task, device = Multi(np.array(["a", "b"])), torch.device("cpu")
+    found = labelled(task, y, np.arange(4), outputs, LossConfig(class_weights="balanced"), device)
+    logits, x = torch.tensor([[0.3, -0.7]]), torch.zeros(1, 3, 2, 2)
+    weights = torch.tensor([3.0, 1 / 3])
+    for row in range(4):
+        target = found.targets(torch.tensor([row]))
+        each = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=weights)
+        torch.testing.assert_close(found.loss(logits, target, x), each.sum())
+
+
+def test_the_batch_size_is_found_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def find(config: Config, competition: Any, size: int, most: int, accelerator: Any) -> int:
+        asked.append((size, most))
+        return 24
+
+    monkeypatch.setattr(batches, "find_batch_size", find)
+    assert batch_size_or_default(config(batch_size=48)) == 48 and batch_size_or_default(config(batch_size="auto")) == 64
+    fixed, run = config(batch_size=48), tmp_path / "r"
+    assert resolve_batch_size(fixed, None, 1000, run, ALONE) is fixed and not asked  # type: ignore[arg-type]
+    auto = config(batch_size="auto", size=40, stages=[{"size": 1.6}, {}], optimizer={"accumulate": 2})
+    auto = dataclasses.replace(auto, paths=dataclasses.replace(auto.paths, runs=str(tmp_path)))
+    for _ in range(2):
+        assert resolve_batch_size(auto, None, 4000, run, ALONE).batch_size == 24  # type: ignore[arg-type]
+    assert asked == [(64, 100)], "the largest stage's size; an epoch keeps twenty steps of two micro-batches"
+    write_json(tmp_path / "other" / "batch_size.json", {"batch_size": 8})
+    assert resolve_batch_size(auto, None, 4000, tmp_path / "other", ALONE).batch_size == 8  # type: ignore[arg-type]
+    assert len(asked) == 1
+
+
+def test_a_checkpoint_of_other_batches_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, removed = {"batches": [32, 64], "processes": 2}, []
+    fields: list[tuple[str, ...]] = []
+    monkeypatch.setattr(resume, "load_checkpoint", lambda folder, names: fields.append(names) or state)
+    monkeypatch.setattr(resume, "remove_checkpoints", removed.append)
+    whole: Any = SimpleNamespace(stages=[SimpleNamespace(total_batch=32), SimpleNamespace(total_batch=64)])
+    assert resume.unfinished(config(), tmp_path, whole, ALONE) is state and not removed
+    assert set(fields[0]) == {*Progress._fields, "cuts", "batches", "processes", "wandb"}
+    resume.unfinished(config(resume="never"), tmp_path, whole, ALONE)
+    assert removed == [tmp_path]
+    whole.stages[1].total_batch = 65
+    with pytest.raises(UserError, match="use processes=2 again, or resume=never"):
+        resume.unfinished(config(), tmp_path, whole, ALONE)
+
+
+def test_a_deadline_counts_from_the_command_or_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert deadline(config(time_budget=None), 1000.0) is None
+    assert deadline(config(time_budget="90s"), 1000.0) == 1088.5
+    monkeypatch.setattr(deadlines, "notebook_began", lambda: None)
+    assert deadline(config(), 1000.0) is None
+    monkeypatch.setattr(deadlines, "notebook_began", lambda: 500.0)
+    monkeypatch.setattr(deadlines, "on_tpu", lambda: False)
+    assert deadline(config(), 1000.0) == 500 + 12 * 3600 - 600 - 1.5
+    monkeypatch.setattr(deadlines, "on_tpu", lambda: True)
+    assert deadline(config(), 1000.0) == 500 + 9 * 3600 - 600 - 1.5
+
+
+def test_views_that_there_is_time_for(capsys: pytest.CaptureFixture[str]) -> None:
+    def timing(left: float) -> FoldTime:
+        return FoldTime(time.time() + left, None, 0.0, 0.0, 1)  # type: ignore[arg-type]
+
+    assert affordable_views("d4", None, 1e9, ALONE) == VIEWS["d4"]
+    assert affordable_views("d4", timing(1000.0), 1.0, ALONE) == VIEWS["d4"] and not capsys.readouterr().out
+    assert affordable_views("d4", timing(30.0), 8.0, ALONE) == VIEWS["d4"][:3]
+    assert "time_budget: 3 of 8 TTA views" in capsys.readouterr().out
+    assert affordable_views("d4", timing(-5.0), 8.0, ALONE) == VIEWS["d4"][:1]
+
+
+def test_cuts_are_made_one_after_the_other() -> None:
+    class Spy:
+        def __init__(self, done: tuple = ()) -> None:
+            self.done = done
+
+        def shortened(self, step: int, factor: float) -> Spy:
+            return Spy((*self.done, (step, factor)))
+
+    assert shortened(Spy(), [[10, 0.5], [30.0, 0.8]]).done == ((10, 0.5), (30, 0.8))  # type: ignore[arg-type, attr-defined]

@@ -1,0 +1,113 @@
+"""What recipes open: every key of the configuration arrives where it is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.competition.tables import load_competition
+from src.config import CompetitionConfig, Config, build
+from src.errors import UserError
+from src.runs import opening
+from src.runs.opening import image_cache, open_competition, open_folds, open_images, solution_path
+
+
+def config(tmp_path: Path, **competition: object) -> Config:
+    paths = {name: str(tmp_path / name) for name in ("runs", "cache", "folds", "submissions", "input")}
+    return build({"competition": {"name": "it", "root": str(tmp_path), **competition}, "paths": paths})
+
+
+def calls(monkeypatch: pytest.MonkeyPatch, name: str, result: object) -> list[tuple[tuple, dict[str, Any]]]:
+    found: list[tuple[tuple, dict[str, Any]]] = []
+    monkeypatch.setattr(opening, name, lambda *args, **keywords: found.append((args, keywords)) or result)
+    return found
+
+
+def test_every_key_of_a_competition_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, object] = {
+        "metrics": ("log_loss",),
+        "merge_labels": True,
+        "kind": "multi",
+        "submission": "labels",
+    }
+    for field in dataclasses.fields(CompetitionConfig):
+        if "str" in str(field.type) and field.name not in (*values, "metric", "samples", "on_bad_image"):
+            values[field.name] = f"my-{field.name}"
+    task = SimpleNamespace(metrics=dict.fromkeys(("accuracy", "log_loss")))
+    found = calls(monkeypatch, "load_competition", SimpleNamespace(task=task))
+    given = config(tmp_path, **values).competition
+    open_competition(Config(competition=given))
+    ((_, keywords),) = found
+    wanted = [name for name in inspect.signature(load_competition).parameters if hasattr(given, name)]
+    assert len(wanted) > 10
+    for name in wanted:
+        assert keywords[name] == getattr(given, name) != getattr(CompetitionConfig(), name), name
+
+
+@pytest.mark.parametrize("key", ["metric", "metrics"])
+def test_a_metric_that_is_not_there_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    task = SimpleNamespace(metrics=dict.fromkeys(("accuracy", "log_loss", "f1_macro")))
+    calls(monkeypatch, "load_competition", SimpleNamespace(task=task))
+    with pytest.raises(UserError, match="no metric 'acuracy'"):
+        open_competition(config(tmp_path, **{key: "acuracy" if key == "metric" else ("acuracy",)}))
+    with pytest.raises(UserError, match=r"where is it\? Give its folder"):
+        open_competition(config(tmp_path, root=""))
+
+
+def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = SimpleNamespace(metrics=dict.fromkeys(("accuracy", "log_loss", "f1_macro")))
+    calls(monkeypatch, "load_competition", SimpleNamespace(task=task))
+    made = calls(monkeypatch, "make_digits", None)
+    open_competition(config(tmp_path, name="other"))
+    assert not made
+    open_competition(config(tmp_path, name="digits"))
+    assert made == [((tmp_path,), {})]
+    (tmp_path / "train.csv").touch()
+    open_competition(config(tmp_path, name="digits"))
+    assert len(made) == 1
+
+
+def test_folds_are_those_of_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, copies = calls(monkeypatch, "load_folds", "folds"), SimpleNamespace(groups="groups of copies")
+    monkeypatch.setattr(opening, "find_copies", lambda config, competition: copies)
+    competition: Any = SimpleNamespace(name="it")
+    given = dataclasses.replace(config(tmp_path), folds=build({"folds": {"n": 7, "seed": 3, "kind": "group"}}).folds)
+    assert open_folds(given, competition) == "folds"
+    other = dataclasses.replace(given.folds, file=str(tmp_path / "mine.csv"), group_duplicates=True)
+    open_folds(dataclasses.replace(given, folds=other), competition)
+    assert found == [
+        ((tmp_path / "folds" / "it.csv", competition, 7, 3, "group", None), {}),
+        ((tmp_path / "mine.csv", competition, 7, 3, "group", "groups of copies"), {}),
+    ]
+
+
+def test_a_solution_counts_from_the_root_and_may_be_missing(tmp_path: Path) -> None:
+    assert solution_path(config(tmp_path)) is None
+    assert solution_path(config(tmp_path, solution="solution.csv")) is None
+    (tmp_path / "solution.csv").touch()
+    assert solution_path(config(tmp_path, solution="solution.csv")) == tmp_path / "solution.csv"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "s.csv").touch()
+    assert solution_path(config(tmp_path, solution=str(tmp_path / "elsewhere" / "s.csv"))) is not None
+
+
+def test_images_are_what_the_competition_says_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    competition: Any = SimpleNamespace(name="it", root=tmp_path, train=range(40), test=range(2))
+    given = config(tmp_path, channels=6, samples="uint16", max_megapixels=7.0)
+    room = calls(monkeypatch, "has_room", True)
+    store = open_images(given, competition, np.array([b"a.npy"]), short_side=12, unreadable="mark")
+    assert (store.spec.channels, store.spec.dtype) == (6, np.dtype("uint16"))
+    assert (store.short_side, store.max_megapixels, store.unreadable) == (12, 7.0, "mark")
+    assert store.file is not None and store.file.parent == tmp_path / "cache" / "it"
+    assert room == [((tmp_path / "cache" / "it", 42, 12, store.spec), {})]
+    assert image_cache(dataclasses.replace(given, cache=False), competition, 12) is None
+    monkeypatch.setattr(opening, "has_room", lambda *_: False)
+    assert image_cache(given, competition, 12) is None
