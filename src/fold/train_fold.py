@@ -33,9 +33,9 @@ from src.log import say
 from src.model.backbone import check_sizes
 from src.model.report import inspect
 from src.predictions import Predictions
-from src.runs.combined import groups_of
 from src.runs.decided import quote
 from src.runs.folder import finished_folds
+from src.runs.opening import groups_of
 from src.runs.output import FoldSummary, save_fold
 from src.runs.scoring import metric_of, reported
 from src.training.checkpoint import CheckpointWriter, remove_checkpoints
@@ -110,7 +110,7 @@ def train_fold(
     # ---- choose the weights -----------------------------------------------------------------------------------------
     choosing, size = time.monotonic(), final.stages[-1].size
     in_time = from_main(accelerator, timing is None or time.time() + timing.after < timing.end)
-    y_held, groups = competition.y[held_out], groups_of(config, competition, competition.train.ids[held_out])
+    y_held, groups = competition.y[held_out], groups_of(config, competition, held_out)
     halves = halves_of(task.strata(y_held), groups, config.seed)
     plain = partial(probabilities, store=start.train, rows=held_out, size=size, views=parse_views("none"))
     kept = choose_weights(learner, lesson, final, start.preprocess, metric, y_held, halves, plain, in_time)

@@ -14,9 +14,9 @@ from src.errors import UserError
 from src.files import write_json
 from src.predictions import Predictions
 from src.reporting.figures import correlation_matrix
-from src.runs.combined import FoldResult, compared, groups_of, named, open_members, save_run
+from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
 from src.runs.members import Members, load_test
-from src.runs.opening import open_competition
+from src.runs.opening import groups_of, open_competition
 from src.runs.scoring import metric_of
 
 
@@ -46,7 +46,7 @@ def ensemble(config: Config) -> None:
         rounds=config.ensemble.rounds,
         bags=config.ensemble.bags,
         seed=config.seed,
-        groups=groups_of(config, competition, members.ids),
+        groups=groups_of(config, competition, rows_of(competition, members.ids)),
         strata=task.strata(members.y),
         columns=() if task.exclusive else task.groups,
     )

@@ -25,9 +25,9 @@ from src.fold.predictor import TrainedFold, load_network, make_predictor, predic
 from src.inference.tta import parse_views
 from src.model.weights_file import read_state
 from src.predictions import Predictions
-from src.runs.combined import FoldResult, compared, groups_of, named, open_members, rows_of, save_run
+from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
 from src.runs.folder import fold_folder
-from src.runs.opening import open_competition, open_folds, open_images
+from src.runs.opening import groups_of, open_competition, open_folds, open_images
 from src.runs.scoring import metric_of
 from src.training.averaging import refresh_batchnorm
 from src.training.device import make_accelerator
@@ -90,7 +90,12 @@ def soup(config: Config) -> None:
             return tuple(everyone)
         return greedy(sorted(everyone, key=lambda r: quality((r,)), reverse=True), quality)
 
-    parts = splits(members.fold, task.strata(members.y), config.seed, groups_of(config, competition, members.ids))
+    parts = splits(
+        members.fold,
+        task.strata(members.y),
+        config.seed,
+        groups_of(config, competition, rows_of(competition, members.ids)),
+    )
     found = nested(
         parts,
         lambda k, rows: choose(rows),

@@ -16,9 +16,9 @@ from src.ensembling.stack import OF_NUMBERS, FeaturesFor, features_of, import_li
 from src.errors import UserError
 from src.ids import find_rows
 from src.predictions import Features, Predictions, load_features
-from src.runs.combined import FoldResult, compared, groups_of, named, open_members, save_run
+from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
 from src.runs.members import load_test
-from src.runs.opening import open_competition, open_folds
+from src.runs.opening import groups_of, open_competition, open_folds
 from src.runs.scoring import metric_of
 
 COLUMNS = "columns:"  # before the first name of a table's columns among `features`
@@ -86,7 +86,7 @@ def stack_runs(config: Config) -> None:
         task,
         metric,
         seed=config.seed,
-        groups=groups_of(config, competition, ids),
+        groups=groups_of(config, competition, rows_of(competition, ids)),
         wanted=wanted,
     )
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from src.competition.folds import merge_groups
 from src.competition.metrics import Metric
 from src.competition.tables import Competition
 from src.config import Config
@@ -21,7 +20,6 @@ from src.runs.claims import claim_run, run_name
 from src.runs.decided import quote
 from src.runs.folder import finished_folds, fold_folder
 from src.runs.members import Members, load_members
-from src.runs.opening import find_copies
 from src.runs.output import FoldSummary, save_fold
 from src.runs.scoring import metric_of
 from src.runs.summary import summarise_run
@@ -75,15 +73,6 @@ def rows_of(competition: Competition, ids: np.ndarray) -> np.ndarray:
             "set competition.root= to the data that they were trained on"
         )
     return rows
-
-
-def groups_of(config: Config, competition: Competition, ids: np.ndarray) -> np.ndarray | None:
-    """The groups of the rows `ids` (N,), with copies of an image together if `folds.group_duplicates`; None if there is
-    nothing to keep together. UserError for ids that the competition lacks."""
-    rows, groups = rows_of(competition, ids), competition.train.groups
-    if config.folds.group_duplicates:
-        groups = merge_groups(groups, find_copies(config, competition).groups)
-    return None if groups is None else groups[rows]
 
 
 def named(config: Config, combined: Literal["ensemble", "stack", "soup"], default: str) -> Config:

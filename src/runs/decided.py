@@ -20,6 +20,7 @@ from src.config import Config
 from src.files import read_json, write_json
 from src.ids import find_rows
 from src.predictions import Predictions
+from src.runs.opening import groups_of
 from src.runs.scoring import metric_of, reported
 
 FILE = "decision.json"
@@ -40,7 +41,7 @@ def quote(config: Config, competition: Competition, oof: Predictions) -> Quoted:
     """Score predictions with targets, of one fold or several."""
     assert oof.target is not None
     task, metric, new = competition.task, metric_of(config, competition), config.competition.new
-    one = as_submitted(competition, task.encode(oof.target), oof, config.competition.pool)
+    one = as_submitted(config, competition, task.encode(oof.target), oof)
     y = one.y
     found = scores(reported(config, competition), y, one.pred)
     plain = found[metric.name]
@@ -64,15 +65,17 @@ class Rows:
     groups: np.ndarray | None
 
 
-def as_submitted(competition: Competition, y: np.ndarray, oof: Predictions, how: str) -> Rows:
+def as_submitted(config: Config, competition: Competition, y: np.ndarray, oof: Predictions) -> Rows:
     """Out-of-fold rows as they would be submitted: where several pictures make one row, their predictions pooled.
 
     Pictures of one row in several folds make a row of each. Its target is the largest that its pictures have (one of
     them shows it), of numbers the mean.
     """
-    groups, of_row = groups_of_rows(competition, oof.ids), competition.train.submitted
-    rows = find_rows(competition.train.ids, oof.ids)
-    if of_row is None or (rows < 0).any():
+    rows, of_row = find_rows(competition.train.ids, oof.ids), competition.train.submitted
+    if (rows < 0).any():  # of another table
+        return Rows(y, oof.pred, oof.fold, None)
+    groups, how = groups_of(config, competition, rows), config.competition.pool
+    if of_row is None:
         return Rows(y, oof.pred, oof.fold, groups)
     keys = np.char.add(np.char.add(oof.fold.astype(np.str_), "\t"), of_row[rows])
     _, first, unit = np.unique(keys, return_index=True, return_inverse=True)
@@ -84,12 +87,6 @@ def as_submitted(competition: Competition, y: np.ndarray, oof: Predictions, how:
         pooled = y[first].copy()
         np.maximum.at(pooled, unit, y)
     return Rows(pooled, pred, oof.fold[first], None if groups is None else groups[first])
-
-
-def groups_of_rows(competition: Competition, ids: np.ndarray) -> np.ndarray | None:
-    """Groups of the training rows `ids` (N,); None where there are none, or the rows are of another table."""
-    groups, rows = competition.train.groups, find_rows(competition.train.ids, ids)
-    return None if groups is None or (rows < 0).any() else groups[rows]
 
 
 def decide(decision: Decision | None, pred: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from src.competition.digits import make_digits
 from src.competition.few import few_rows
-from src.competition.folds import load_folds
+from src.competition.folds import load_folds, merge_groups
 from src.competition.tables import Competition, load_competition
 from src.config import CompetitionConfig, Config, loss_for
 from src.data.cache import ImageStore, has_room
@@ -58,6 +58,15 @@ def find_copies(config: Config, competition: Competition) -> Duplicates:
         print,
         image_spec(config.competition),
     )
+
+
+def groups_of(config: Config, competition: Competition, rows: np.ndarray) -> np.ndarray | None:
+    """The groups of training rows (n,) int64, with copies of an image together if `folds.group_duplicates`; None where
+    nothing is to be kept together."""
+    groups = competition.train.groups
+    if config.folds.group_duplicates:
+        groups = merge_groups(groups, find_copies(config, competition).groups)
+    return None if groups is None else groups[rows]
 
 
 def solution_path(config: Config) -> Path | None:

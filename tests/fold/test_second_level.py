@@ -27,9 +27,8 @@ from src.errors import UserError
 from src.files import read_config, write_config, write_json
 from src.fold.teacher import load_teacher
 from src.predictions import Features, Predictions, load_predictions, save_features, save_predictions
-from src.runs.combined import groups_of
 from src.runs.folder import fold_folder
-from src.runs.opening import open_competition, open_folds
+from src.runs.opening import groups_of, open_competition, open_folds
 from src.runs.summary import summarise_run
 
 pytestmark = pytest.mark.fold
@@ -378,9 +377,9 @@ def test_copies_stay_together_within_one_fold(runs: Path, tmp_path: Path, task: 
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     for row in (3, 7):
         cv2.imwrite(str(task / rows[row].decode()), noise)
-    assert groups_of(config, competition, competition.train.ids) is None
+    assert groups_of(config, competition, np.arange(len(competition.train))) is None
     grouped = dataclasses.replace(config, folds=dataclasses.replace(config.folds, group_duplicates=True))
-    groups = groups_of(grouped, competition, competition.train.ids)
+    groups = groups_of(grouped, competition, np.arange(len(competition.train)))
     assert groups is not None and groups[3] == groups[7] != groups[4]
 
 

@@ -15,6 +15,7 @@ from src.competition.long_table import names_in, pivot
 from src.competition.sample import Sample
 from src.competition.submission import check_submission, submission_table
 from src.competition.tables import Competition, Rows
+from src.config import Config
 from src.errors import UserError
 from src.predictions import Predictions
 from src.runs.decided import as_submitted
@@ -108,7 +109,7 @@ def test_out_of_fold_rows_are_scored_as_they_are_submitted() -> None:
     order = np.random.default_rng(4).permutation(8)
     fold = np.array([0, 1, 0, 1, 0, 1, 1, 1])[order]
     oof = Predictions(IDS[order], TWO[order].astype(np.float32), TASK.names, fold, TASK.cells(y[order]))
-    found = as_submitted(competition, y[order], oof, "mean")
+    found = as_submitted(Config(), competition, y[order], oof)
     frame = pd.DataFrame(
         {"row": rows[order], "fold": fold, "y": y[order], "p": oof.pred[:, 1], "group": PATIENT[order]}
     )
