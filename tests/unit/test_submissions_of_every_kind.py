@@ -1,5 +1,5 @@
-"""Whatever the ids, the orders of rows and columns and the classes that are never guessed: a submission has the sample's
-shape, passes its own check, and reads back as the predictions that it was made of."""
+"""Whatever the ids, the orders of rows and columns and the classes that are never guessed: a submission has its
+sample's shape, passes its own check, and reads back as the predictions that it was made of."""
 
 from __future__ import annotations
 
