@@ -154,7 +154,13 @@ def read_alpha(data: bytes, channels: int) -> np.ndarray | None:
 
 
 def _formats(data: bytes) -> tuple[str, ...]:
-    return ("HEIF", "AVIF") if is_heif(data) else SECOND_TRY
+    """What PIL may take it for; of HEIC and AVIF what it, or a package beside it, can read."""
+    if not is_heif(data):
+        return SECOND_TRY
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in ("HEIF", "AVIF") if name in Image.OPEN)
 
 
 def _decoded(data: bytes, short: int, short_side: int, dtype: np.dtype, span: Range | None) -> np.ndarray | None:
