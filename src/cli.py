@@ -155,8 +155,6 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     words = with_guesses(words)
-    if has_key(words, "epochs") and not has_key(words, "least_steps"):
-        words = [*words, "least_steps=0"]
     ConfigStore.instance().store(name="base", node=defaults())
     codes: list[int] = []
 

@@ -28,6 +28,8 @@ def full_words(verb: Verb, words: Sequence[str]) -> list[str]:
     given = {key_of(word) for word in words}
     full = [checked(word, verb, given) for word in words]
     refuse_twice([key_of(word) for word in full], words)
+    if has_key(full, "epochs") and not has_key(full, "least_steps"):  # the preset's minimum is not the user's
+        full.append("least_steps=0")
     return full
 
 
