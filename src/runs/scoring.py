@@ -46,11 +46,7 @@ def _find(name: str, config: Config, competition: Competition) -> Metric:
     if is_own(name):
         return own_metric(name, metric_places(config), task, competition.sample, say_once)
     metric = find_metric(name, task.metrics)
-    if metric.classes is not None and len(task.names) != metric.classes:
-        raise UserError(
-            f"competition.metric={name}: {metric.name} is for {metric.classes} classes, but there are "
-            f"{len(task.names)} ({first_few(task.names.tolist())}); choose another metric"
-        )
+    metric.check_classes(len(task.names))
     return metric
 
 

@@ -11,7 +11,7 @@ import sklearn.metrics as sk
 
 from src.competition.kinds.multi import Multi
 from src.competition.kinds.single import Single
-from src.competition.metrics.own import is_own, own_metric
+from src.competition.metrics.own import is_own, own_metric, score_files
 from src.competition.sample import Sample
 from src.competition.task import Task
 from src.errors import UserError
@@ -126,6 +126,25 @@ def test_what_it_raises_and_returns_names_its_line(tmp_path: Path) -> None:
     found = metric(tmp_path, "def score(y, p):\n    return float('nan')  # not a score\n")
     with pytest.raises(UserError, match="score returned nan for 4 rows"):
         found.function(Y, PRED)
+
+
+def test_files_are_scored_by_a_function_of_tables(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def score(solution, submission, row_id_column_name):\n"
+        "    assert list(solution) == list(submission) == [row_id_column_name, 'label']\n"
+        "    return (solution['label'] == submission['label']).mean()\n"
+        "def other(y_true, y_pred):\n    return 1\n"
+    )
+    solution, submission = tmp_path / "solution.csv", tmp_path / "submission.csv"
+    solution.write_text("id,label,Usage\n1,a,Private\n2,b,Public\n3,a,Public\n")
+    submission.write_text("id,label\n3,a\n1,b\n2,b\n")
+    found = score_files("mine.py:score", [tmp_path], submission, solution)
+    assert found == ("mine:score", pytest.approx(2 / 3))
+    with pytest.raises(UserError, match="a file is scored by"):
+        score_files("mine.py:other", [tmp_path], submission, solution)
+    submission.write_text("id,label\n3,a\n1,b\n")
+    with pytest.raises(UserError, match="have different ids in column 'id'"):
+        score_files("mine.py:score", [tmp_path], submission, solution)
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

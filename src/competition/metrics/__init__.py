@@ -56,4 +56,6 @@ def scores(
     """Several metrics, by name, of those of a task; see `score`. target (N,) int, or (N, …) of another kind of task."""
     metrics = [metric if isinstance(metric, Metric) else find_metric(metric, among) for metric in wanted]
     check(target, pred)
+    for metric in metrics:
+        metric.check_classes(pred.shape[1])
     return {metric.name: metric.function(target, pred) for metric in metrics}

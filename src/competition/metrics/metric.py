@@ -108,6 +108,12 @@ class Metric:
         """The key with the best score; of equals, the first."""
         return max(scores, key=lambda key: self.sign * scores[key])
 
+    def check_classes(self, count: int) -> None:
+        """UserError if it is for another number of classes."""
+        if self.classes is not None and count != self.classes:
+            instead = f"{self.name.partition('_')[0]}_macro" if self.name.endswith("_binary") else "another metric"
+            raise UserError(f"metric {self.name} is for {self.classes} classes, but there are {count}; use {instead}")
+
     def weighted(self, weights: np.ndarray) -> Metric:
         """The metric with weights (C,) of classes or columns, or (T,) of targets. Raises UserError if it has none."""
         if self.weigh is None:

@@ -119,6 +119,34 @@ def own_metric(name: str, places: Sequence[Path], task: Task, sample: Sample, sa
     return Metric(f"{path.stem}:{function.__name__}", greater is not False, score, of=of)
 
 
+def score_files(name: str, places: Sequence[Path], submission: Path, solution: Path) -> tuple[str, float]:
+    """The own name and the score of the metric `name`, which takes tables, of a file against the hidden labels, both
+    as Kaggle gives them: the submission's columns, without `Usage`, in the solution's order of ids.
+
+    Raises UserError if the metric takes arrays, which needs a competition, or if ids or columns differ.
+    """
+    import pandas as pd
+
+    path = find_file(name, places)
+    function = load_function(name, path)
+    if not _takes_tables(function, name, path):
+        raise UserError(f"metric={name}: takes (y_true, y_pred); a file is scored by (solution, submission)")
+    truth, guess = pd.read_csv(solution), pd.read_csv(submission)
+    key = guess.columns[0]
+    lacking = [column for column in guess.columns if column not in truth.columns]
+    if lacking:
+        raise UserError(f"{solution}: has no column {lacking[0]!r}, which {submission} has")
+    if sorted(truth[key].astype(str)) != sorted(guess[key].astype(str)) or truth[key].duplicated().any():
+        raise UserError(f"{submission} and {solution} have different ids in column {key!r}, or one of them twice")
+    guess = guess.set_index(guess[key].astype(str)).loc[truth[key].astype(str)].reset_index(drop=True)
+    rest = {"row_id_column_name": key} if "row_id_column_name" in inspect.signature(function).parameters else {}
+    try:
+        value = float(function(solution=truth[list(guess.columns)], submission=guess, **rest))
+    except Exception as error:
+        raise UserError(f"{KEY}: {where(error, path)}") from error
+    return f"{path.stem}:{function.__name__}", value
+
+
 def _of(function: Callable[..., Any], name: str, task: Task, sample: Sample) -> Of:
     """What the function looks at: as its attribute says, else what the sample asks for."""
     given = getattr(function, "of", None)
