@@ -1,4 +1,4 @@
-"""Do the tests notice small mistakes? `python -m benchmarks.mutants [count=20] [rooms=a,b] [again=survived] [out=CSV]`.
+"""Do the tests notice small mistakes? `python -m benchmarks.mutants [count=20] [rooms=a,b] [again=survived] [out=cache/mutants.csv]`.
 
 From each room a seeded sample of one-place changes is drawn: a comparison the other way, + for -, a number one larger,
 a condition turned round, a statement or an argument left out. Each is put into a copy of the tree, the room's test
@@ -258,7 +258,7 @@ def sample(room: str, seed: int = 0) -> list[Mutant]:
 def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
     count, rooms = int(given.get("count", 20)), given.get("rooms", ",".join(UNIT)).split(",")
-    out, limit = Path(given.get("out", "mutants.csv")), float(given.get("limit", 300))
+    out, limit = Path(given.get("out", "cache/mutants.csv")), float(given.get("limit", 300))
     tree = Path(tempfile.mkdtemp(prefix="mutants-"))
     tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=REPO, capture_output=True, text=True)
     for name in tracked.stdout.splitlines():
@@ -273,6 +273,7 @@ def main(words: list[str]) -> None:
         with open(out, newline="") as file:
             known = {key(row): row for row in csv.DictReader(file)}  # of a change that was tried again, the last
     else:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(",".join(COLUMNS) + "\n")
     with open(out, "a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
