@@ -1,10 +1,10 @@
-"""Do the tests notice small mistakes? `python -m benchmarks.mutants [count=20] [rooms=a,b] [again=survived] [out=cache/mutants.csv]`.
+"""Do the tests notice small mistakes? `python -m benchmarks.mutants [count=20] [rooms=a,b] [again=survived] [out=CSV]`.
 
 From each room a seeded sample of one-place changes is drawn: a comparison the other way, + for -, a number one larger,
 a condition turned round, a statement or an argument left out. Each is put into a copy of the tree, the room's test
-files run on it with `-x`, those that name the module first, and whether they notice goes into the csv file as it is
-known. The same command goes on where it was stopped; `again=survived` runs those again that had survived. Not for CI:
-a change takes from a second to minutes.
+files run on it with `-x`, those that name the module first, and whether they notice goes into cache/mutants.csv as
+soon as it is known. The same command goes on where it was stopped; `again=survived` runs those again that had survived.
+Not for CI: a change takes from a second to minutes.
 
 Own, because neither tool fits. mutmut 3.8 first runs all tests to learn which of them reaches what, and has no samples
 and no operator that leaves out a statement. cosmic-ray 8.7 (whose sessions are resumable) has none that leaves out a
