@@ -2,9 +2,9 @@
 
 From each room a seeded sample of one-place changes is drawn: a comparison the other way, + for -, a number one larger,
 a condition turned round, a statement or an argument left out. Each is put into a copy of the tree, the room's test
-files run on it with `-x`, those that name the module first, and whether they notice goes into the csv file as it is
-known. The same command goes on where it was stopped; `again=survived` runs those again that had survived. Not for CI:
-a change takes from a second to minutes.
+files run on it with `-x`, those that name the module first, and whether they notice goes into cache/mutants.csv as
+soon as it is known. The same command goes on where it was stopped; `again=survived` runs those again that had survived.
+Not for CI: a change takes from a second to minutes.
 
 Own, because neither tool fits. mutmut 3.8 first runs all tests to learn which of them reaches what, and has no samples
 and no operator that leaves out a statement. cosmic-ray 8.7 (whose sessions are resumable) has none that leaves out a
@@ -258,7 +258,7 @@ def sample(room: str, seed: int = 0) -> list[Mutant]:
 def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
     count, rooms = int(given.get("count", 20)), given.get("rooms", ",".join(UNIT)).split(",")
-    out, limit = Path(given.get("out", "mutants.csv")), float(given.get("limit", 300))
+    out, limit = Path(given.get("out", "cache/mutants.csv")), float(given.get("limit", 300))
     tree = Path(tempfile.mkdtemp(prefix="mutants-"))
     tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=REPO, capture_output=True, text=True)
     for name in tracked.stdout.splitlines():
@@ -273,6 +273,7 @@ def main(words: list[str]) -> None:
         with open(out, newline="") as file:
             known = {key(row): row for row in csv.DictReader(file)}  # of a change that was tried again, the last
     else:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(",".join(COLUMNS) + "\n")
     with open(out, "a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
