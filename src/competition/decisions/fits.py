@@ -1,30 +1,15 @@
-"""From predictions to what is scored: thresholds, cut points, class factors and the bar for "new".
-
-A network is taught to give probabilities; F-beta, kappa or MAP want something else of them than 0.5 and the most
-probable class. A `Decision`, fitted on out-of-fold rows, turns predictions into predictions of the same shape on which
-the task's plain rule (the most probable class, columns of at least 0.5, the best k) does what the metric wants.
-Undecided predictions are what is kept in files, blended and taught; only a score and a submission are decided.
-
-The numbers are of probabilities as they are, not of ranks within a fold or the test rows. On simulated folds ranks did
-better only where the models' scales lie far apart (log-odds times e^±0.8, shifted by ±1: macro F1 0.493 against 0.410;
-times e^±0.3, shifted by ±0.3: 0.493 against 0.489) and worse where the test rows have twice the odds (0.552 against
-0.562); and a hidden test set may hold a handful of rows.
-
-Whatever is fitted looks better on its own rows than it is: `nested` decides each row by a fit that has not seen it.
-"""
+"""What can be fitted for a metric: thresholds, cut points, class factors, the bar for "new", a temperature."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from src.competition.decisions.decision import Decision, expected_grade
 from src.competition.metrics import Metric, confusion
 from src.competition.metrics.labels import f_macro, kappa, mean_recall
-from src.competition.metrics.multi import THRESHOLD
 from src.competition.metrics.numbers import grades
 from src.competition.searches import (
     candidates,
@@ -36,211 +21,11 @@ from src.competition.searches import (
     one_by_one,
 )
 from src.competition.task import Task
-from src.errors import UserError
 
 FEW = 20  # positives of a column, rows of a class: with fewer it has no number of its own
 MANY = 30  # classes with factors of their own; above, powers of their shares only
-CELLS = 1_000_000  # of predictions that a search looks at; above, rows are drawn
-PARTS = 3  # by which what is fitted is compared with the plain rule
-BELOW = np.nextafter(np.float32(THRESHOLD), np.float32(0))
-FAILS = (UserError, ValueError, ZeroDivisionError)  # what a metric raises on rows that it cannot score
 
-
-@dataclass(frozen=True)
-class Decision:
-    """tempered: a power of the probabilities. thresholds: (C,) or one for all columns. factors: (C,) of the classes.
-    cuts: ascending, between expected grades (`low`: the lowest). bar: (factor, least) of the probability of column
-    `new`. sharpen: (C,) or (1,) probabilities that become 0.5, odds to the power `steep`."""
-
-    kind: Literal["tempered", "thresholds", "factors", "cuts", "bar", "sharpen"]
-    values: tuple[float, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    note: str = ""
-
-    def apply(self, pred: np.ndarray) -> np.ndarray:
-        """(N, C) -> (N, C) float32 for the task's plain rule."""
-        return APPLIED[self.kind](pred.astype(np.float64), np.array(self.values), self.options).astype(np.float32)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "values": list(self.values), "options": dict(self.options), "note": self.note}
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Decision:
-        if found.get("kind") not in APPLIED:
-            raise UserError(f"a decision of the kind {found.get('kind')!r} is not known to this version")
-        return cls(found["kind"], tuple(map(float, found["values"])), found["options"], found["note"])
-
-
-# ---- applying -------------------------------------------------------------------------------------------------------
-def _thresholds(pred: np.ndarray, cuts: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
-    """Each column stretched so that its threshold lands on 0.5; rows with fewer words than `least` get their best ones,
-    those with more than `most` lose their weakest."""
-    above = pred >= cuts
-    rest = np.where(cuts < 1, 1 - cuts, 1.0)
-    out = np.where(above, 0.5 + 0.5 * (pred - cuts) / rest, 0.5 * pred / np.where(cuts > 0, cuts, 1.0))
-    out = np.where(above, np.maximum(out, THRESHOLD), np.minimum(out, BELOW))
-    least, most = options.get("least", 0), options.get("most", pred.shape[1])
-    if least > 0 or most < pred.shape[1]:
-        rank = np.argsort(np.argsort(-out, axis=1, kind="stable"), axis=1, kind="stable")
-        out = np.where(rank < least, np.maximum(out, THRESHOLD), out)
-        out = np.where(rank >= most, np.minimum(out, BELOW), out)
-    return np.clip(out, 0, 1)
-
-
-def _factors(pred: np.ndarray, factors: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
-    """Probabilities times factors, shares of each block of classes again."""
-    out = pred * factors
-    ends = np.cumsum(options.get("sizes", [pred.shape[1]]))[:-1]
-    blocks = [block / np.maximum(block.sum(axis=1, keepdims=True), 1e-30) for block in np.split(out, ends, axis=1)]
-    return np.concatenate(blocks, axis=1)
-
-
-def _cuts(pred: np.ndarray, cuts: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
-    """The class whose cut points hold the expected grade, as certain; of one number, that grade."""
-    if options.get("number"):
-        return np.searchsorted(cuts, pred[:, 0] - options["low"], side="right")[:, None] + float(options["low"])
-    return np.eye(pred.shape[1])[np.searchsorted(cuts, expected_grade(pred), side="right")]
-
-
-def _bar(pred: np.ndarray, values: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
-    out = pred.copy()
-    out[:, options["new"]] = np.maximum(values[0] * pred[:, options["new"]], values[1])
-    return out / np.maximum(out.sum(axis=1, keepdims=True), 1e-30)
-
-
-def _sharpen(pred: np.ndarray, middle: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
-    """The odds over those of `middle`, to the power `steep`; without one, 0 or 1."""
-    two = options.get("binary", False)
-    p = pred[:, 1:] if two else pred
-    steep = options.get("steep")
-    if steep is None:
-        out = (p >= middle).astype(np.float64)
-    else:
-        p, t = np.clip(p, 1e-9, 1 - 1e-9), np.clip(middle, 1e-9, 1 - 1e-9)
-        out = 1 / (1 + ((1 - p) / p * t / (1 - t)) ** steep)
-    return np.concatenate([1 - out, out], axis=1) if two else out
-
-
-def _tempered(pred: np.ndarray, power: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
-    """Probabilities of each block of classes to a power, shares again; without blocks the odds of each column."""
-    p = np.clip(pred, 1e-15, 1.0)
-    if "sizes" not in options:
-        return 1 / (1 + ((1 - p) / p) ** power[0])
-    blocks = [block ** power[0] for block in np.split(p, np.cumsum(options["sizes"])[:-1], axis=1)]
-    return np.concatenate([block / block.sum(axis=1, keepdims=True) for block in blocks], axis=1)
-
-
-APPLIED = {
-    "tempered": _tempered,
-    "thresholds": _thresholds,
-    "factors": _factors,
-    "cuts": _cuts,
-    "bar": _bar,
-    "sharpen": _sharpen,
-}
-
-
-def expected_grade(pred: np.ndarray) -> np.ndarray:
-    """(N,) float64: the mean of the class numbers by their probabilities."""
-    wide = pred.astype(np.float64)
-    return wide @ np.arange(pred.shape[1]) / np.maximum(wide.sum(axis=1), 1e-30)
-
-
-# ---- fitting --------------------------------------------------------------------------------------------------------
 Fit = Callable[[np.ndarray, np.ndarray], Decision]  # (y, pred) -> what is best for them
-
-
-def fit(
-    metric: Metric,
-    task: Task,
-    y: np.ndarray,
-    pred: np.ndarray,
-    *,
-    groups: np.ndarray | None = None,
-    seed: int = 0,
-    new: str | None = None,
-) -> Decision | None:
-    """What makes the metric best on out-of-fold predictions (N, C), or None where the plain rule is at least as good.
-
-    Of what there is for the metric, from one number for all to one for each class, the best is taken as PARTS of the
-    rows, whole groups (N,), score when fitted on the others; the plain rule competes. It is then fitted on all rows.
-    new: the class of rows that show nobody known.
-    """
-    fits = fits_for(metric, task, new)
-    if not fits or len(y) < 2 * PARTS:
-        return None
-    rng = np.random.default_rng((seed, len(y)))
-    rows = np.arange(len(y))
-    if pred.size > CELLS:
-        rows = np.sort(rng.permutation(len(y))[: max(2 * PARTS, CELLS // pred.shape[1])])
-    y, pred, groups = y[rows], pred[rows], None if groups is None else groups[rows]
-    parts = parts_of(task.strata(y), groups, rng)
-    try:
-        plain = metric.sign * metric.function(y, pred)
-    except FAILS:
-        return None
-    best, chosen = plain, None
-    for each in fits:
-        try:
-            reached = metric.sign * metric.function(y, _crossed(each, y, pred, parts))
-        except FAILS:
-            continue
-        if reached > best + 1e-12:
-            best, chosen = reached, each
-    if chosen is None:
-        return None
-    try:
-        return chosen(y, pred)
-    except FAILS:
-        return None
-
-
-def parts_of(strata: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator, parts: int = PARTS) -> np.ndarray:
-    """(N,) int from 0: parts with the strata's shares, or of whole groups (N,)."""
-    unit = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
-    order = rng.permutation(int(unit.max()) + 1)
-    if groups is not None:
-        return order[unit] % parts
-    found = np.empty(len(strata), np.int64)
-    found[np.lexsort((order, strata))] = np.arange(len(strata)) % parts
-    return found
-
-
-def _crossed(each: Fit, y: np.ndarray, pred: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Predictions of each part as decided by a fit on the others."""
-    out = np.empty(pred.shape, np.float32)
-    for part in np.unique(parts).tolist():
-        inside = parts == part
-        out[inside] = each(y[~inside], pred[~inside]).apply(pred[inside])
-    return out
-
-
-def nested(
-    metric: Metric,
-    task: Task,
-    y: np.ndarray,
-    pred: np.ndarray,
-    parts: np.ndarray,
-    *,
-    groups: np.ndarray | None = None,
-    seed: int = 0,
-    new: str | None = None,
-) -> tuple[np.ndarray, Decision | None]:
-    """pred (N, C) with the rows of each of the parts (N,), folds or halves, decided by what was fitted on the others,
-    for an honest score; and what is fitted on all of them, for rows that come."""
-
-    def fitted(rows: np.ndarray) -> Decision | None:
-        own = None if groups is None else groups[rows]
-        return fit(metric, task, y[rows], pred[rows], groups=own, seed=seed, new=new)
-
-    out = pred.astype(np.float32)
-    if not fits_for(metric, task, new):
-        return out, None
-    for part in np.unique(parts).tolist():
-        inside = parts == part
-        if not inside.all() and (decision := fitted(~inside)) is not None:
-            out[inside] = decision.apply(pred[inside])
-    return out, fitted(np.ones(len(y), bool))
 
 
 def fits_for(metric: Metric, task: Task, new: str | None = None) -> list[Fit]:
@@ -289,7 +74,7 @@ def _tempered_fit(metric: Metric, sizes: Sequence[int] | None) -> Fit:
         options = {} if sizes is None else {"sizes": list(sizes)}
 
         def loss(log_power: float) -> float:
-            return -metric.sign * metric.function(y, _tempered(pred, np.exp([log_power]), options))
+            return -metric.sign * metric.function(y, APPLIED["tempered"](pred, np.exp([log_power]), options))
 
         power = float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))
         return Decision("tempered", (power,), options, f"probabilities to the power {power:.3g}")
