@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from src.competition.decisions.decision import APPLIED, BELOW, Decision, expected_grade
+from src.competition.decisions.decision import APPLIED, Decision, expected_grade
 from src.competition.metrics import Metric, confusion
 from src.competition.metrics.labels import f_macro, kappa, mean_recall
 from src.competition.metrics.numbers import grades
