@@ -136,7 +136,7 @@ def inner_score(metric: Metric, y: np.ndarray, pred: np.ndarray) -> str:
         return ""
 
 
-def linear_head(network: nn.Module, size: int, spec: ImageSpec) -> nn.Linear | str:
+def linear_head(network: Any, size: int, spec: ImageSpec) -> nn.Linear | str:
     """The one linear layer with a bias that the network ends in, on features (B, D); or why there is none.
 
     By trial: with another layer of these sizes in its place, the network has to say what that says of its features.

@@ -38,10 +38,11 @@ class Chosen(NamedTuple):
 
 
 def fit(x: Tensor, y: Tensor, loss: Loss, c: float, start: Linear, iterations: int = ITERATIONS) -> Linear:
-    """The minimum of loss + |weight|² / (2·C·n) from `start`: for cross-entropy scikit-learn's LogisticRegression(C).
+    """The minimum of loss + |weight|² / (2·C·n) from `start`.
 
-    x (n, D), y (n, T) of the loss. In fp32. Where a row has several columns or numbers, each has a model of its own;
-    C is shared by all of them.
+    For cross-entropy that is scikit-learn's LogisticRegression(C), for two classes, which that gives one column,
+    LogisticRegression(2·C). x (n, D), y (n, T) of the loss. In fp32. Where a row has several columns or numbers, each
+    has a model of its own; C is shared by all of them.
     """
     weight, bias = (tensor.clone().requires_grad_() for tensor in start)
     optimizer = torch.optim.LBFGS(
