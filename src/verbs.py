@@ -194,6 +194,13 @@ VERBS = {
             section="stack",
         ),
         Verb(
+            "frozen",
+            "the five-minute answer: a linear model on a backbone as it comes: frozen model=NAME size=96",
+            ("frozen", "frozen"),
+            preferred=("fold=all", "preset=finetune", "tta=flip"),
+            section="stack",
+        ),
+        Verb(
             "prepare",
             "look at the data: rows, unreadable images, duplicates across folds and test, with pictures",
             ("prepare", "prepare"),

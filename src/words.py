@@ -72,9 +72,12 @@ def checked(word: str, verb: Verb, given: set[str]) -> str:
         full = own
     head = full.split("[")[0]
     if head not in valid and not head.startswith("model.options."):
-        others = {v.name: f"{v.section}.{head}" for v in VERBS.values() if f"{v.section}.{head}" in valid}
+        others: dict[str, str] = {}  # the first verb of each section
+        for v in VERBS.values():
+            if f"{v.section}.{head}" in valid:
+                others.setdefault(f"{v.section}.{head}", v.name)
         if others:
-            names, meant = " and ".join(others), ", ".join(others.values())
+            names, meant = " and ".join(others.values()), ", ".join(others)
             raise UserError(f"{head}: there is no such key of {verb.name}; it is one of {names}, in full {meant}")
         raise unknown_key(full, [*valid, *GROUPS])
     # model.options is a free mapping: a new entry in it needs Hydra's plus sign, which nobody should have to know

@@ -96,7 +96,9 @@ class ModelConfig:
     margin: float = 0.3  # of these two, in the loss only: of the cosine, of the angle in radians
     scale: float = 30.0  # of these two: logits are scale times cosines
     subcentres: int = 1  # of these two: weight vectors per class
-    start: Literal["default", "zero"] = "default"  # of a new classifier on pretrained weights: timm's draw, or 0
+    # of a new classifier on pretrained weights: timm's draw, 0, or a linear model of the training rows' features
+    start: Literal["default", "zero", "probe"] = "default"
+    hold_norms: bool = False  # BatchNorm keeps its pretrained statistics while everything trains
     init: Literal["default", "he", "xavier"] = "default"  # of weights from scratch, biases 0; default: the model's own
     sync_bn: bool = False  # BatchNorm over the batches of all GPUs
     compile: bool = False  # torch.compile, once per size: minutes at the start, for long runs on a GPU

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # loading torch takes seconds, and `./run.sh features` may on
 # Keys that leave the network as it is and only say how it comes to its weights; `acnet` is gone from what is saved.
 TRAINING_KEYS = (
     "pretrained", "weights", "drop_rate", "drop_path_rate", "start", "init", "margin", "acnet", "sync_bn", "compile",
-    "freeze",
+    "freeze", "hold_norms",
 )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def build_from(
     if not trained:
         refuse_contradictions(config, source)
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    elsewhere = ("name", "pretrained", "weights", "margin", "sync_bn", "compile", "freeze")
+    elsewhere = ("name", "pretrained", "weights", "margin", "sync_bn", "compile", "freeze", "hold_norms")
     for key in (*elsewhere, *(TRAINING_KEYS if trained else ())):
         values.pop(key, None)
     return build_model(config.name, classes, source, seed=seed, spec=spec, **values)
@@ -129,6 +129,21 @@ def refuse_contradictions(config: ModelConfig, source: WeightsSource) -> None:
         raise UserError(f"model.init={config.init}: is for training from scratch ({source.why}); or model.init=default")
     if config.separable and source.pretrained and config.weights is None:  # a file may be of a separable network
         raise UserError(f"model.separable=true: {source.why}, which have no such layers; set model.pretrained=never")
+
+
+def norms_to_hold(config: ModelConfig, source: WeightsSource) -> tuple[bool, str]:
+    """Whether BatchNorm keeps its statistics (`model.hold_norms`), and why not where it cannot: they are true of the
+    very layers and weights that they were taken from."""
+    if not config.hold_norms:
+        return False, ""
+    if not source.pretrained:
+        return False, "there are none to hold in training from scratch"
+    if source.kind == "run":
+        return False, "those of a pruned network are of the whole one"
+    for key in ("activation", "separable", "acnet"):
+        if value := getattr(config, key):
+            return False, f"model.{key}={str(value).lower()} has exchanged the layers that they were taken from"
+    return True, ""
 
 
 def trained_model(config: Mapping[str, Any]) -> ModelConfig:

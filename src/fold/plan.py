@@ -11,7 +11,14 @@ from src.training.plan import Plan
 from src.training.stages import Stage, plan_stages
 
 
-def plan_fold(config: Config, rows: np.ndarray, strata: np.ndarray, augment: Augment, processes: int = 1) -> Plan:
+def plan_fold(
+    config: Config,
+    rows: np.ndarray,
+    strata: np.ndarray,
+    augment: Augment,
+    processes: int = 1,
+    hold_norms: bool = False,
+) -> Plan:
     """Of a fold that learns from `rows` (n,) int64; strata (n,) int64 as `Task.strata` gives them.
 
     Raises UserError naming the stage or key.
@@ -26,6 +33,7 @@ def plan_fold(config: Config, rows: np.ndarray, strata: np.ndarray, augment: Aug
         mixing=config.mix,
         augment=augment,
         freeze=config.model.freeze,
+        hold_norms=hold_norms,
         validate_every=config.eval.every,
     )
 

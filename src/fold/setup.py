@@ -18,7 +18,7 @@ from src.data.bad_images import unreadable_rows
 from src.data.cache import ImageStore
 from src.data.preprocess import Preprocess
 from src.fold.measured import measure_pixels
-from src.fold.network import build_from, on_device, outputs_from
+from src.fold.network import build_from, norms_to_hold, on_device, outputs_from
 from src.fold.pruned import weights_to_prune
 from src.log import say
 from src.model.outputs import Outputs
@@ -32,7 +32,8 @@ from src.training.stages import pixels
 
 @dataclass(frozen=True)
 class Setup:
-    """fold: the rows whose images can be read. train, test: stores of the training and the test images."""
+    """fold: the rows whose images can be read. train, test: stores of the training and the test images. hold_norms:
+    whether BatchNorm keeps the statistics that it has."""
 
     fold: Fold
     network: nn.Module
@@ -42,6 +43,7 @@ class Setup:
     test: ImageStore
     preprocess: Preprocess
     augment: Augment
+    hold_norms: bool = False
 
 
 def set_up(config: Config, competition: Competition, fold: Fold, k: int, run: Path, accelerator: Any) -> Setup:
@@ -64,6 +66,9 @@ def set_up(config: Config, competition: Competition, fold: Fold, k: int, run: Pa
     else:
         claim_start(run, k, source, config.model.name)
     say(f"{config.model.name}: {source.why}")
+    hold_norms, why_not = norms_to_hold(config.model, source)
+    if why_not:
+        say(f"model.hold_norms=true: {why_not}; BatchNorm normalises by its batches")
     say(f"{accelerator.num_processes} x {accelerator.device}, {precision_of(accelerator)}")
 
     # ---- images -----------------------------------------------------------------------------------------------------
@@ -79,7 +84,8 @@ def set_up(config: Config, competition: Competition, fold: Fold, k: int, run: Pa
         readable = fold
     normalisation, augment = measure_pixels(config, train, readable.train, expected)
     preprocess = Preprocess(normalisation, accelerator.device, spec)
-    return Setup(readable, on_device(network, accelerator), outputs, source, train, test, preprocess, augment)
+    placed = on_device(network, accelerator)
+    return Setup(readable, placed, outputs, source, train, test, preprocess, augment, hold_norms)
 
 
 def without_unreadable(fold: Fold, store: ImageStore, workers: int) -> Fold:

@@ -25,6 +25,7 @@ from src.fold.look_on import open_tracker
 from src.fold.network import make_learner
 from src.fold.plan import plan_fold
 from src.fold.predictor import make_predictor, predict_test
+from src.fold.probe import start_from_probe
 from src.fold.pruned import before_and_after
 from src.fold.resume import unfinished
 from src.fold.setup import set_up
@@ -71,9 +72,12 @@ def train_fold(
     lesson = open_lesson(config, competition, start, k, run.parent, accelerator, probabilities)
 
     # ---- plan -------------------------------------------------------------------------------------------------------
-    whole = plan_fold(config, lesson.rows, lesson.strata[lesson.rows], start.augment, accelerator.num_processes)
+    strata, world = lesson.strata[lesson.rows], accelerator.num_processes
+    whole = plan_fold(config, lesson.rows, strata, start.augment, world, start.hold_norms)
     check_sizes(config.model.name, start.network, [stage.size for stage in whole.stages], spec)
     state = unfinished(config, folder / "checkpoints", whole, accelerator)
+    if state is None:
+        start_from_probe(config, competition, start, whole.stages[0].size, metric, accelerator)
     so_far = Progress(0, [], 0.0) if state is None else Progress(*(state[key] for key in Progress._fields))
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
     may_wait = bool(finished_folds(run.parent, run.name))

@@ -31,7 +31,7 @@ def build_model(
     output_stride: int | None = None,
     pool: Literal["default", "avg", "max", "avgmax", "catavgmax", "gem"] = "default",
     acnet: bool = False,
-    start: Literal["default", "zero"] = "default",
+    start: Literal["default", "zero", "probe"] = "default",
     init: Literal["default", "he", "xavier"] = "default",
     seed: int = 0,
     spec: ImageSpec = RGB,
@@ -43,9 +43,9 @@ def build_model(
     timm's default, Bag of Tricks 3.1.3) and then replaced as `source` says. What is exchanged in the network
     (`conversions`: keywords of `convert`) is exchanged before a file is read, so a file of the network without it fits
     as far as it has the same layers; only acnet comes after, because files hold what it is fused into. `start` is of a
-    classifier on weights that come from somewhere. `init` is for
-    training from scratch: weights that come from somewhere stay. Raises UserError for an unknown model, options or keys
-    that the model does not take, or weights that do not fit.
+    classifier on weights that come from somewhere (a probe is fitted later, where there are images; it is zero until
+    then). `init` is for training from scratch: weights that come from somewhere stay. Raises UserError for an unknown
+    model, options or keys that the model does not take, or weights that do not fit.
     """
     check_model_name(name)
     torch.manual_seed(seed)
@@ -82,7 +82,7 @@ def build_model(
         load_weights(model, source.path, tuple(fresh), widths=source.kind == "run")
     if acnet:
         use_acnet(model, example_input(spec, 1, config["input_size"][-1]), start=0.0 if source.pretrained else 1.0)
-    if start == "zero" and source.pretrained and source.kind != "run":
+    if start != "default" and source.pretrained and source.kind != "run":
         start_at_zero(model)
     if init != "default" and not source.pretrained:
         initialise(model, init)

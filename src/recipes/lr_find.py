@@ -15,12 +15,15 @@ from src.data.preprocess import Preprocess
 from src.files import write_csv
 from src.fold.lesson import from_labels
 from src.fold.measured import measure_pixels
-from src.fold.network import build_from, make_learner, on_device, outputs_from
+from src.fold.network import build_from, make_learner, norms_to_hold, on_device, outputs_from
 from src.fold.plan import stages_of
+from src.fold.probe import start_from_probe
+from src.fold.setup import Setup
 from src.model.weights import find_weights
 from src.reporting.figures import range_picture
 from src.runs.claims import run_name
 from src.runs.opening import image_spec, open_competition, open_folds, open_images
+from src.runs.scoring import metric_of
 from src.training.device import loader_workers, make_accelerator
 from src.training.range_test import range_test, smoothed, suggest
 from src.training.stages import training_orders
@@ -47,7 +50,12 @@ def lr_find(config: Config) -> None:
     network, expected = build_from(config.model, outputs.width, source, seed=config.seed, spec=spec)
     normalisation, augment = measure_pixels(config, store, fold.train, expected)
     without_averages = dataclasses.replace(config, average=dataclasses.replace(config.average, ema=0.0, swa=False))
-    learner = make_learner(without_averages, on_device(network, accelerator), accelerator)
+    preprocess = Preprocess(normalisation, accelerator.device, spec)
+    hold_norms, _ = norms_to_hold(config.model, source)
+    placed = on_device(network, accelerator)
+    start = Setup(fold, placed, outputs, source, store, store, preprocess, augment, hold_norms)  # no test image is seen
+    start_from_probe(config, competition, start, first.size, metric_of(config, competition), accelerator)
+    learner = make_learner(without_averages, placed, accelerator)
     lesson = from_labels(competition.task, competition.y, fold.train, store, outputs, config, accelerator.device)
     print(f"{config.model.name}: {source.why}\n{first.describe()}; {STEPS} of them for the range test", flush=True)
 
@@ -57,9 +65,10 @@ def lr_find(config: Config) -> None:
         learner,
         lesson.objective,
         batches(store, orders, loader_workers(config.workers), accelerator.device),
-        Preprocess(normalisation, accelerator.device, spec),
+        preprocess,
         rates,
         config.seed,
+        hold_norms=hold_norms,
     )
     rates, smooth, found = rates[: len(losses)], smoothed(losses), suggest(rates, losses)
     folder = Path(config.paths.runs) / run_name(config) / "lr_find"

@@ -25,14 +25,14 @@ COLUMNS = "columns:"  # before the first name of a table's columns among `featur
 MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of `features`
 
 
-def stack_runs(config: Config) -> None:
+def stack_runs(config: Config, began: float | None = None) -> None:
     """Fit `config.stack.learner` on the log-odds of `config.runs` (of numbers, their values) and the blocks of
     `config.stack.features`: files, folders, and columns of the tables behind `columns:`.
 
     oof.npz holds the nested predictions; test.npz of fold k those of the model that was fitted without fold k, on the
-    members' fold-k test predictions and fold k's features.
+    members' fold-k test predictions and fold k's features. began: a time.monotonic, where making the features counts.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     learner, features = config.stack.learner, config.stack.features
     if not config.runs and not features:
         raise UserError("stack: nothing to learn from; give runs=[a,b], features=[FILE.npz] or both")

@@ -48,7 +48,7 @@ def fit(
     for step in range(so_far.step, plan.steps):
         stage = stage_at(plan.stages, step)
         set_rate(learner.optimizer, plan.rate(step), plan.momentum(step))
-        train_only(learner.model, learner.optimizer, plan.part(step))
+        train_only(learner.model, learner.optimizer, plan.part(step), plan.hold_norms)
 
         # ---- learn --------------------------------------------------------------------------------------------------
         for micro in range(accelerator.gradient_accumulation_steps):

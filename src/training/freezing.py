@@ -1,4 +1,5 @@
-"""Which part of the network a step trains: all of it, its classifier, or its classifier and last norm (FixRes)."""
+"""Which part of the network a step trains: all of it, its classifier, or its classifier and last norm (FixRes); and
+whether BatchNorm's statistics stay."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from src.errors import UserError
 Part = Literal["all", "head", "head+norm"]
 
 
-def train_only(model: nn.Module, optimizer: Any, part: Part) -> None:
+def train_only(model: nn.Module, optimizer: Any, part: Part, hold_norms: bool = False) -> None:
     """Train mode and gradients for `part` of a timm network (as it is, or wrapped by DistributedDataParallel).
 
     optimizer: of all its parameters; what is not in it (fixed position embeddings) is never given a gradient.
@@ -21,9 +22,15 @@ def train_only(model: nn.Module, optimizer: Any, part: Part) -> None:
     The rest is in evaluation mode and without gradients: its parameters get neither steps nor weight decay (torch's and
     timm's optimisers pass over a parameter without a gradient), its BatchNorm statistics stay, its dropout is off.
     head+norm: the classifier and the last norm before it in the order of the modules, whose statistics move as well
-    (1906.06423, section 4.2). Raises UserError if the network has no classifier by which timm knows it.
+    (1906.06423, section 4.2). hold_norms: where all of it is trained, BatchNorm normalises by the running statistics it
+    has, which stay; its weight and bias learn. Raises UserError if the network has no classifier by which timm knows
+    it.
     """
     model.train(part == "all")
+    if hold_norms and part == "all":
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
     moving = set()
     for module in head_of(model, part):
         module.train()

@@ -23,7 +23,8 @@ from src.training.stages import Stage, shorten, stage_at, training_orders
 @dataclass(frozen=True)
 class Plan:
     """rows: how many the fold learns from, which is what an epoch of the schedule is. base_lr: per 256 examples.
-    freeze: for how long only the classifier is trained, or None. validate_every: epochs of a stage.
+    freeze: for how long only the classifier is trained, or None. hold_norms: whether BatchNorm keeps its statistics
+    while all of the network is trained. validate_every: epochs of a stage.
 
     Raises UserError naming the key of a duration that cannot be read.
     """
@@ -37,6 +38,7 @@ class Plan:
     mixing: MixConfig
     augment: Augment
     freeze: str | None = None
+    hold_norms: bool = False
     validate_every: int = 1
 
     @property
@@ -67,6 +69,11 @@ class Plan:
     def part(self, step: int) -> Part:
         """The part of the network that learns."""
         return "head" if step < self._frozen else stage_at(self.stages, step).train
+
+    @property
+    def holds_statistics(self) -> bool:
+        """Whether no step moves a statistic of BatchNorm; a stage of head+norm is there to move the last one's."""
+        return self.hold_norms and all(stage.train != "head+norm" for stage in self.stages)
 
     def mix(self, step: int, count: int, rank: int = 0) -> Mix | None:
         """How the `count` images of a process' micro-batch are mixed with each other."""

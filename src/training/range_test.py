@@ -11,6 +11,7 @@ import numpy as np
 from src.data.loader import Batch
 from src.data.preprocess import Preprocess
 from src.training.device import seed_torch
+from src.training.freezing import train_only
 from src.training.learner import Learner
 from src.training.objective import Objective
 from src.training.optimizer import scaled_rate, set_rate
@@ -31,6 +32,7 @@ def range_test(
     rates: np.ndarray,
     seed: int,
     diverged: float = 4.0,
+    hold_norms: bool = False,
 ) -> np.ndarray:
     """(n,) float64 losses of one step at each of `rates` (N,), n <= N: it ends once the smoothed loss is more than
     `diverged` times its lowest, or no number (Smith 1506.01186, with fastai's stop). The model gets its weights back.
@@ -39,7 +41,7 @@ def range_test(
     """
     before = copy.deepcopy(learner.network.state_dict())
     losses: list[float] = []
-    learner.model.train()
+    train_only(learner.model, learner.optimizer, "all", hold_norms)
     for step, rate in enumerate(rates.tolist()):
         batch = next(batches)
         seed_torch(hash((seed, step)), preprocess.device)

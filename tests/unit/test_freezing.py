@@ -24,12 +24,14 @@ from src.training.stages import Stage
 NAME = "test_resnet"
 
 
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, seed: int) -> set[str]:
+def step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, seed: int, hold_norms: bool = False
+) -> set[str]:
     """The names of the parameters and buffers that one step changes."""
     before = copy.deepcopy(model.state_dict())
     torch.manual_seed(seed)
     set_rate(optimizer, 0.1)
-    train_only(model, optimizer, part)
+    train_only(model, optimizer, part, hold_norms)
     F.cross_entropy(model(torch.randn(4, 3, 32, 32) + 1), torch.arange(4)).backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -52,6 +54,20 @@ def test_only_the_part_moves(optimizer_name: str) -> None:
     assert step(model, optimizer, "head+norm", 3) == head | last
     assert step(model, optimizer, "head", 4) == head
     assert step(model, optimizer, "all", 5) == everything
+
+
+def test_held_norms_learn_but_their_statistics_stay() -> None:
+    """Where all is trained; a step of head+norm is there to move the last norm's."""
+    torch.manual_seed(0)
+    model = timm.create_model(NAME, num_classes=4, zero_init_last=False)
+    optimizer = build_optimizer(model, "sgd", weight_decay=0.0)
+    held = {name for name in model.state_dict() if "running" in name or "tracked" in name}
+    assert step(model, optimizer, "all", 1, hold_norms=True) == set(model.state_dict()) - held
+    assert model.training and all(
+        module.training is not isinstance(module, nn.BatchNorm2d) for module in model.modules()
+    )
+    assert len(step(model, optimizer, "head+norm", 2, hold_norms=True) & held) == 3
+    assert step(model, optimizer, "all", 3) == set(model.state_dict())
 
 
 def test_what_is_fixed_stays_fixed() -> None:

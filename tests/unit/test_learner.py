@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,28 @@ def test_swa_gets_statistics_of_its_own(tmp_path: Path, monkeypatch: pytest.Monk
     torch.testing.assert_close(found["swa"].state_dict(), expected.state_dict())
     assert not torch.allclose(stale, expected[1].running_mean, atol=1e-2)
     assert list(averages_of(learner, lesson, plan, PREPROCESS, with_swa=False)) == ["raw"]
+
+
+def test_held_statistics_stay_bit_by_bit_and_swa_takes_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = dataclasses.replace(plan_of(AverageConfig(swa=True, swa_start=0.5, swa_every="2 steps")), hold_norms=True)
+    learner = learner_of(ema=0.5, swa=True)
+    before = copy.deepcopy(learner.network.state_dict())
+    before["1.running_mean"] += 0.3  # not what the batches have
+    learner.network.load_state_dict(before)
+    assert learner.ema is not None
+    learner.ema.module.load_state_dict(before)
+    trained(tmp_path, learner, plan)
+    monkeypatch.setattr("src.fold.choose.augmented_inputs", lambda *args: pytest.fail("no batch is needed"))
+    lesson = Lesson(None, np.arange(24), LABELS.numpy(), OBJECTIVE)  # type: ignore[arg-type]
+    found = averages_of(learner, lesson, plan, PREPROCESS, with_swa=True)
+    assert list(found) == ["raw", "ema", "swa"]
+    for network in found.values():
+        for name, value in network.state_dict().items():
+            name = name.removeprefix("module.")
+            if name != "n_averaged":
+                assert torch.equal(value, before[name]) == ("running" in name or "tracked" in name), name
 
 
 # ---- state ----------------------------------------------------------------------------------------------------------
