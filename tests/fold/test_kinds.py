@@ -155,7 +155,7 @@ def test_what_is_about_one_label_says_so(place: Place, capsys) -> None:
     choices = {"number": "auto, mse, mae, huber, bce", "targets": "auto, cross_entropy, focal"}[kind]
     cases = [
         ("train", ["loss.name=ordinal"], f"loss.name=ordinal: not for competition.kind={kind}; choose {choices}"),
-        ("train", ["competition.metric=qwk"], "no metric 'qwk'"),
+        ("train", ["competition.metric=gap"], "no metric 'gap'"),
         ("distill", ["teacher=a", "distill.unlabelled=true"], "distill.unlabelled=true: takes the one class"),
     ]
     if kind == "number":

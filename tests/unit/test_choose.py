@@ -126,7 +126,9 @@ def test_which_weights_are_compared_and_kept(compare: bool, in_time: bool, kept:
         swa=SimpleNamespace(module=networks["swa"]),
     )
     stages, average = [SimpleNamespace(start=0)], AverageConfig(compare=compare)
-    plan: Any = SimpleNamespace(stages=stages, orders=lambda *_: iter(()), average=average, seed=0)
+    plan: Any = SimpleNamespace(
+        stages=stages, orders=lambda *_: iter(()), average=average, seed=0, holds_statistics=False
+    )
     y = np.zeros(20, np.int64)
     right = {"raw": 10, "ema": 18, "swa": 14}
     preds = {kind: np.eye(2)[np.where(np.arange(20) % 20 < count, 0, 1)] for kind, count in right.items()}

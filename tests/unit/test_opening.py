@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.competition.tables import load_competition
-from src.config import CompetitionConfig, Config, build
+from src.competition.kinds.single import Single
+from src.config import Config, build
 from src.errors import UserError
 from src.runs import opening
 from src.runs.opening import image_cache, open_competition, open_folds, open_images, solution_path
@@ -29,33 +28,25 @@ def calls(monkeypatch: pytest.MonkeyPatch, name: str, result: object) -> list[tu
     return found
 
 
-def test_every_key_of_a_competition_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values: dict[str, object] = {
-        "metrics": ("log_loss",),
-        "merge_labels": True,
-        "kind": "multi",
-        "submission": "labels",
-    }
-    for field in dataclasses.fields(CompetitionConfig):
-        if "str" in str(field.type) and field.name not in (*values, "metric", "samples", "on_bad_image"):
-            values[field.name] = f"my-{field.name}"
-    task = SimpleNamespace(metrics=dict.fromkeys(("accuracy", "log_loss")))
-    found = calls(monkeypatch, "load_competition", SimpleNamespace(task=task))
-    given = config(tmp_path, **values).competition
-    open_competition(Config(competition=given))
-    ((_, keywords),) = found
-    wanted = [name for name in inspect.signature(load_competition).parameters if hasattr(given, name)]
-    assert len(wanted) > 10
-    for name in wanted:
-        assert keywords[name] == getattr(given, name) != getattr(CompetitionConfig(), name), name
+def labelled() -> SimpleNamespace:
+    """A competition of one label per row."""
+    return SimpleNamespace(task=Single(np.array(["ant", "bee", "cow"])), sample=None)
+
+
+def test_the_keys_of_a_competition_and_the_place_for_what_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = calls(monkeypatch, "load_competition", labelled())
+    given = config(tmp_path)
+    open_competition(given)
+    assert found == [((given.competition, tmp_path / "cache" / "it"), {})]
 
 
 @pytest.mark.parametrize("key", ["metric", "metrics"])
 def test_a_metric_that_is_not_there_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    task = SimpleNamespace(metrics=dict.fromkeys(("accuracy", "log_loss", "f1_macro")))
-    calls(monkeypatch, "load_competition", SimpleNamespace(task=task))
+    calls(monkeypatch, "load_competition", labelled())
     with pytest.raises(UserError, match="no metric 'acuracy'"):
         open_competition(config(tmp_path, **{key: "acuracy" if key == "metric" else ("acuracy",)}))
     with pytest.raises(UserError, match=r"where is it\? Give its folder"):
@@ -63,8 +54,7 @@ def test_a_metric_that_is_not_there_is_refused_at_once(
 
 
 def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = SimpleNamespace(metrics=dict.fromkeys(("accuracy", "log_loss", "f1_macro")))
-    calls(monkeypatch, "load_competition", SimpleNamespace(task=task))
+    calls(monkeypatch, "load_competition", labelled())
     made = calls(monkeypatch, "make_digits", None)
     open_competition(config(tmp_path, name="other"))
     assert not made
@@ -73,6 +63,14 @@ def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch:
     (tmp_path / "train.csv").touch()
     open_competition(config(tmp_path, name="digits"))
     assert len(made) == 1
+
+
+def test_a_trial_has_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls(monkeypatch, "load_competition", labelled())
+    cut = calls(monkeypatch, "few_rows", labelled())
+    open_competition(config(tmp_path))
+    open_competition(config(tmp_path, few=7))
+    assert [args[1:] for args, _ in cut] == [(7, 20)]
 
 
 def test_folds_are_those_of_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
