@@ -204,7 +204,7 @@ def with_guesses(words: Sequence[str]) -> list[str]:
         if f"competition.{finding.key}" not in given and finding.key not in given
     ]
     print(f"{root}: what is in it (./run.sh init data={root} writes this down)", *lines(findings), sep="\n", flush=True)
-    return [*([] if "competition" in given else ["competition=folder"]), *words, *words_for(findings)]
+    return [*([] if "competition" in given else ["competition=folder"]), *words_for(findings), *words]
 
 
 def plain_values(words: Sequence[str]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def full_words(verb: Verb, words: Sequence[str]) -> list[str]:
     full = [checked(word, verb, given) for word in words]
     refuse_twice([key_of(word) for word in full], words)
     if has_key(full, "epochs") and not has_key(full, "least_steps"):  # the preset's minimum is not the user's
-        full.append("least_steps=0")
+        full.insert(0, "least_steps=0")  # before flags, behind which argparse takes no words
     return full
 
 

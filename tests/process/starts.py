@@ -183,8 +183,9 @@ def watch(at: Moment) -> None:
         nonlocal seen
         if event != at.event or not arguments:
             return
-        # of a rename, the second path is the one that counts
-        found = wanted.search(str(arguments[1 if event == "os.rename" else 0]))
+        # of a rename, the second path is the one that counts; images are opened by bytes
+        path = arguments[1 if event == "os.rename" else 0]
+        found = wanted.search(os.fsdecode(path) if isinstance(path, bytes) else str(path))
         if found and (at.beyond is None or int(found[1]) > at.beyond):
             seen += 1
             if seen == at.nth:
