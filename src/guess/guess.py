@@ -18,7 +18,7 @@ from src.competition.pixel_table import pictures
 from src.competition.table_file import read_header
 from src.config import CompetitionConfig
 from src.data.survey import survey_pixels
-from src.errors import UserError
+from src.errors import MissingPackage, UserError
 from src.guess.finding import Finding
 from src.guess.folder import Folder, Table, look_at
 from src.guess.groups import find_groups
@@ -367,8 +367,17 @@ def left_out(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray] | N
 
 
 def of_pixels(folder: Folder, findings: list[Finding], roles: Roles) -> list[Finding]:
-    """The findings on what a picture is, by looking into some of the training pictures."""
-    keys = {finding.key: finding.value for finding in findings}
+    """The findings on what a picture is, by looking into some of the training pictures; a remark where none can be
+    read, which is said again by whoever needs them."""
+    try:
+        return _of_pixels(folder, {finding.key: finding.value for finding in findings}, roles)
+    except MissingPackage:
+        raise
+    except UserError as error:
+        return [Finding("", "as 8-bit RGB", "pictures that cannot be read", str(error))]
+
+
+def _of_pixels(folder: Folder, keys: Mapping[str, Any], roles: Roles) -> list[Finding]:
     if "pixels" in keys and roles.train is not None:
         with tempfile.TemporaryDirectory() as place:
             some = islice(pictures(folder.root / roles.train.file, keys["pixels"], None), LOOKED_INTO)
