@@ -22,7 +22,7 @@ from benchmarks.rounds import arguments, images_below, pin, run
 from src.data.augment import crop_box, sample
 from src.data.cache import ImageStore
 from src.data.loader import Order, training_batch
-from src.data.preprocess import to_input
+from src.data.preprocess import product, to_input, transformed
 
 
 def main(words: Sequence[str]) -> dict[str, float]:
@@ -103,6 +103,10 @@ def steps(store: ImageStore, size: int, count: int) -> dict[str, tuple[int, Call
         "training_batch: all of these": lambda: training_batch(store, order),
         "to_input: training": lambda: to_input(images, mean, std, colour),
         "to_input: evaluation": lambda: to_input(images, mean, std),
+        "  colour matrix: cv2.transform, on a CPU": lambda: transformed(
+            images, linear.transpose(1, 2).contiguous(), offset
+        ),
+        "  colour matrix: one product, elsewhere": lambda: product(images, linear.transpose(1, 2).contiguous(), offset),
         "  uint8 to float": lambda: flat.float(),
         "  bmm alone": lambda: torch.bmm(floats, linear),
         "  baddbmm, offset of 3 values (before)": lambda: torch.baddbmm(offset[:, None], flat.float(), linear),

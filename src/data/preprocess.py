@@ -47,8 +47,9 @@ def transformed(images: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
 
     OpenCV's own vector code, which is the same on every processor. Time of `product` over that of this for 64 images of
     64, 128 and 224 px on one core (benchmarks/profile_loader.py): Xeon with AVX-512 and AMX 2.3, 2.7 and 9.9; the same
-    held to AVX2 2.4, 3.3 and 10; to SSE4.2 6.2, 9.4 and 13. torch has one kernel for products of any size; on an AMD
-    EPYC with AVX2 that took 9.5, 37 and 62 ms for three channels where this took 0.7, 3.3 and 10.4.
+    held to AVX2 2.4, 3.3 and 10; to SSE4.2 6.2, 9.4 and 13; AMD EPYC with AVX-512 13.8, 11.0 and 11.0. torch has one
+    kernel for products of any size; on an AMD EPYC with AVX2 that took 9.5, 37 and 62 ms where this took 0.7, 3.3 and
+    10.4.
     """
     maps = torch.cat([linear, offset[:, :, None]], 2).numpy()
     out = np.empty(images.shape, np.float32)
