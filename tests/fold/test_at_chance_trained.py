@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from src.competition.folds import halves_of
 from src.files import read_json, save_weights
-from src.fold.choose import halves_of
 from src.predictions import load_predictions
 from tests.conftest import write
 from tests.fold.meaningless import FAR, METRICS, NAMES, ROWS, Place, make_place, printed_scores

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from src.cli import main
 from src.model.packaged_weights import packaged_file
 from src.predictions import Predictions, load_features, load_predictions
-from tests.fold.test_kinds import KINDS, make, start
+from tests.fold.shades import KINDS, Place, make
 
 pytestmark = pytest.mark.fold
 # Nothing moves: neither weights nor, as they are held, statistics. What is predicted is the start.
@@ -84,11 +84,12 @@ def test_other_kinds(name: str, weights: Path, tmp_path: Path, capsys) -> None:
     kind = KINDS[name]
     make(tmp_path / "data", kind)
     own = [f"model.weights={weights}", "eval.crop=1.0"]
-    assert start(tmp_path, kind, "train", *own, *STILL[:-2], "fold=0", "run=r") == 0
+    place = Place(tmp_path, kind)
+    assert place.start("train", *own, *STILL[:-2], "fold=0", "run=r") == 0
     c = strength(capsys.readouterr().out)
     task = [f"competition.root={tmp_path / 'data'}", "competition.name=shades", "competition=folder"]
     task += [f"competition.kind={kind.name}", f"competition.metric={kind.metric}", "model=test_resnet", "size=24"]
-    assert start(tmp_path, kind, "features", *task, *own, "workers=0", "precision=fp32", "run=plain") == 0
+    assert place.start("features", *task, *own, "workers=0", "precision=fp32", "run=plain") == 0
     table = pd.read_csv(tmp_path / "data" / "train.csv", dtype={"id": str}).set_index("id")
     x, held, learnt, oof = rows_of(tmp_path, table)
     if name == "numbers":  # the mean over both of them
