@@ -57,3 +57,14 @@ def test_noise_gains_nothing_nested() -> None:
     metric = find_metric("log_loss", CLASSES.metrics)
     decided, _ = nested(metric, CLASSES, y, pred, np.arange(600) % 3)
     assert metric.function(y, decided) > np.log(3) - 0.01
+
+
+def test_few_rows_that_are_all_right_do_not_make_certain() -> None:
+    """30 rows, all right at 0.8: without Platt's targets the power would run into its bound (7.4), and one wrong row
+    to come would cost more than all of these gain."""
+    y = np.arange(30) % 3
+    pred = np.full((30, 3), 0.1, np.float32)
+    pred[np.arange(30), y] = 0.8
+    decision = fit(find_metric("log_loss", CLASSES.metrics), CLASSES, y, pred)
+    assert decision is not None and 1 < decision.values[0] < 2
+    assert decision.apply(pred).max() == pytest.approx(1 - 1 / 12, abs=0.01)  # ten rows of each class

@@ -38,7 +38,7 @@ def fits_for(metric: Metric, task: Task, new: str | None = None) -> list[Fit]:
         sizes = (
             [owners.count(target) for target in dict.fromkeys(owners)] if task.kind == "targets" else [len(task.names)]
         )
-        return [_tempered_fit(metric, None if task.kind == "multi" else sizes)]
+        return [_tempered_fit(None if task.kind == "multi" else sizes)]
     if task.kind == "single":
         guesses = metric.top is not None or metric.name in ("accuracy", "error")
         if guesses and new is not None and new in task.names.tolist():
@@ -64,22 +64,43 @@ def fits_for(metric: Metric, task: Task, new: str | None = None) -> list[Fit]:
     return []
 
 
-def _tempered_fit(metric: Metric, sizes: Sequence[int] | None) -> Fit:
+def _tempered_fit(sizes: Sequence[int] | None) -> Fit:
     """One power for all, as temperature scaling (Guo et al. 1706.04599): label smoothing and averages over views make
-    probabilities too timid, long training too sure."""
+    probabilities too timid, long training too sure.
+
+    With the least cross-entropy to targets that are never quite sure, (n + 1) / (n + 2) for a class of n rows (Platt
+    1999): where few rows are all right, the power would have no bound.
+    """
 
     def fitted(y: np.ndarray, pred: np.ndarray) -> Decision:
         from scipy.optimize import minimize_scalar
 
         options = {} if sizes is None else {"sizes": list(sizes)}
+        targets = _never_quite_sure(y, pred.shape[1], sizes)
 
         def loss(log_power: float) -> float:
-            return -metric.sign * metric.function(y, APPLIED["tempered"](pred, np.exp([log_power]), options))
+            told = np.clip(APPLIED["tempered"](pred, np.exp([log_power]), options), 1e-15, 1 - 1e-15)
+            own = targets * np.log(told) + ((1 - targets) * np.log(1 - told) if sizes is None else 0)
+            return float(-own.sum(axis=1).mean())
 
         power = float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))
         return Decision("tempered", (power,), options, f"probabilities to the power {power:.3g}")
 
     return fitted
+
+
+def _never_quite_sure(y: np.ndarray, columns: int, sizes: Sequence[int] | None) -> np.ndarray:
+    """Targets (N, C): of each block of classes 1 at the true one, or of each column 0 or 1, less what Platt takes."""
+    if sizes is None:
+        true = y.sum(axis=0)
+        return np.where(y, (true + 1) / (true + 2), 1 / (len(y) - true + 2))
+    blocks = []
+    for labels, size in zip(y.reshape(len(y), -1).T, sizes, strict=True):
+        doubt = 1 / (np.bincount(labels, minlength=size) + 2)
+        block = np.repeat((doubt[labels] / max(1, size - 1))[:, None], size, axis=1)
+        block[np.arange(len(y)), labels] = 1 - doubt[labels]
+        blocks.append(block)
+    return np.concatenate(blocks, axis=1)
 
 
 Guessed = Callable[[np.ndarray, np.ndarray], float]  # (y (N,), guess (N,)) -> greater is better
