@@ -56,9 +56,11 @@ def look_at_column(name: str, cells: np.ndarray) -> Look:
 def holds_words(cells: np.ndarray) -> bool:
     """Whether cells (N,) str are sets of words rather than names that hold spaces or commas.
 
-    Sets have another number of words from row to row, and are combinations of fewer words than there are cells.
+    Sets have another number of words from row to row, or hardly occur twice, and are combinations of fewer words than
+    there are cells.
     """
-    unique = np.unique(cells[cells != ""]).tolist()
+    there = cells[cells != ""]
+    unique = np.unique(there).tolist()
     sets = [split(cell) for cell in unique]
     counts = {len(words) for words in sets}
     if max(counts, default=1) < 2:
@@ -67,7 +69,8 @@ def holds_words(cells: np.ndarray) -> bool:
     if any(len(set(words)) < len(words) for words in sets):  # a word twice is a sentence
         return False
     marked = any(mark in cell for cell in unique for mark in "|;,")
-    return (len(counts) > 1 or marked) and len(vocabulary) < len(unique) + (1 if marked else 0)
+    rare = len(unique) > 0.5 * len(there) and 2 * len(vocabulary) < 3 * len(unique)
+    return (len(counts) > 1 or marked or rare) and len(vocabulary) < len(unique) + (1 if marked else 0)
 
 
 def spells(cells: np.ndarray, names: set[str]) -> bool:

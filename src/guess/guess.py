@@ -115,7 +115,9 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
     sample = roles.sample.columns if roles.sample is not None else {}
     values = dict(list(sample.items())[1:])
     spent = {name for name in (train_id, train_place.column if train_place else None) if name}
-    spent |= picture_names(train, spent)
+    if given.get("target_column") in train and len(values) == 1:
+        values = {given["target_column"]: next(iter(values.values()))}
+    spent |= picture_names(train, spent) - set(values)
     if roles.long is not None:
         found_long = Finding("target_column", roles.long[2], "values of a long table", "beside the targets' names")
         findings.append(found_long)

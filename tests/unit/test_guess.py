@@ -475,6 +475,18 @@ def test_what_is_given_decides(tmp_path: Path) -> None:
     assert keys["name"] == "mine" and keys["submission"] == "probabilities"
 
 
+def test_sets_of_words_that_are_all_different_are_a_target(tmp_path: Path) -> None:
+    sets = [f"t{row % 6} u{row % 5} v{row // 6}" for row in range(N)]  # 24 of 15 words
+    usual(tmp_path / "data", sets, "t1 t2", "tags")
+    assert found(tmp_path / "data", "f1_micro")["kind"] == "multi"
+
+
+def test_a_target_that_is_given(tmp_path: Path) -> None:
+    usual(tmp_path / "data", cycle(["x", "y"]), "x", "label", other=cycle([0.5, 1.25, 2.75, 3.5]))
+    keys = found(tmp_path / "data", None, target_column="other")
+    assert keys["target_column"] == "other" and keys["kind"] == "number"
+
+
 def test_an_empty_folder_and_one_without_labels(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no image below it"):
