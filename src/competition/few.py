@@ -27,7 +27,6 @@ def few_rows(competition: Competition, per_stratum: int, test_rows: int) -> Comp
     else:
         first = np.unique(links.row[np.isin(links.image, test.ids[:test_rows])])
         own = np.isin(links.row, first)
-        own &= np.isin(links.row, np.unique(links.row[own]))
         number = np.full(len(sample.ids), -1)
         number[first] = np.arange(len(first))
         target = None if links.target is None else links.target[own]

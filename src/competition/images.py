@@ -27,7 +27,7 @@ def template_fields(template: str, key: str) -> list[str]:
     last slash of a path, with and without its extension; `{red|green|blue}` are several files of one picture, and no
     columns. Raises UserError for unbalanced braces, or for anything else between them.
     """
-    return [column_of(name) for _, name, _ in _pieces(template, key) if name and "|" not in name]
+    return [column_of(name) for _, name, _ in pieces(template, key) if name and "|" not in name]
 
 
 def column_of(field: str) -> str:
@@ -35,7 +35,7 @@ def column_of(field: str) -> str:
     return next((field.removesuffix(end) for end in (".name", ".stem") if field.endswith(end)), field)
 
 
-def _pieces(template: str, key: str) -> list[tuple[str, str | None, int]]:
+def pieces(template: str, key: str) -> list[tuple[str, str | None, int]]:
     """(text, what stands between the braces behind it or None, width up to which it gets zeros)."""
     try:
         pieces = list(string.Formatter().parse(template))
@@ -75,7 +75,7 @@ def find_images(
 
 def _alternatives(template: str, key: str) -> list[str]:
     """A template per file of a picture: "{id}_{red|green}.png" is "{id}_red.png" and "{id}_green.png"."""
-    for _, name, _ in _pieces(template, key):
+    for _, name, _ in pieces(template, key):
         if name is not None and "|" in name:
             return [template.replace("{" + name + "}", option) for option in name.split("|")]
     return [template]
@@ -160,16 +160,15 @@ def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarra
     """A table without a table: a row per image that fits the template, its columns what stands in the braces.
 
     "train/{label}/{id}" is a folder per class, "{train|valid}/{label}/{id}" in either of two folders,
-    "train/{label}.{number}" a label in the file's name; each (N,) str, in
-    the order of the paths. `id` is the path below the folder before the first brace, which is unique. Raises UserError
-    if no image fits.
+    "train/{label}.{number}" a label in the file's name; each (N,) str, in the order of the paths. `id` is the path
+    below the folder before the first brace, which is unique. Raises UserError if no image fits.
     """
-    pieces = _pieces(template, key)
-    top = pieces[0][0].rpartition("/")[0]
-    pattern = "".join(re.escape(text).replace(r"\*\*/", "(?:.*/)?") + _alternation(name) for text, name, _ in pieces)
+    parts = pieces(template, key)
+    top = parts[0][0].rpartition("/")[0]
+    pattern = "".join(re.escape(text).replace(r"\*\*/", "(?:.*/)?") + _alternation(name) for text, name, _ in parts)
     extension = "" if os.path.splitext(template)[1].lower().encode() in EXTENSIONS else r"(?:\.[^./]+)?"
     fits = re.compile(pattern + extension)
-    rows: dict[str, list[str]] = {"id": [], **{name: [] for _, name, _ in pieces if name and "|" not in name}}
+    rows: dict[str, list[str]] = {"id": [], **{name: [] for _, name, _ in parts if name and "|" not in name}}
     for file in files_below(root, os.fsencode(top)):
         if is_image(file) and (match := fits.fullmatch(os.fsdecode(file))):
             values = {**match.groupdict(), "id": os.fsdecode(file)[len(top) :].lstrip("/")}
@@ -193,7 +192,7 @@ def _require_folder(root: Path, folder: str, template: str, key: str) -> None:
 def _expand(template: str, values: Mapping[str, np.ndarray], key: str, table: Path) -> np.ndarray:
     """The template filled in for every row, (N,) bytes; UserError if a path would leave the root."""
     paths = np.zeros(len(values["id"]), dtype="S1")
-    for literal, name, width in _pieces(template, key):
+    for literal, name, width in pieces(template, key):
         paths = np.char.add(paths, np.bytes_(literal.encode()))
         if name is None:
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.competition.images import template_fields
+from src.competition.images import pieces, template_fields
 from src.competition.sample import Sample
 from src.competition.task import Task
 from src.errors import UserError
@@ -32,17 +32,11 @@ class Links:
 def filled(template: str, ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """(N,) str: a template such as "{patient}_{side}" for every row of a table; `{id}` are `ids` (N,) str."""
     made = np.zeros(len(ids), dtype="U1")
-    for text, name in pieces(template):
+    for text, name, _ in pieces(template, KEY):
         made = np.char.add(made, text)
         if name is not None:
             made = np.char.add(made, ids if name == "id" else columns[name])
     return made
-
-
-def pieces(template: str) -> list[tuple[str, str | None]]:
-    import string
-
-    return [(text, name) for text, name, _, _ in string.Formatter().parse(template)]
 
 
 def link(

@@ -68,6 +68,23 @@ def read_sample(path: Path, id_column: str | None, keys: CompetitionConfig) -> S
     return Sample(columns, ids, kind, position, keys.positive, keys.guesses)
 
 
+def columns_of_sample(
+    column: str | None, candidates: list[str], sample: Sample, path: Path, question: str
+) -> list[str]:
+    """Target columns of the training table `path`: the configured one, else the sample's value columns where it has all
+    of them, else the only one of `candidates`. Raises UserError with the `question` and a list of them."""
+    if column is not None:
+        return [column]
+    if set(sample.value_columns) <= set(candidates):
+        return list(sample.value_columns)
+    if len(candidates) != 1:
+        raise UserError(
+            f"{path}: {question} competition.target_column= to one of: "
+            f"{', '.join(candidates) or 'none, there is none besides the ids'}"
+        )
+    return candidates
+
+
 def match_classes(columns: Sequence[str], classes: Sequence[str] | np.ndarray) -> list[int]:
     """For each column the class it stands for: equal names, or names behind one common prefix ("c_", "prob_").
 

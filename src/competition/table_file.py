@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from src.archives import stamp
 from src.competition import csv_file
 from src.competition.csv_file import column_position
 from src.competition.json_table import JsonTable, read_json_table
@@ -14,6 +16,11 @@ from src.errors import UserError
 
 JSON, PARQUET = (".json", ".jsonl", ".ndjson"), (".parquet", ".pq")
 TABLES = (".csv", ".tsv", *JSON, *PARQUET)  # ends of file names
+
+
+def is_there(root: Path, file: str | None) -> bool:
+    """Whether there is such a table below `root`, in an archive too; None is no table."""
+    return file is not None and stamp(root, os.fsencode(file)) != "missing;"
 
 
 def read_header(path: Path, key: str) -> tuple[str, ...]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from src.archives import stamp
 from src.competition.csv_file import column_position, refuse_repeats
 from src.competition.images import rows_from_images, template_fields
 from src.competition.kinds import KINDS
 from src.competition.links import TARGET
 from src.competition.long_table import names_in, pivot
 from src.competition.sample import Sample, read_sample
-from src.competition.table_file import read_columns, read_header
+from src.competition.table_file import is_there, read_columns, read_header
 from src.config import CompetitionConfig
 from src.errors import UserError
 from src.ids import find_rows
@@ -27,14 +26,14 @@ def open_sample(keys: CompetitionConfig, root: Path) -> Sample:
     `test_images`."""
     if keys.sample_csv is not None:
         return read_sample(root / keys.sample_csv, keys.sample_id_column, keys)
-    if keys.test_csv is not None and stamp("", os.fsencode(root / keys.test_csv)) != "missing;":
-        column = keys.test_id_column or keys.id_column or read_header(root / keys.test_csv, "competition.test_csv")[0]
-        ids = read_columns(root / keys.test_csv, [column], "competition.test_csv", required=[column])[column]
-        kind = "labels"
-        return Sample((column, keys.target_column or "label"), ids, kind, positive=keys.positive, guesses=keys.guesses)
-    template = keys.test_images if "{" in keys.test_images else f"{keys.test_images}/{{id}}"
-    ids = rows_from_images(root, template, "competition.test_images")["id"]
-    return Sample(("id", keys.target_column or "label"), ids, "labels", positive=keys.positive, guesses=keys.guesses)
+    if is_there(root, keys.test_csv):
+        path = root / str(keys.test_csv)
+        column = keys.test_id_column or keys.id_column or read_header(path, "competition.test_csv")[0]
+        ids = read_columns(path, [column], "competition.test_csv", required=[column])[column]
+    else:
+        template = keys.test_images if "{" in keys.test_images else f"{keys.test_images}/{{id}}"
+        column, ids = "id", rows_from_images(root, template, "competition.test_images")["id"]
+    return Sample((column, keys.target_column or "label"), ids, "labels", positive=keys.positive, guesses=keys.guesses)
 
 
 def training_columns(keys: CompetitionConfig, root: Path, id_column: str, sample: Sample) -> tuple[Columns, list[str]]:
@@ -108,20 +107,27 @@ def _columns(
     return read_columns(path, wanted, key, required=list(dict.fromkeys([*required, *named])))
 
 
-def words_of_repeats(columns: Columns, id_column: str, target: str) -> Columns:
-    """A row per id where the table has one per id and label: the labels as words of one cell."""
+def words_of_repeats(columns: Columns, id_column: str, names: Sequence[str]) -> Columns:
+    """A row per id where the table has several: their cells of the columns `names` as words, each once; the other
+    columns as in an id's first row."""
     ids, first, of_id = np.unique(columns[id_column], return_index=True, return_inverse=True)
     if len(ids) == len(columns[id_column]):
         return columns
-    words: list[list[str]] = [[] for _ in ids]
-    for at, cell in zip(of_id.reshape(-1).tolist(), columns[target].tolist(), strict=True):
-        words[at].append(cell)
-    order = np.argsort(first)
-    rest = {name: cells[first[order]] for name, cells in columns.items()}
-    joined = [
-        "|".join(words[at]) + ("|" if len(words[at]) == 1 and " " in words[at][0] else "") for at in order.tolist()
-    ]
-    return {**rest, target: np.array(joined, dtype=np.str_)}
+    order, found = np.argsort(first), {}
+    for name, cells in columns.items():
+        if name not in names:
+            found[name] = cells[first[order]]
+            continue
+        words: list[dict[str, None]] = [{} for _ in ids]
+        for at, cell in zip(of_id.reshape(-1).tolist(), cells.tolist(), strict=True):
+            words[at][cell] = None
+        found[name] = np.array([_barred(list(words[at])) for at in order.tolist()], dtype=np.str_)
+    return found
+
+
+def _barred(words: list[str]) -> str:
+    """Between bars, also behind a single one that holds a space and is not to be taken for two."""
+    return "|".join(words) + ("|" if len(words) == 1 and " " in words[0] else "")
 
 
 def test_columns(keys: CompetitionConfig, root: Path, sample: Sample, id_column: str) -> tuple[Path, Columns]:
@@ -130,7 +136,7 @@ def test_columns(keys: CompetitionConfig, root: Path, sample: Sample, id_column:
     A table in long form (a row per picture and target) is cut down to its pictures.
     """
     path = root / (keys.test_csv or "")
-    if keys.test_csv is None or stamp("", os.fsencode(path)) == "missing;":
+    if not is_there(root, keys.test_csv):
         path = root / (keys.sample_csv or keys.test_images)
         long = TARGET in template_fields(keys.rows, "competition.rows")
         ids = np.unique(names_in(sample.ids, keys.rows)[0]) if long else sample.ids

@@ -78,7 +78,7 @@ def load_competition(
     place = str(root / (keys.train_csv or keys.train_images))
     columns, targets = training_columns(keys, root, id_column, sample)
     if keys.kind == "multi" and len(targets) == 1:
-        columns = words_of_repeats(columns, id_column, targets[0])
+        columns = words_of_repeats(columns, id_column, targets)
     ids = columns[id_column]
     refuse_repeats(ids, place)
     if keys.classes:

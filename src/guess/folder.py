@@ -63,6 +63,10 @@ class Table:
     columns: dict[str, np.ndarray]
     pixels: tuple[str, ...] = ()
 
+    def holding(self, values: set[str]) -> list[str]:
+        """The columns whose cells are these values, all of them and no other."""
+        return [name for name, cells in self.columns.items() if set(cells.tolist()) == values]
+
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from src.competition.images import rows_from_images
-from src.competition.links import pieces
+from src.competition.images import pieces, rows_from_images
 from src.competition.pixel_table import pictures
 from src.competition.table_file import read_header
+from src.competition.table_rows import words_of_repeats
 from src.config import CompetitionConfig
 from src.data.survey import survey_pixels
 from src.errors import MissingPackage, UserError
@@ -68,14 +68,7 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
             train = one_row_each(train, train_place.column)
         train_id = roles.long[0] if roles.long is not None else identity(train, roles, train_place)
         if train_place is not None:
-            findings.append(
-                Finding(
-                    "train_images",
-                    train_place.template,
-                    "where the pictures are",
-                    f"column {train_place.column}: {train_place.way}",
-                )
-            )
+            findings.append(pictures_in("train_images", train_place))
         if roles.train.pixels:
             findings.append(
                 Finding(
@@ -97,14 +90,7 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
         )
     test_place = roles.test_place
     if test_place is not None:
-        findings.append(
-            Finding(
-                "test_images",
-                test_place.template,
-                "where the pictures are",
-                f"column {test_place.column}: {test_place.way}",
-            )
-        )
+        findings.append(pictures_in("test_images", test_place))
     if roles.sample is None:
         findings += test_folder(folder) if roles.test is None else test_table(roles.test, test_place)
     if roles.train is not None:
@@ -173,20 +159,13 @@ def given_instead(finding: Finding, given: Mapping[str, Any]) -> Finding:
 
 def one_row_each(train: dict[str, np.ndarray], column: str) -> dict[str, np.ndarray]:
     """A table with several rows per picture as one row each: what differs between them as words."""
-    ids, first, of_id = np.unique(train[column], return_index=True, return_inverse=True)
-    if len(ids) == len(train[column]):
-        return train
-    order, of_id = np.argsort(first), of_id.reshape(-1)
-    found = {}
-    for name, cells in train.items():
-        if (cells[first][of_id] == cells).all():
-            found[name] = cells[first[order]]
-            continue
-        words: list[dict[str, None]] = [{} for _ in ids]
-        for at, cell in zip(of_id.tolist(), cells.tolist(), strict=True):
-            words[at][cell] = None
-        found[name] = np.array(["|".join(words[at]) for at in order.tolist()], dtype=np.str_)
-    return found
+    _, first, of_id = np.unique(train[column], return_index=True, return_inverse=True)
+    same = first[of_id.reshape(-1)]
+    return words_of_repeats(train, column, [name for name, cells in train.items() if (cells[same] != cells).any()])
+
+
+def pictures_in(key: str, place: Place) -> Finding:
+    return Finding(key, place.template, "where the pictures are", f"column {place.column}: {place.way}")
 
 
 def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None) -> str | None:
@@ -196,8 +175,7 @@ def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None)
         sample_id, asked = next(iter(roles.sample.columns.items()))
         wanted.append(sample_id)
         if roles.test is not None:
-            ids = set(asked.tolist())
-            wanted += [name for name, cells in roles.test.columns.items() if set(cells.tolist()) == ids]
+            wanted += roles.test.holding(set(asked.tolist()))
     if place is not None:
         wanted.append(place.column)
     wanted += [name for name in train if name.lower() in ("id", "image_id", "index")]
@@ -225,7 +203,7 @@ def submitted(roles: Roles, train_id: str | None) -> list[Finding]:
         findings.append(Finding("pool", "mean", "several pictures per row", rows.why, ("max",)))
     if roles.test is not None and rows.names:
         ids = set(next(iter(roles.sample.columns.values())).tolist()) if roles.sample is not None else set()
-        named = next((name for name, cells in roles.test.columns.items() if set(cells.tolist()) == ids), None)
+        named = next(iter(roles.test.holding(ids)), None)
         named = named or (roles.test_place.column if roles.test_place is not None else None)
         if named is not None and named != train_id:
             findings.append(Finding("test_id_column", named, "a row of the sample", rows.why))
@@ -405,7 +383,7 @@ def training_pictures(folder: Folder, template: str) -> list[bytes]:
     fixed = template.split("{")[0].split("**")[0]
     top = fixed.rpartition("/")[0] if fixed != template else template
     inside = [path for path in folder.images if not top or os.fsdecode(path).startswith(f"{top}/")]
-    options = next((name for _, name in pieces(template) if name and "|" in name), None)
+    options = next((name for _, name, _ in pieces(template, "competition.train_images") if name and "|" in name), None)
     if options is None:
         return inside
     first, *others = options.split("|")

@@ -145,9 +145,10 @@ def find_test(tables: list[Table], sample: Table | None, folder: Folder) -> tupl
     if sample is not None:
         ids = set(next(iter(sample.columns.values())).tolist())
         for table in tables:
-            for name, cells in table.columns.items():
-                if name and split_of(_name(table.file)) != "train" and ids == set(cells.tolist()):
-                    return table, f"column {name} holds the sample's {len(ids)} ids"
+            if split_of(_name(table.file)) == "train":
+                continue
+            for name in filter(None, table.holding(ids)):
+                return table, f"column {name} holds the sample's {len(ids)} ids"
     named = [table for table in tables if split_of(_name(table.file)) == "test"]
     if named:
         best = max(named, key=lambda table: ("test" in _name(table.file).lower(), len(table)))

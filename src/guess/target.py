@@ -156,13 +156,12 @@ def _class_columns(values: list[str], looks: Mapping[str, Look], seen: Seen) -> 
             beginning = _beginning(values, found)
             if beginning is None:
                 continue
-            several = kind == "multi" or False
             why = f"the labels of column {name} are the sample's columns" + (
                 f" behind {beginning!r}" if beginning else ""
             )
             findings = [Finding("target_column", name, "labels are the sample's columns", why)]
             findings.append(
-                Finding("kind", kind, "words" if several else "a column per class", f"{len(values)} classes")
+                Finding("kind", kind, "words" if kind == "multi" else "a column per class", f"{len(values)} classes")
             )
             if len(found) < len(values) and kind == "single":
                 lacking = sorted(set(values) - {beginning + label for label in found})
@@ -287,10 +286,10 @@ def choose_column(
             name.lower() + "s",
         )
         close = value is not None and (name.lower() in value.lower() or value.lower() in name.lower())
-        called = next(
+        position = next(
             (at for at, word in enumerate(TARGETS) if word in re.split(r"[_ .-]", name.lower())), len(TARGETS)
         )
-        return (not spelt, not alike, not (close or whole), called)
+        return (not spelt, not alike, not (close or whole), position)
 
     ranked = sorted(left, key=lambda name: (rank(name), list(looks).index(name)))
     best = ranked[0]

@@ -12,7 +12,7 @@ import numpy as np
 from src.competition.kinds.single import is_probability, probabilities, sort_classes
 from src.competition.metrics import Metric
 from src.competition.metrics.multi import METRICS, THRESHOLD, column_log_loss
-from src.competition.sample import Sample, match_classes, wrong_probabilities
+from src.competition.sample import Sample, columns_of_sample, match_classes, wrong_probabilities
 from src.errors import UserError, first_few
 
 if TYPE_CHECKING:
@@ -38,16 +38,7 @@ class Multi:
     @staticmethod
     def target_columns(column: str | None, candidates: list[str], sample: Sample, path: Path) -> list[str]:
         """A column of words, or the sample's value columns. Raises UserError where neither is clear."""
-        if column is not None:
-            return [column]
-        if set(sample.value_columns) <= set(candidates):
-            return list(sample.value_columns)
-        if len(candidates) != 1:
-            raise UserError(
-                f"{path}: which column holds the labels? Set competition.target_column= to one of: "
-                f"{', '.join(candidates) or 'none, there is none besides the ids'}"
-            )
-        return candidates
+        return columns_of_sample(column, candidates, sample, path, "which column holds the labels? Set")
 
     @classmethod
     def learn(

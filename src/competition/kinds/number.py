@@ -11,7 +11,7 @@ import numpy as np
 
 from src.competition.metrics import Metric
 from src.competition.metrics.numbers import METRICS
-from src.competition.sample import Sample, match_classes
+from src.competition.sample import Sample, columns_of_sample, match_classes
 from src.errors import UserError, first_few
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Number:
     @staticmethod
     def target_columns(column: str | None, candidates: list[str], sample: Sample, path: Path) -> list[str]:
         """The configured column, or the sample's value columns, or the only one that is left."""
-        return columns_of_sample(column, candidates, sample, path, "number")
+        return columns_of_sample(column, candidates, sample, path, which_columns("number", sample))
 
     @classmethod
     def learn(
@@ -157,20 +157,12 @@ class Number:
         return match_classes(sample.value_columns, self.names.tolist())
 
 
-def columns_of_sample(column: str | None, candidates: list[str], sample: Sample, path: Path, kind: str) -> list[str]:
-    """Target columns of the training table `path`: the configured one, else the sample's value columns where it has all
-    of them, else the only one of `candidates`. Raises UserError that lists them."""
-    if column is not None:
-        return [column]
-    if set(sample.value_columns) <= set(candidates):
-        return list(sample.value_columns)
-    if len(candidates) != 1:
-        raise UserError(
-            f"{path}: which column is the target of competition.kind={kind}? It lacks some of the sample's "
-            f"({first_few(list(sample.value_columns))}); set competition.target_column= to one of: "
-            f"{', '.join(candidates) or 'none, there is none besides the ids'}"
-        )
-    return candidates
+def which_columns(kind: str, sample: Sample) -> str:
+    """The question where the training table has not all of the sample's columns."""
+    return (
+        f"which column is the target of competition.kind={kind}? It lacks some of the sample's "
+        f"({first_few(list(sample.value_columns))}); set"
+    )
 
 
 def number_of(cell: str) -> float | None:

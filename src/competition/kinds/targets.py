@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from src.competition.kinds.number import columns_of_sample
+from src.competition.kinds.number import which_columns
 from src.competition.kinds.single import _describe, probabilities, similar_labels, sort_classes
 from src.competition.metrics import Metric
 from src.competition.metrics.targets import metrics_of
-from src.competition.sample import Sample, match_classes, wrong_probabilities
+from src.competition.sample import Sample, columns_of_sample, match_classes, wrong_probabilities
 from src.errors import UserError, first_few, nearest
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Targets:
     @staticmethod
     def target_columns(column: str | None, candidates: list[str], sample: Sample, path: Path) -> list[str]:
         """The configured column, or the sample's value columns, or the only one that is left."""
-        return columns_of_sample(column, candidates, sample, path, "targets")
+        return columns_of_sample(column, candidates, sample, path, which_columns("targets", sample))
 
     @classmethod
     def learn(

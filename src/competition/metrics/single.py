@@ -10,14 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from src.competition.metrics import labels
+from src.competition.metrics import areas, labels
 from src.competition.metrics.curves import (
-    area_above,
     area_under_curve,
     average_precision,
-    partial_area,
     probabilistic_f1,
-    standardised,
 )
 from src.competition.metrics.metric import Family, Function, Metric, Metrics, count
 from src.errors import UserError
@@ -113,23 +110,11 @@ def auc_pairs(target: np.ndarray, pred: np.ndarray) -> float:
 
 
 def partial_auc(limit: float) -> Metric:
-    """Up to the false positive rate `limit`, standardised."""
-    if not 0 < limit < 1:
-        raise UserError(f"no metric partial_auc{limit:g}: the largest false positive rate is above 0, below 1")
-    name = f"partial_auc{limit:g}"
-    return Metric(
-        name, True, over_classes(name, lambda y, p: standardised(partial_area(y, p, limit), limit)), of="ranks"
-    )
+    return areas.partial_auc(over_classes, limit)
 
 
 def auc_above(least: float) -> Metric:
-    """Above the true positive rate `least`, raw: 0 to 1 - least (ISIC 2024: 0.8)."""
-    if not 0 <= least < 1:
-        raise UserError(f"no metric auc_above_tpr{least:g}: the least true positive rate is from 0, below 1")
-    name = f"auc_above_tpr{least:g}"
-    own = ("pauc", "partial auc", "pauc above tpr 0.8", "partial auc above 80% tpr", "pauc 80 tpr")
-    aliases = own if least == 0.8 else ()
-    return Metric(name, True, over_classes(name, lambda y, p: area_above(y, p, least)), of="ranks", aliases=aliases)
+    return areas.auc_above(over_classes, least)
 
 
 def rank_of_truth(target: np.ndarray, pred: np.ndarray) -> np.ndarray:
