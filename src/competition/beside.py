@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.long_table import names_in
-from src.competition.table_file import read_columns, read_header
+from src.competition.table_file import is_there, read_columns, read_header
 from src.competition.table_rows import Columns
 from src.competition.tables import Competition
 from src.config import CompetitionConfig
@@ -22,7 +22,7 @@ def columns_beside(keys: CompetitionConfig, competition: Competition, names: Seq
     Raises UserError for a column that one of them lacks: nothing may be learnt from what the test rows do not have.
     """
     train, test = competition.root / (keys.train_csv or ""), competition.root / (keys.test_csv or "")
-    if keys.train_csv is None or not test.is_file():
+    if keys.train_csv is None or not is_there(competition.root, keys.test_csv):
         raise UserError(
             "features: columns: there is no table of the test rows, so they have no columns beside the images"
         )

@@ -29,6 +29,7 @@ from src.fold.predictor import make_predictor
 from src.fold.setup import Setup
 from src.inference.tta import parse_views
 from src.log import say
+from src.runs.opening import groups_of
 from src.training import linear_probe
 from src.training.linear_probe import STRENGTHS, Linear
 from src.training.stages import subset
@@ -118,10 +119,10 @@ def inner_parts(
     config: Config, competition: Competition, rows: np.ndarray, work: float
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Positions in `rows` (n,) to fit and to score, with whole groups; none if there are too few rows for that."""
-    groups = competition.train.groups
+    groups = groups_of(config, competition, rows)
     strata = np.unique(competition.task.strata(competition.y)[rows], return_inverse=True)[1].reshape(-1)
     try:
-        found = splits(np.zeros(len(rows), np.int64), strata, config.seed, None if groups is None else groups[rows])
+        found = splits(np.zeros(len(rows), np.int64), strata, config.seed, groups)
     except UserError:
         return []
     parts = [(part.fit, part.score) for part in found if len(part.score)]

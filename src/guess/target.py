@@ -68,7 +68,7 @@ def regression(metric: str | None) -> bool:
 def graded(metric: str | None) -> bool:
     """Whether the order of classes counts."""
     found = called(metric, single.METRICS)
-    return found is not None and found.name in ("qwk", "kappa", "linear_kappa")
+    return found is not None and found.name in ("qwk", "kappa_linear")
 
 
 def ranks(metric: str | None) -> bool:

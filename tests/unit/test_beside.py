@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -56,6 +58,15 @@ def test_what_the_test_rows_lack_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test.csv").unlink()
     with pytest.raises(UserError, match="no table of the test rows"):
         columns_beside(keys, competition, ["age"])
+
+
+def test_a_test_table_in_an_archive_has_columns_too(tmp_path: Path) -> None:
+    keys, competition = made(tmp_path)
+    with zipfile.ZipFile(tmp_path / "test.csv.zip", "w") as archive:
+        archive.write(tmp_path / "test.csv", "test.csv")
+    zipped = dataclasses.replace(keys, test_csv="test.csv.zip/test.csv")
+    found, wanted = (columns_beside(each, competition, ["age"])[1] for each in (zipped, keys))
+    assert found["age"].tolist() == wanted["age"].tolist()
 
 
 def test_numbers_are_standardised_and_names_have_a_column_each() -> None:
