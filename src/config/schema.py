@@ -122,7 +122,8 @@ class StageConfig:
 @dataclass(frozen=True)
 class OptimizerConfig:
     name: str = "sgd"  # any optimiser of timm: sgd (with Nesterov momentum), adamw, lamb, lars, muon ...
-    lr: float = 0.1  # per 256 examples: the rate used is lr * total batch / 256 (Goyal et al. 1706.02677)
+    lr: float = 0.1  # for 256 examples per step, and scaled to the batch that there is:
+    scaling: Literal["linear", "sqrt", "none"] = "linear"  # lr * total batch / 256 (1706.02677), or its root (Adam)
     momentum: float = 0.9
     weight_decay: float = 5e-4
     layer_decay: float = 1.0  # rate times this for each layer below the classifier (discriminative rates)

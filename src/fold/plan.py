@@ -32,6 +32,7 @@ def plan_fold(
         average=config.average,
         mixing=config.mix,
         augment=augment,
+        scaling=config.optimizer.scaling,
         freeze=config.model.freeze,
         hold_norms=hold_norms,
         validate_every=config.eval.every,

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from src.config import Config
 from src.errors import UserError
+from src.model.weights import find_weights
+from src.recipes.frozen import frozen
 from src.runs.claims import run_name
 from src.search.effects import promoted
 from src.search.study import compare
@@ -32,9 +34,14 @@ def ladder(base: Config, arms: Mapping[str, Config | str], pairing: Pairing) -> 
     """Successive halving (1502.07943): `ablate` on a small share of the rows, then the better tricks on a larger one.
 
     Each rung has its table in runs/<run>/rung<i>; the last one's is the result. Holm's correction is over all
-    techniques that started, and the seeds of the last rung have chosen nothing.
+    techniques that started, and the seeds of the last rung have chosen nothing. Where there are pretrained weights, a
+    linear model of their features, as the run <run>-frozen beside the rungs, says first what any training has to beat.
     """
     place, alive = place_of(base, "ladder"), dict(arms)
+    model = base.model
+    if find_weights(model.name, model.pretrained, model.weights, Path(base.paths.input)).pretrained:
+        paths = dataclasses.replace(base.paths, runs=str(place))
+        frozen(dataclasses.replace(base, fold="all", run=f"{place.name}-frozen", paths=paths))
     for number, share in enumerate(pairing.rungs, 1):
         print(f"\nrung {number} of {len(pairing.rungs)}: {share:.0%} of the rows, {', '.join(alive)}", flush=True)
         fresh = pairing.seeds if 1 < number == len(pairing.rungs) else 0

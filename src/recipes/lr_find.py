@@ -68,6 +68,7 @@ def lr_find(config: Config) -> None:
         preprocess,
         rates,
         config.seed,
+        scaling=config.optimizer.scaling,
         hold_norms=hold_norms,
     )
     rates, smooth, found = rates[: len(losses)], smoothed(losses), suggest(rates, losses)

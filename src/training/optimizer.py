@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -69,6 +70,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float, momentum: float | No
             group["momentum"] = momentum
 
 
-def scaled_rate(base: float, total_batch: int) -> float:
-    """Linear scaling: `base` is the rate per 256 examples of an optimiser step (Goyal et al. 1706.02677)."""
-    return base * total_batch / 256
+def scaled_rate(base: float, total_batch: int, rule: str = "linear") -> float:
+    """`base`, the rate for 256 examples of an optimiser step, for `total_batch` of them: `linear` (Goyal et al.
+    1706.02677) as suits SGD, `sqrt` as suits Adam, whose steps do not grow with the gradient (2205.10287), or `none`."""
+    share = total_batch / 256
+    return base * {"linear": share, "sqrt": math.sqrt(share), "none": 1.0}[rule]

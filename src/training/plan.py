@@ -22,8 +22,8 @@ from src.training.stages import Stage, shorten, stage_at, training_orders
 
 @dataclass(frozen=True)
 class Plan:
-    """rows: how many the fold learns from, which is what an epoch of the schedule is. base_lr: per 256 examples.
-    freeze: for how long only the classifier is trained, or None. hold_norms: whether BatchNorm keeps its statistics
+    """rows: how many the fold learns from, which is what an epoch of the schedule is. base_lr: per 256 examples,
+    scaled to other batches by the rule `scaling`. freeze: for how long only the classifier is trained, or None. hold_norms: whether BatchNorm keeps its statistics
     while all of the network is trained. validate_every: epochs of a stage.
 
     Raises UserError naming the key of a duration that cannot be read.
@@ -37,6 +37,7 @@ class Plan:
     average: AverageConfig
     mixing: MixConfig
     augment: Augment
+    scaling: str = "linear"
     freeze: str | None = None
     hold_norms: bool = False
     validate_every: int = 1
@@ -56,8 +57,9 @@ class Plan:
         return self._multiplier(step) if own is None else own / self.base_lr
 
     def rate(self, step: int) -> float:
-        """The optimiser's: base_lr x total batch / 256, at the step's share of it."""
-        return scaled_rate(self.base_lr, stage_at(self.stages, step).total_batch) * self.share(step)
+        """The optimiser's: base_lr as the step's batch wants it, at the step's share of it."""
+        batch = stage_at(self.stages, step).total_batch
+        return scaled_rate(self.base_lr, batch, self.scaling) * self.share(step)
 
     def momentum(self, step: int) -> float | None:
         """The optimiser's, or None for its own."""

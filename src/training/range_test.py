@@ -32,12 +32,13 @@ def range_test(
     rates: np.ndarray,
     seed: int,
     diverged: float = 4.0,
+    scaling: str = "linear",
     hold_norms: bool = False,
 ) -> np.ndarray:
     """(n,) float64 losses of one step at each of `rates` (N,), n <= N: it ends once the smoothed loss is more than
     `diverged` times its lowest, or no number (Smith 1506.01186, with fastai's stop). The model gets its weights back.
 
-    rates are per 256 examples, as optimizer.lr is; the rest is as in `engine.fit`, without mixing and accumulation.
+    rates are per 256 examples, as optimizer.lr is, and scaled by the rule `scaling`; the rest is as in `engine.fit`, without mixing and accumulation.
     """
     before = copy.deepcopy(learner.network.state_dict())
     losses: list[float] = []
@@ -45,7 +46,7 @@ def range_test(
     for step, rate in enumerate(rates.tolist()):
         batch = next(batches)
         seed_torch(hash((seed, step)), preprocess.device)
-        set_rate(learner.optimizer, scaled_rate(rate, len(batch.rows)))
+        set_rate(learner.optimizer, scaled_rate(rate, len(batch.rows), scaling))
         y = objective.targets(batch.rows.to(preprocess.device))
         losses.append(float(learner.step(preprocess(batch.images[0], batch.colour), y, objective)))
         smooth = smoothed(np.array(losses))

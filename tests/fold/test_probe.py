@@ -165,3 +165,13 @@ def test_frozen(command: Callable[..., list[str]], tmp_path: Path, capsys) -> No
     assert "made before, used again" in capsys.readouterr().out
     assert main(["frozen", *command("competition=folder", "size=32")]) == 2
     assert "frozen: training from scratch" in capsys.readouterr().err
+
+
+def test_a_ladder_begins_with_what_is_to_beat(
+    command: Callable[..., list[str]], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.recipes.ablate.compare", lambda *args, **keys: ({}, 1))  # no rung is trained
+    own = ["competition=folder", f"model.weights={weights}", "tricks=[mixup]", "run=study"]
+    assert main(["ladder", *command(*own)]) == 0
+    cv = json.loads((tmp_path / "runs" / "study" / "study-frozen" / "cv.json").read_text())
+    assert list(cv["folds"]) == ["0", "1"] and cv["oof"] > 0.2, "ten classes"

@@ -40,7 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _same_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("loader", "training", "inference", "accuracy", "profile_loader"):
+    for name in ("loader", "training", "inference", "accuracy", "finetune", "profile_loader"):
         monkeypatch.setattr(importlib.import_module(f"benchmarks.{name}"), "pin", lambda cores: None)
 
 
@@ -77,6 +77,16 @@ def test_accuracy(root: Path, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "accuracy.json").read_text())["rounds"]
     assert {"fixed_accuracy", "ours_accuracy"} <= set(written)
     assert ("progressive_time" in found) == ("ours_reached_seconds" in written)
+
+
+@pytest.mark.fold
+def test_finetune(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "timm-pace.json").write_text('{"epoch": 1.0, "rest": 0.0}')  # else by trial
+    words = ("size=32", "batch=8", "budgets=1", "seeds=1", "cores=1", "peers=timm", f"place={tmp_path}")
+    found = ratios("finetune", root, tmp_path, *words, "extra=epochs=0.1 tta=none folds.n=2")
+    assert set(found) == {"points_over_timm_1s"}
+    told = json.loads((tmp_path / "timm-1-0.json").read_text())
+    assert told["epochs"] == 1 and set(told["labels"]) == {f"test{i}" for i in range(10)}
 
 
 @pytest.mark.fold

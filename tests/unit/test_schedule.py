@@ -168,6 +168,8 @@ def test_linear_scaling() -> None:
 
     assert scaled_rate(0.1, 256) == pytest.approx(0.1)
     assert scaled_rate(0.1, 1024) == pytest.approx(0.4)
+    assert scaled_rate(0.1, 1024, "sqrt") == pytest.approx(0.2)
+    assert scaled_rate(0.1, 1024, "none") == pytest.approx(0.1)
     for processes, accumulate, expected in ((1, 1, 0.025), (2, 1, 0.05), (1, 4, 0.1), (2, 4, 0.2)):
         (stage,) = plan_stages(
             [StageConfig()],
