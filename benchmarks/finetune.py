@@ -70,7 +70,10 @@ def main(words: Sequence[str]) -> Path:
                         print(f"  {budget} s  seed {seed}  {name}_{key:<12} {value:.4f}", flush=True)
     ratios = {
         f"points_over_{name}_{budget}s": spread(
-            [100 * (a - b) for a, b in zip(found[f"ours_{budget}s_accuracy"], found[f"{name}_{budget}s_accuracy"])]
+            [
+                100 * (a - b)
+                for a, b in zip(found[f"ours_{budget}s_accuracy"], found[f"{name}_{budget}s_accuracy"], strict=True)
+            ]
         )
         for budget in values["budgets"].split(",")
         for name in peers

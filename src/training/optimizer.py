@@ -71,7 +71,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float, momentum: float | No
 
 
 def scaled_rate(base: float, total_batch: int, rule: str = "linear") -> float:
-    """`base`, the rate for 256 examples of an optimiser step, for `total_batch` of them: `linear` (Goyal et al.
-    1706.02677) as suits SGD, `sqrt` as suits Adam, whose steps do not grow with the gradient (2205.10287), or `none`."""
+    """`base`, the rate for 256 examples of an optimiser step, for `total_batch` of them.
+
+    rule: `linear` (Goyal et al. 1706.02677), as suits SGD; `sqrt` (2205.10287), as suits Adam; `none`, as it is.
+    """
     share = total_batch / 256
     return base * {"linear": share, "sqrt": math.sqrt(share), "none": 1.0}[rule]

@@ -22,9 +22,10 @@ from src.training.stages import Stage, shorten, stage_at, training_orders
 
 @dataclass(frozen=True)
 class Plan:
-    """rows: how many the fold learns from, which is what an epoch of the schedule is. base_lr: per 256 examples,
-    scaled to other batches by the rule `scaling`. freeze: for how long only the classifier is trained, or None. hold_norms: whether BatchNorm keeps its statistics
-    while all of the network is trained. validate_every: epochs of a stage.
+    """rows: how many the fold learns from, which is what an epoch of the schedule is. base_lr: for 256 examples of a
+    step, and for other batches by the rule `scaling`. freeze: for how long only the classifier is trained, or None.
+    hold_norms: whether BatchNorm keeps its statistics while all of the network is trained. validate_every: epochs of a
+    stage.
 
     Raises UserError naming the key of a duration that cannot be read.
     """

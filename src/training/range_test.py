@@ -38,7 +38,8 @@ def range_test(
     """(n,) float64 losses of one step at each of `rates` (N,), n <= N: it ends once the smoothed loss is more than
     `diverged` times its lowest, or no number (Smith 1506.01186, with fastai's stop). The model gets its weights back.
 
-    rates are per 256 examples, as optimizer.lr is, and scaled by the rule `scaling`; the rest is as in `engine.fit`, without mixing and accumulation.
+    rates are for 256 examples, as optimizer.lr is, and scaled by the rule `scaling`; the rest is as in `engine.fit`,
+    without mixing and accumulation.
     """
     before = copy.deepcopy(learner.network.state_dict())
     losses: list[float] = []
