@@ -32,7 +32,7 @@ LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
 
 
 def lr_find(config: Config) -> None:
-    """Writes runs/<run>/lr_find/loss.csv and loss.png and prints values for optimizer.lr, which is per 256 examples.
+    """Writes runs/<run>/lr_find/loss.csv and loss.png and prints values for optimizer.lr, which is for 256 examples.
 
     With the model, optimiser, loss and augmentation of the configuration, on labels alone (no teacher, no mixing).
     """
@@ -76,8 +76,15 @@ def lr_find(config: Config) -> None:
     columns = zip(rates.tolist(), losses.tolist(), smooth.tolist(), strict=True)
     write_csv(folder / "loss.csv", [dict(zip(("lr", "loss", "smoothed"), row, strict=True)) for row in columns])
     title = f"{config.model.name}, {config.optimizer.name}, {first.size} px, batch {first.total_batch}"
-    picture = range_picture(folder / "loss.png", rates, losses, smooth, found._asdict(), title)
-    print(
+    marks = found._asdict()
+    text = (
         f"steepest descent at optimizer.lr={found.steepest:.2g}, a tenth of where the loss is lowest {found.tenth:.2g}"
     )
+    if config.model.start == "probe" and source.pretrained:  # little is left to fall: what it bears is what can be read
+        marks = {"edge": found.edge}
+        text = (
+            f"the loss of the linear start begins to rise at optimizer.lr={found.edge:.2g}: a good peak for short runs"
+        )
+    picture = range_picture(folder / "loss.png", rates, losses, smooth, marks, title)
+    print(text)
     print(f"wrote {picture}", flush=True)

@@ -18,10 +18,12 @@ from src.training.optimizer import scaled_rate, set_rate
 
 
 class Suggestion(NamedTuple):
-    """steepest: the rate at which the smoothed loss falls fastest; tenth: a tenth of the one where it is lowest."""
+    """steepest: the rate at which the smoothed loss falls fastest; tenth: a tenth of the one where it is lowest; edge:
+    the largest until which it stays within 5 % of its lowest."""
 
     steepest: float
     tenth: float
+    edge: float
 
 
 def range_test(
@@ -75,4 +77,6 @@ def suggest(rates: np.ndarray, losses: np.ndarray) -> Suggestion:
     smooth, rates = smoothed(losses[finite]), rates[: len(losses)][finite]
     lowest = int(smooth.argmin())
     slopes = np.gradient(smooth[: max(2, lowest + 1)], np.log(rates[: max(2, lowest + 1)]))
-    return Suggestion(float(rates[slopes.argmin()]), float(rates[lowest] / 10))
+    risen = np.flatnonzero(smooth[lowest:] > 1.05 * smooth[lowest])
+    edge = lowest + (int(risen[0]) - 1 if len(risen) else len(smooth) - 1 - lowest)
+    return Suggestion(float(rates[slopes.argmin()]), float(rates[lowest] / 10), float(rates[edge]))

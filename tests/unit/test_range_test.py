@@ -91,3 +91,6 @@ def test_suggestions_on_a_sigmoid_that_turns_up() -> None:
     lag = (rates[1] / rates[0]) ** 9
     assert found.steepest == pytest.approx(1e-3 * lag, rel=0.1)
     assert lowest / 10 <= found.tenth <= lowest * lag**1.5 / 10
+    smooth = smoothed(losses[:650])
+    within = [rate for rate, loss in zip(rates[:650], smooth, strict=True) if loss <= 1.05 * smooth.min()]
+    assert found.edge == pytest.approx(max(within)) and lowest < found.edge < 10, "it rises once, at the end"
