@@ -21,6 +21,7 @@ from src.competition.kinds.number import Number
 from src.competition.kinds.single import Single
 from src.competition.metrics import accuracy, find_metric, log_loss
 from src.ensembling.blend import METHODS, blend
+from src.ensembling.learners import import_lightgbm, train
 from src.ensembling.nested import splits
 from src.ensembling.stack import (
     GRID,
@@ -28,12 +29,10 @@ from src.ensembling.stack import (
     FeaturesFor,
     choose,
     features_of,
-    import_lightgbm,
     log_odds,
     said_by,
     search_weights,
     stack,
-    train,
 )
 from src.errors import UserError
 from src.predictions import Features
