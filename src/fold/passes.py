@@ -31,6 +31,7 @@ from src.training.device import from_main, make_accelerator
 from src.training.interrupt import Interrupted, StopWish
 
 Key = tuple[str, bool]
+TOGETHER = 8  # batches of a process between two such questions
 MARGIN = 1.1  # seconds of a pass as a multiple of what a trial says
 
 
@@ -66,10 +67,9 @@ def open_stores(
     temporary: str | None = None
     if not (config.cache and all(known)):
         places = (Path(tempfile.gettempdir()), Path(config.paths.cache))
-        place = next((place for place in places if has_room(place, len(paths), together, spec)), None)
-        if place is not None and accelerator.is_main_process:
-            place.mkdir(parents=True, exist_ok=True)
-            temporary = tempfile.mkdtemp(prefix="kfold-test-images-", dir=place)
+        if accelerator.is_main_process:
+            place = next((place for place in places if has_room(place, len(paths), together, spec)), None)
+            temporary = _new_folder(place) if place is not None else None
         temporary = from_main(accelerator, temporary)
         folder = None if temporary is None else Path(temporary)
         if folder is None:
@@ -79,6 +79,14 @@ def open_stores(
     finally:
         if temporary is not None and accelerator.is_main_process:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _new_folder(place: Path) -> str | None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkdtemp(prefix="kfold-test-images-", dir=place)
+    except OSError:
+        return None
 
 
 def _stores(competition: Competition, networks: Sequence[Network], folder: Path | None) -> dict[Key, ImageStore]:
@@ -113,6 +121,7 @@ class Passes:
         self.cost: dict[tuple[str, bool], float] = {}  # seconds of a pass in one view, by run and what is wanted
         self.decoding = 0.0  # seconds of what is still to be decoded
         self.told: set[str] = set()
+        self.batches = 0
 
     def prepare(self, config: Config) -> Any:
         """The accelerator for the precision of that configuration."""
@@ -147,10 +156,9 @@ class Passes:
         others, and those whose image cannot be read, have the prior. Raises Interrupted where a signal asked for it."""
         ready, began = self.load(network), time.monotonic()
         views = network.views[:most_views]
-        pred = ready.predict(store, self.rows, views=views, go_on=self.go_on)
+        pred = ready.predict(store, self.rows, views=views, go_on=self.after_batch)
         whole = self.go_on()
-        self.cost[network.run, network.features] = MARGIN * (time.monotonic() - began) / len(views)
-        self.decoding = 0.0
+        self.remember(network, (time.monotonic() - began) / len(views))
         if network.features:
             return pred, whole or not np.isnan(pred).any()
         prior = self.prior if ready.prior is None else ready.prior
@@ -164,6 +172,12 @@ class Passes:
             )
         return filled, whole
 
+    def after_batch(self) -> bool:
+        """`go_on`, which several processes ask each other only now and then."""
+        self.batches += 1
+        alone = self.accelerator.num_processes == 1
+        return self.go_on() if alone or self.batches % TOGETHER == 0 else True
+
     def go_on(self) -> bool:
         """Whether there is time left, the same for all processes. Raises Interrupted in all of them."""
         late = self.end is not None and time.time() > self.end
@@ -171,6 +185,11 @@ class Passes:
         if signum:
             raise Interrupted(signum, "stopped")
         return not late
+
+    def remember(self, network: Network, seconds: float) -> None:
+        """What a view of a whole pass has really cost; by then all is decoded."""
+        self.cost[network.run, network.features] = MARGIN * seconds
+        self.decoding = 0.0
 
     def try_out(self, networks: Sequence[Network], stores: dict[Key, ImageStore]) -> None:
         """Measure what a view of each kind of network costs, and decoding, on a batch of rows."""
@@ -183,7 +202,7 @@ class Passes:
             seconds = []
             for _ in range(2):
                 began = time.monotonic()
-                ready.predict(stores[network.key], rows, views=network.views[:1], go_on=self.go_on)
+                ready.predict(stores[network.key], rows, views=network.views[:1], go_on=self.after_batch)
                 seconds.append(time.monotonic() - began)
             batches = -(-len(self.rows) // ready.batch)
             self.cost[network.run, network.features] = MARGIN * batches * seconds[1] + loading

@@ -11,6 +11,7 @@ from src.competition.decisions import Decision
 from src.competition.submission import check_submission, submission_table, write_submission
 from src.competition.tables import Competition
 from src.errors import UserError
+from src.files import replacing
 from src.predictions import Predictions, save_predictions
 from src.runs.decided import decide
 
@@ -26,18 +27,23 @@ class Published:
         self.competition, self.decision = competition, decision
         self.complete = fits(self.csv, competition)
         self.stopgap = False  # whether what is there is the prior, written here
+        self.before: bytes | None = None  # what stood there before it
         self.holds = "is as it was, and fits the test rows"
 
     def write_prior(self, prior: np.ndarray) -> None:
         """The prior (C,) for every row, unless there is a submission that fits."""
         if not self.complete:
+            self.before = self.csv.read_bytes() if self.csv.is_file() else None
             self._write_csv(np.tile(prior, (len(self.competition.test), 1)))
             self.stopgap, self.holds = True, "holds the prior of the training rows"
 
     def withdraw(self) -> None:
-        """Remove what `write_prior` has written."""
-        if self.stopgap:
+        """Take back what `write_prior` has written, if it is still there."""
+        if self.stopgap and self.before is None:
             self.csv.unlink(missing_ok=True)
+        elif self.stopgap:
+            with replacing(self.csv) as temporary:
+                temporary.write_bytes(self.before or b"")
 
     def write(self, pred: np.ndarray, fold: int, last: bool, holds: str) -> None:
         """Predictions (M, C) float32 so far, in the order of the test rows; fold: theirs, -1 for a mean. holds: what
