@@ -28,10 +28,10 @@ def columns_beside(keys: CompetitionConfig, competition: Competition, names: Seq
         )
     own, key = competition.train.ids, "competition.train_csv"
     of_train = _found(train, key, competition.id_column, own, names, keys, competition)
-    return of_train, test_columns_beside(keys, competition, names)
+    return of_train, columns_of_test_rows(keys, competition, names)
 
 
-def test_columns_beside(keys: CompetitionConfig, competition: Competition, names: Sequence[str]) -> Columns:
+def columns_of_test_rows(keys: CompetitionConfig, competition: Competition, names: Sequence[str]) -> Columns:
     """The columns of that name of the test table, each (M,) str, in the rows' order. Raises UserError."""
     path = competition.root / (keys.test_csv or "")
     if not is_there(competition.root, keys.test_csv):

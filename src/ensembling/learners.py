@@ -216,7 +216,7 @@ APPLIED: dict[str, Callable[[Tree, np.ndarray], np.ndarray]] = {
 
 def save_tree(path: Path, tree: Tree) -> None:
     """Mappings with texts as keys, lists, numbers, texts, None, and arrays of numbers."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
 
     def form(value: Any) -> Any:
         if isinstance(value, Mapping):

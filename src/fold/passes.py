@@ -54,6 +54,9 @@ def open_stores(
 
     Decoded images that the training has kept are used; others are kept in a folder that is removed at the end.
     """
+    if not networks:  # a stack on columns and files alone
+        yield {}
+        return
     root, paths = Path(competition.root).resolve(), competition.test.images
     sides = {(image_spec(n.config.competition), n.short_side): n.config.competition.max_megapixels for n in networks}
     kept = Path(config.paths.cache) / competition.name
@@ -197,6 +200,8 @@ class Passes:
         for network in networks:
             if (network.run, network.features) in self.cost:
                 continue
+            if not self.go_on():
+                return
             began, ready = time.monotonic(), self.load(network)
             loading, rows = time.monotonic() - began, self.rows[: ready.batch]
             seconds = []
@@ -218,7 +223,7 @@ class Passes:
         for fold in folds:
             new = [network for network in fold if network.key not in known]
             known |= {network.key for network in new}
-            costs.append([(self.cost[network.run, network.features], len(network.views)) for network in new])
+            costs.append([(self.cost.get((network.run, network.features), 0.0), len(network.views)) for network in new])
         return from_main(self.accelerator, folds_and_views(costs, self.end - time.time() - self.decoding))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.competition.beside import test_columns_beside
+from src.competition.beside import columns_of_test_rows
 from src.competition.tables import Competition
 from src.config import Config, build, migrate
 from src.errors import UserError
@@ -55,7 +55,7 @@ def predict_run(config: Config, began: float) -> None:
             raise Interrupted(stop.exit_code - 128, f"stopped; {output.csv} {output.holds}") from None
         if decision is not None:
             print(f"decided: {decision.note}")
-        print(f"wrote {output.csv}" + ("" if output.stopgap else f" and {output.npz}"))
+        print(f"wrote {output.csv} and {output.npz}" if output.fresh else f"{output.csv} {output.holds}")
 
 
 def follow(config: Config, folder: Path, run: str, began: float, wish: StopWish) -> None:
@@ -88,7 +88,7 @@ def predict_folds(
     for network in every:
         check_classes(network, competition)
     beside = sorted({name for part in parts.values() for name in columns_of(part)})
-    cells = test_columns_beside(config.competition, competition, beside) if beside else {}
+    cells = columns_of_test_rows(config.competition, competition, beside) if beside else {}
     rows = TestRows(ids, task, {}, cells)
     passes = Passes(competition, prior, deadline(config, began), wish)
     accelerator = passes.prepare(every[0].config if every else config)

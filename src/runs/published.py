@@ -27,6 +27,7 @@ class Published:
         self.competition, self.decision = competition, decision
         self.complete = fits(self.csv, competition)
         self.stopgap = False  # whether what is there is the prior, written here
+        self.fresh = False  # whether predictions have been written here
         self.before: bytes | None = None  # what stood there before it
         self.holds = "is as it was, and fits the test rows"
 
@@ -53,7 +54,7 @@ class Published:
         test, task = self.competition.test, self.competition.task
         save_predictions(self.npz, Predictions(test.ids, pred, task.names, np.full(len(pred), fold), kind=task.kind))
         self._write_csv(pred)
-        self.stopgap, self.holds = False, holds
+        self.stopgap, self.fresh, self.holds = False, True, holds
 
     def _write_csv(self, pred: np.ndarray) -> None:
         known = self.competition
