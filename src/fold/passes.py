@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -96,12 +96,14 @@ def _stores(competition: Competition, networks: Sequence[Network], folder: Path 
     made: dict[Any, ImageStore] = {}
     found = {}
     for network in networks:
-        keys = network.config.competition
+        keys, side = network.config.competition, network.short_side
+        spec, most = image_spec(keys), keys.max_megapixels
         # features have always been those of the grey stand-in where an image cannot be read
-        kind = (image_spec(keys), network.short_side, "blank" if network.features else "mark", keys.max_megapixels)
+        unreadable: Literal["blank", "mark"] = "blank" if network.features else "mark"
+        kind = (spec, side, unreadable, most)
         if kind not in made:
-            spec, side, unreadable, most = kind
-            made[kind] = ImageStore(competition.root, competition.test.images, side, folder, unreadable, most, spec)
+            images = competition.test.images
+            made[kind] = ImageStore(competition.root, images, side, folder, unreadable, most, spec)
         found[network.key] = made[kind]
     if folder is not None:
         for store in made.values():

@@ -314,4 +314,4 @@ def stopgap(part: Part, rows: TestRows) -> np.ndarray | None:
     if all(network.key in rows.done for network in networks_of(part)):
         return combine(part, rows)
     found = [pred for member in part.members if (pred := stopgap(member, rows)) is not None]
-    return np.mean(found, axis=0, dtype=np.float64).astype(np.float32) if found else None
+    return np.asarray(np.mean(found, axis=0, dtype=np.float64), np.float32) if found else None

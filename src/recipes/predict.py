@@ -101,6 +101,9 @@ def predict_folds(
         if passes.end is not None and passes.go_on():
             passes.try_out(every, stores)
         for number, (k, part) in enumerate(parts.items()):
+            if not passes.go_on():
+                left_out = f"over before fold {k} was begun"
+                break
             coming = [[n for n in needed if n.key not in rows.done] for needed in list(needs.values())[number:]]
             count, views = passes.affordable(coming)
             if (text := shortage(views, list(parts)[number + (count or not number) :], every)) != left_out:
@@ -113,8 +116,8 @@ def predict_folds(
 
             if number and not count:
                 break
-            if not (passes.go_on() and predict_fold(coming[0], stores, passes, views, rows.done, number == 0, show)):
-                left_out = f"ended before fold {k} was predicted"
+            if not predict_fold(coming[0], stores, passes, views, rows.done, number == 0, show):
+                left_out = f"over before fold {k} was predicted"
                 break
             if output is not None:
                 pred = combine(part, rows)

@@ -156,7 +156,7 @@ def test_a_time_budget_drops_views_and_then_folds(
 ) -> None:
     assert again("trained", "time_budget=1s") == 0
     printed = capsys.readouterr().out
-    assert "ended before fold 0 was predicted" in printed and "holds the prior of the training rows" in printed
+    assert "time_budget: over before fold 0 was begun" in printed and "holds the prior of the training rows" in printed
     assert len(pd.read_csv(tmp_path / "submissions" / "trained.csv")) == 30
 
     for seconds, text, folds in ((100.0, "1 of 2 TTA views", 2), (250.0, "1 of 2 TTA views, no time for fold 1", 1)):
