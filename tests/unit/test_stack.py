@@ -115,9 +115,8 @@ def test_what_is_kept_predicts_as_scikit_learn_does(classes: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = MLPClassifier((HIDDEN,), alpha=0.1, max_iter=60, random_state=3).fit(x, y)
-        numbers = MLPRegressor(hidden_layer_sizes=(HIDDEN,), alpha=0.1, max_iter=60, random_state=3).fit(
-            x, (y - y.mean()) / y.std()
-        )
+        numbers = MLPRegressor(hidden_layer_sizes=(HIDDEN,), alpha=0.1, max_iter=60, random_state=3)
+        numbers.fit(x, (y - y.mean()) / y.std())
     linear = LogisticRegression(C=0.1, max_iter=300).fit(x, y)
     for learner, options, model in (("mlp", {"alpha": 0.1}, network), ("logistic", {"C": 0.1}, linear)):
         found = train(learner, options, x, y, classes, 3)(x)
