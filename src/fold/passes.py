@@ -141,7 +141,8 @@ class Passes:
             prior = None
             activation: Callable[..., Any] = _flat
         else:
-            trained = load_network(Path(config.paths.runs), network.run, network.fold)
+            run = network.place.parent  # wherever it was found
+            trained = load_network(run.parent, run.name, network.fold)
             model, normalisation, prior = trained.network, trained.normalisation, trained.prior
             activation = _flat if network.features else trained.outputs.predict
         if network.features:

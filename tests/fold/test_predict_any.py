@@ -159,7 +159,7 @@ def test_a_time_budget_drops_views_and_then_folds(
     assert "time_budget: over before fold 0 was begun" in printed and "holds the prior of the training rows" in printed
     assert len(pd.read_csv(tmp_path / "submissions" / "trained.csv")) == 30
 
-    for seconds, text, folds in ((100.0, "1 of 2 TTA views", 2), (250.0, "1 of 2 TTA views, no time for fold 1", 1)):
+    for seconds, text, folds in ((100.0, "1 of 4 TTA views", 2), (400.0, "1 of 4 TTA views, no time for fold 1", 1)):
         costs = {("trained", False): seconds}
         monkeypatch.setattr(Passes, "try_out", lambda self, *_, costs=costs: setattr(self, "cost", costs))
         monkeypatch.setattr(Passes, "remember", lambda *_: None)
