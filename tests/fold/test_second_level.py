@@ -123,7 +123,7 @@ def check_run(tmp_path: Path, task: Path, run: str) -> dict:
     parts = oof_of(tmp_path / "runs", run)
     for k, part in parts.items():
         found = {path.name for path in (tmp_path / "runs" / run / f"fold{k}").iterdir()}
-        assert found == {"oof.npz", "test.npz", "figures", "manifest.json"}
+        assert found - {"stack.npz"} == {"oof.npz", "test.npz", "figures", "manifest.json"}
         assert (folds.loc[part.ids, "fold"] == k).all() and (part.fold == k).all()
         assert (part.target == folds.loc[part.ids, "target"]).all()
     assert sorted(np.concatenate([part.ids for part in parts.values()])) == sorted(folds.index)
