@@ -97,7 +97,7 @@ def start(verb: Verb, config: Config, began: float, *more: Any) -> int:
         recipe(config, began) if verb.timed else recipe(config, *more)
     except Interrupted as stop:
         if int(os.environ.get("RANK", "0")) == 0:
-            print(f"\n{stop}; the same command goes on from there", file=sys.stderr, flush=True)
+            print(f"\n{stop}", file=sys.stderr, flush=True)
         return stop.exit_code
     return 0
 

@@ -32,6 +32,11 @@ def run_of(given: Values, defaults: Values) -> dict[str, Any]:
     return {**made_with(given.get("run"), "run", given, defaults), "fold": "all"}
 
 
+def predicted_of(given: Values, defaults: Values) -> dict[str, Any]:
+    """`run_of`, in the time of this session and not of the one that the run was trained in."""
+    return {**run_of(given, defaults), "time_budget": defaults["time_budget"]}
+
+
 def sizes_of(given: Values, defaults: Values) -> dict[str, Any]:
     """`run_of`, without what a soup was made of: `runs` are the runs that it is compared with."""
     return {**run_of(given, defaults), "runs": [], "combined": None}
@@ -148,10 +153,11 @@ VERBS = {
         ),
         Verb(
             "predict",
-            "predict the test rows again with a finished run: predict run=NAME",
+            "predict the test rows that are there now with any run, ensemble or stack: predict run=NAME",
             ("predict", "predict_run"),
-            run_of,
+            predicted_of,
             processes="one per device",
+            timed=True,
         ),
         Verb(
             "distill",

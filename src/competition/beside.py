@@ -21,28 +21,45 @@ def columns_beside(keys: CompetitionConfig, competition: Competition, names: Seq
 
     Raises UserError for a column that one of them lacks: nothing may be learnt from what the test rows do not have.
     """
-    train, test = competition.root / (keys.train_csv or ""), competition.root / (keys.test_csv or "")
+    train = competition.root / (keys.train_csv or "")
     if keys.train_csv is None or not is_there(competition.root, keys.test_csv):
         raise UserError(
             "features: columns: there is no table of the test rows, so they have no columns beside the images"
         )
+    own, key = competition.train.ids, "competition.train_csv"
+    of_train = _found(train, key, competition.id_column, own, names, keys, competition)
+    return of_train, columns_of_test_rows(keys, competition, names)
+
+
+def columns_of_test_rows(keys: CompetitionConfig, competition: Competition, names: Sequence[str]) -> Columns:
+    """The columns of that name of the test table, each (M,) str, in the rows' order. Raises UserError."""
+    path = competition.root / (keys.test_csv or "")
+    if not is_there(competition.root, keys.test_csv):
+        raise UserError(f"features: columns: {', '.join(names)} of the test rows are needed, but there is no {path}")
+    ids = competition.test.ids
+    return _found(path, "competition.test_csv", keys.test_id_column, ids, names, keys, competition)
+
+
+def _found(
+    path: Path,
+    key: str,
+    id_column: str | None,
+    ids: np.ndarray,
+    names: Sequence[str],
+    keys: CompetitionConfig,
+    competition: Competition,
+) -> Columns:
     targets = {keys.target_column, *keys.target_columns, competition.target_column, *competition.task.names.tolist()}
-    found = []
-    for path, key, id_column, ids in (
-        (train, "competition.train_csv", competition.id_column, competition.train.ids),
-        (test, "competition.test_csv", keys.test_id_column, competition.test.ids),
-    ):
-        header = read_header(path, key)
-        for name in names:
-            if name not in header or name in targets:
-                usable = [other for other in header if other not in targets]
-                why = "is the target" if name in targets else f"is not in {path.name}"
-                raise UserError(
-                    f"features: column {name!r} {why}{nearest(name, usable)}; only columns that the training and "
-                    f"the test rows have can be learnt from ({', '.join(usable)})"
-                )
-        found.append(_in_order(path, key, id_column, ids, names, keys, competition, header))
-    return found[0], found[1]
+    header = read_header(path, key)
+    for name in names:
+        if name not in header or name in targets:
+            usable = [other for other in header if other not in targets]
+            why = "is the target" if name in targets else f"is not in {path.name}"
+            raise UserError(
+                f"features: column {name!r} {why}{nearest(name, usable)}; only columns that the training and "
+                f"the test rows have can be learnt from ({', '.join(usable)})"
+            )
+    return _in_order(path, key, id_column, ids, names, keys, competition, header)
 
 
 def _in_order(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Competition:
     target_column: str | None  # None: the task's names are columns of their own
     sample: Sample
     links: Links | None = None  # None: each row of the sample is a picture
+    targets: tuple[str, ...] = ()  # columns of the training table that are learnt from
 
     @property
     def y(self) -> np.ndarray:
@@ -92,43 +93,60 @@ def load_competition(
 
     sample = fitted_form(sample, task, keys, say)
 
-    # ---- test rows --------------------------------------------------------------------------------------------------
-    test_path, test = test_columns(keys, root, sample, id_column)
-    test_ids = test["id"]
-    names = np.array(targets if len(targets) > 1 else task.names.tolist(), dtype=np.str_)
-    links = link(sample, test_ids, test, keys.rows, names, keys.pool)
-    if links is None:
-        if text := differ(sample.ids, test_ids, "only in the sample", "only in the test rows"):
-            both = f"{root / str(keys.sample_csv)} and {test_path}"
-            raise UserError(f"{both} have different ids: {text}; use files of the same competition")
-        task.submit(np.zeros((0, len(task.names))), sample)  # refused before training if it cannot be filled
+    # ---- test rows and pictures -------------------------------------------------------------------------------------
+    test, links = load_test_rows(keys, task, targets, id_column, sample, cache)
     fields = set(template_fields(keys.rows, "competition.rows"))
     pooled = keys.rows != ONE and TARGET not in fields and fields <= {"id", *columns}
     of_train = filled(keys.rows, ids, columns) if pooled else None
-
-    # ---- pictures ---------------------------------------------------------------------------------------------------
     if keys.pixels:
         train_images = unpacked(root / str(keys.train_csv), keys.pixels, keys.pixel_shape, ids, cache, "train")
-        test_images = unpacked(test_path, keys.pixels, keys.pixel_shape, test_ids, cache, "test")
     elif keys.train_csv is None:
         top = keys.train_images.split("{")[0].rpartition("/")[0]
         paths = [f"{top}/{name}" if top else name for name in columns["id"].tolist()]
         train_images = np.array([path.encode() for path in paths], dtype=np.bytes_)
-        test_images = _images(keys.test_images, "competition.test_images", root, test_ids, test, test_path)
     else:
         train_images = _images(keys.train_images, "competition.train_images", root, ids, columns, root / keys.train_csv)
-        test_images = _images(keys.test_images, "competition.test_images", root, test_ids, test, test_path)
     return Competition(
         name=keys.name or root.resolve().name,
         root=root,
         task=task,
         train=Rows(ids, train_images, y, columns[keys.group_column] if keys.group_column else None, of_train),
-        test=Rows(test_ids, test_images),
+        test=test,
         id_column=id_column,
         target_column=targets[0] if len(targets) == 1 else None,
         sample=sample,
         links=links,
+        targets=tuple(targets),
     )
+
+
+def load_test_rows(
+    keys: CompetitionConfig,
+    task: Task,
+    targets: Sequence[str],
+    id_column: str,
+    sample: Sample,
+    cache: Path | None = None,
+) -> tuple[Rows, Links | None]:
+    """The test rows that are under `keys.root` now with their images, and how they make the rows of the sample.
+
+    targets, id_column: of the training table, which is not looked at. Raises UserError like `load_competition`.
+    """
+    root = Path(keys.root)
+    path, test = test_columns(keys, root, sample, id_column)
+    ids = test["id"]
+    names = np.array(list(targets) if len(targets) > 1 else task.names.tolist(), dtype=np.str_)
+    links = link(sample, ids, test, keys.rows, names, keys.pool)
+    if links is None:
+        if text := differ(sample.ids, ids, "only in the sample", "only in the test rows"):
+            both = f"{root / str(keys.sample_csv)} and {path}"
+            raise UserError(f"{both} have different ids: {text}; use files of the same competition")
+        task.submit(np.zeros((0, len(task.names))), sample)  # refused before training if it cannot be filled
+    if keys.pixels:
+        images = unpacked(path, keys.pixels, keys.pixel_shape, ids, cache, "test")
+    else:
+        images = _images(keys.test_images, "competition.test_images", root, ids, test, path)
+    return Rows(ids, images), links
 
 
 def _images(template: str, key: str, root: Path, ids: np.ndarray, columns: Columns, table: Path) -> np.ndarray:

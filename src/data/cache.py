@@ -50,6 +50,7 @@ class ImageStore:
         self.spec = spec
         self.root, self.paths, self.short_side = Path(root).resolve(), paths, short_side
         self.unreadable, self.max_megapixels = unreadable, max_megapixels
+        self.companions: list[ImageStore] = []  # of the same rows at other sizes, filled by the same read of a file
         self.file: Path | None = None
         self._bad: set[int] = set()  # the unreadable rows that this process has come across
         self._pixels: np.ndarray | None = None
@@ -101,6 +102,8 @@ class ImageStore:
             if self.unreadable == "error":
                 raise
             return self._blank(row)
+        for other in self.companions:
+            other.fill(row, files)
         try:
             image = self.spec.read_files(files, self.short_side, self.max_megapixels, self.path(row))
         except MissingPackage:
@@ -112,6 +115,23 @@ class ImageStore:
             return self._blank(row)
         self._write(row, image, image.shape[:2])
         return image
+
+    def fill(self, row: int, files: list[bytes]) -> None:
+        """Decode the contents of the files of a row into its slot, unless it is filled."""
+        if self.file is None:
+            return
+        if self._pixels is None or self._shapes is None:
+            self._open()
+        assert self._shapes is not None
+        if self._shapes[row].any():
+            return
+        try:
+            image = self.spec.read_files(files, self.short_side, self.max_megapixels, self.path(row))
+            self._write(row, image, image.shape[:2])
+        except MissingPackage:
+            raise
+        except UserError:
+            self._write(row, None, UNREADABLE)
 
     def _write(self, row: int, image: np.ndarray | None, shape: tuple[int, ...]) -> None:
         if not self._files or self._full:

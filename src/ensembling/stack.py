@@ -12,15 +12,14 @@ out-of-fold predictions and backbones that have not seen the competition (fold=-
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from src.competition.metrics import Metric
 from src.competition.task import Task
+from src.ensembling.learners import Model, Tree, train
 from src.ensembling.nested import Split, nested, splits
 from src.errors import UserError, first_few
 from src.ids import find_rows, only_in
@@ -40,17 +39,40 @@ GRID: dict[str, tuple[Options, ...]] = {
 LEARNERS = tuple(GRID)
 OF_NUMBERS = ("ridge", "lightgbm", "mlp")
 SCALED = ("logistic", "ridge", "mlp")  # learners to which the scale of a feature matters
+COLUMNS = "columns:"  # before the first name of a table's columns among the features; then the name of their block
+MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of features
 SMALLEST = 1e-6  # probabilities are cut off here and at 1 - this before their log-odds are taken
-HIDDEN = 64  # units of the small network
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was fitted for a fold: the options from GRID, the blocks' weights, and the model behind them."""
+    """What was fitted for a fold: the options from GRID, the blocks' weights, how each block is scaled, its columns'
+    mean and deviation (D_b,), and the model behind them."""
 
     options: Options
     weights: np.ndarray  # (B,) float64
-    predict: Callable[[Sequence[np.ndarray]], np.ndarray]  # blocks (n, D_b) -> (n, C) float32
+    statistics: Sequence[tuple[np.ndarray, np.ndarray]]
+    model: Model
+
+    def predict(self, blocks: Sequence[np.ndarray]) -> np.ndarray:
+        """Blocks (n, D_b) -> (n, C) float32."""
+        scaled = [_scaled(x, s) for x, s in zip(blocks, self.statistics, strict=True)]
+        return self.model(_joined(scaled, self.weights))
+
+    def tree(self) -> Tree:
+        """As `learners.save_tree` writes it."""
+        return {
+            "options": dict(self.options),
+            "weights": self.weights,
+            "statistics": [list(each) for each in self.statistics],
+            "model": self.model.tree,
+        }
+
+    @classmethod
+    def of(cls, tree: Tree) -> Choice:
+        """The inverse of `tree`."""
+        statistics = [(mean, std) for mean, std in tree["statistics"]]
+        return cls(tree["options"], tree["weights"], statistics, Model(tree["model"]))
 
 
 @dataclass(frozen=True)
@@ -140,11 +162,7 @@ def choose(
     statistics = [_statistics(x) for x in raw]
     joined = _joined([_scaled(x, s) for x, s in zip(raw, statistics, strict=True)], weights)
     model = train(learner, options, joined, truth, classes, seed, task.groups)
-
-    def predict(others: Sequence[np.ndarray]) -> np.ndarray:
-        return model(_joined([_scaled(x, s) for x, s in zip(others, statistics, strict=True)], weights))
-
-    return Choice(options, weights, predict)
+    return Choice(options, weights, statistics, model)
 
 
 def search_weights(loss: Callable[[np.ndarray], float], count: int) -> np.ndarray:
@@ -174,115 +192,6 @@ def search_weights(loss: Callable[[np.ndarray], float], count: int) -> np.ndarra
         },
     )
     return weights(found.x)
-
-
-def train(
-    learner: str,
-    options: Options,
-    x: np.ndarray,
-    y: np.ndarray,
-    classes: int,
-    seed: int,
-    groups: Sequence[int] = (),
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit on x (n, D) float32, y (n,) int64; returns a function from (m, D) to (m, C) float32 probabilities.
-
-    Classes that do not occur in `y` get probability 0; rows sum to 1. Where several columns may be true of a row, y
-    (n, C) bool, each has a model of its own; so has each of several targets, y (n, T) int64, which have `groups`
-    columns each, and each number, y (n, C) float.
-    """
-    if y.ndim == 2 and np.issubdtype(y.dtype, np.floating):
-        values = [_regression(learner, options, x, column, seed) for column in y.T.astype(np.float64)]
-        return lambda other: np.stack([model(other) for model in values], axis=1).astype(np.float32)
-    if y.ndim == 2 and y.dtype != bool:
-        targets = zip(y.T, groups, strict=True)
-        models = [train(learner, options, x, labels, count, seed) for labels, count in targets]
-        return lambda other: np.concatenate([model(other) for model in models], axis=1)
-    if y.ndim == 2:
-        each = [train(learner, options, x, column.astype(np.int64), 2, seed) for column in y.T]
-        return lambda other: np.stack([model(other)[:, 1] for model in each], axis=1)
-    there = np.unique(y)
-    if learner == "ridge":
-        from sklearn.linear_model import Ridge
-
-        ridge = Ridge(**options).fit(x, np.eye(classes, dtype=np.float32)[y])
-
-        def shares(other: np.ndarray) -> np.ndarray:
-            # a regression on 0 and 1 estimates probabilities, but does not know that they end there
-            pred = np.clip(ridge.predict(other), 1e-3, 1.0)
-            pred[:, np.setdiff1d(np.arange(classes), there)] = 0
-            return (pred / pred.sum(axis=1, keepdims=True)).astype(np.float32)
-
-        return shares
-    if len(there) == 1:  # nothing to tell apart: a column that no row, or every row, of these has
-        return lambda other: np.eye(classes, dtype=np.float32)[np.full(len(other), there[0])]
-    model = _classifier(learner, options, seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(did not converge|failed to converge|Maximum iterations).*")
-        model.fit(x, y)
-
-    def probabilities(other: np.ndarray) -> np.ndarray:
-        pred = np.zeros((len(other), classes), np.float32)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            pred[:, model.classes_] = model.predict_proba(other)
-        return pred
-
-    return probabilities
-
-
-def _regression(
-    learner: str, options: Options, x: np.ndarray, y: np.ndarray, seed: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit on x (n, D), y (n,) float64; returns a function from (m, D) to (m,)."""
-    shift, scale = y.mean(), y.std()  # a network learns little at another scale
-    if scale == 0:
-        return lambda other: np.full(len(other), shift)
-    model: Any
-    if learner == "ridge":
-        from sklearn.linear_model import Ridge
-
-        model = Ridge(**options)
-    elif learner == "mlp":
-        from sklearn.neural_network import MLPRegressor
-
-        model = MLPRegressor(hidden_layer_sizes=(HIDDEN,), **options, max_iter=60, random_state=seed)
-    else:
-        assert learner == "lightgbm", learner
-        lightgbm = import_lightgbm()
-        model = lightgbm.LGBMRegressor(**options, learning_rate=0.05, random_state=seed, verbose=-1, deterministic=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(did not converge|failed to converge|Maximum iterations).*")
-        model.fit(x, (y - shift) / scale)
-
-    def values(other: np.ndarray) -> np.ndarray:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            return shift + scale * model.predict(other)
-
-    return values
-
-
-def _classifier(learner: str, options: Options, seed: int) -> Any:
-    if learner == "logistic":
-        from sklearn.linear_model import LogisticRegression
-
-        return LogisticRegression(**options, max_iter=300)
-    if learner == "mlp":
-        from sklearn.neural_network import MLPClassifier
-
-        return MLPClassifier((HIDDEN,), **options, max_iter=60, random_state=seed)
-    assert learner == "lightgbm", learner
-    lightgbm = import_lightgbm()
-    return lightgbm.LGBMClassifier(**options, learning_rate=0.05, random_state=seed, verbose=-1, deterministic=True)
-
-
-def import_lightgbm() -> Any:
-    try:
-        import lightgbm
-    except ImportError:
-        raise UserError("learner=lightgbm: the package is not installed; pip install lightgbm") from None
-    return lightgbm
 
 
 def said_by(pred: np.ndarray, task: Task) -> np.ndarray:

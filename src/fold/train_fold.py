@@ -170,6 +170,7 @@ def train_fold(
                 run.parent, config.prune, k, kept.network, size, quoted.scores[metric.name], accelerator, spec
             ),
             "size": size,
+            "short_side": start.test.short_side,
             "batch_size": final.stages[-1].batch_size,
             "crop": config.eval.crop,
             "normalisation": {"mean": normalisation.mean, "std": normalisation.std},

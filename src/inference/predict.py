@@ -35,11 +35,13 @@ def predict(
     batch_size: int,
     workers: int,
     activation: Callable[[Tensor], Tensor] = softmax,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> np.ndarray:
     """(N, C) float32 probabilities of `rows` (N,) in their order: the weighted mean over views of the softmax, in
     which a view that shows the same picture as an earlier one does not count.
 
     activation: what is done to the network's output (B, C) before the mean; the identity gives pooled features.
+    go_on: asked after each batch, False in all processes at once ends the pass: rows that it has not come to are NaN.
     NaN in all columns of a row whose image could not be read (a store with unreadable="mark"); UserError if the model
     itself yields NaN or infinity. Each image is fetched once for all views. The row number travels with each batch
     and is gathered with the predictions; that every row came exactly once is asserted before anything is returned.
@@ -68,8 +70,11 @@ def predict(
             mixed = mixed + share[:, None] * activation(logits.float())
         for values, more in ((seen, batch.rows), (readable, batch.readable), (predicted, mixed)):
             values.append(more.to(accelerator.device))
+        if not go_on():
+            break
     of_all = [accelerator.gather(torch.cat(values)).cpu().numpy() for values in (seen, readable, predicted)]
-    result, could_be_read = in_order(rows, of_all[0], of_all[2]), in_order(rows, of_all[0], of_all[1])
+    reached = np.isin(rows, of_all[0])
+    result, could_be_read = (in_order(rows[reached], of_all[0], of_all[i]) for i in (2, 1))
     refuse_non_finite(result, could_be_read)
     if sum(counting) < len(counting) * sum(view.weight > 0 for view in views):
         say(
@@ -77,7 +82,11 @@ def predict(
             f"({size} px, eval.crop={crop:g}); equal ones count once"
         )
     result[~could_be_read] = np.nan
-    return result
+    if reached.all():
+        return result
+    partial = np.full((len(rows), result.shape[1]), np.nan, np.float32)
+    partial[reached] = result
+    return partial
 
 
 def in_order(rows: np.ndarray, seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:

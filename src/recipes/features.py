@@ -76,6 +76,7 @@ def _extract(
     config: Config, competition: Competition, places: dict[int, Path], todo: dict[int, dict[str, Any]]
 ) -> None:
     from src.data.preprocess import Preprocess
+    from src.fold.backbone import keep_backbone
     from src.fold.network import build_from, on_device
     from src.fold.predictor import load_network, make_predictor
     from src.inference.tta import parse_views
@@ -104,6 +105,8 @@ def _extract(
             classes = len(competition.task.names)
             network, normalisation = build_from(config.model, classes, found, seed=config.seed, spec=spec)
             source = found.why
+        if k < 0 and accelerator.is_main_process:
+            keep_backbone(places[k], config, network, normalisation, classes)
         without_classifier(network)
         on_device(network, accelerator)
         preprocess = Preprocess(normalisation, accelerator.device, spec)

@@ -49,7 +49,7 @@ def smoke(config: Config) -> None:
     train(small, time.time())
     submission = scratch / "submissions" / f"{RUN}.csv"
     first = submission.read_text()
-    predict_run(small)
+    predict_run(small, time.time())
     if submission.read_text() != first:
         raise RuntimeError(f"{submission}: the saved weights predict something else than the run did")
 

@@ -116,6 +116,7 @@ def soup(config: Config) -> None:
         notes = {
             "model": config.model.name,
             "size": sizes[k],
+            "short_side": short_side,
             "normalisation": dataclasses.asdict(preprocess.normalisation),
             "prior": prior.tolist(),
             "scaling": made.outputs.scaling,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from src.competition.beside import columns_beside
 from src.competition.folds import fold_rows
 from src.config import Config
-from src.ensembling.columns import encode
-from src.ensembling.stack import OF_NUMBERS, FeaturesFor, features_of, import_lightgbm, said_by, stack
+from src.ensembling.columns import apply_encoding, fit_encoding
+from src.ensembling.learners import import_lightgbm
+from src.ensembling.stack import COLUMNS, MEMBERS, OF_NUMBERS, FeaturesFor, features_of, said_by, stack
 from src.errors import UserError
 from src.ids import find_rows
 from src.predictions import Features, Predictions, load_features
@@ -20,9 +22,6 @@ from src.runs.combined import FoldResult, compared, named, open_members, rows_of
 from src.runs.members import load_test
 from src.runs.opening import groups_of, open_competition, open_folds
 from src.runs.scoring import metric_of
-
-COLUMNS = "columns:"  # before the first name of a table's columns among `features`
-MEMBERS = "members"  # the block of all runs' log-odds, beside the blocks of `features`
 
 
 def stack_runs(config: Config, began: float | None = None) -> None:
@@ -65,10 +64,13 @@ def stack_runs(config: Config, began: float | None = None) -> None:
             fold_rows(folds, wanted[0])  # refuses a fold that does not exist
     there = np.unique(folds[folds >= 0]).tolist()
     files, beside = split_features(features)
+    encoding: list[Any] = []
     if beside:
         columns = columns_beside(config.competition, competition, beside)
         place = find_rows(competition.train.ids, ids)
-        x, other = encode({name: cells[place] for name, cells in columns[0].items()}, columns[1])
+        own = {name: cells[place] for name, cells in columns[0].items()}
+        encoding = fit_encoding(own, columns[1])
+        x, other = apply_encoding(encoding, own), apply_encoding(encoding, columns[1])
         blocks[f"{COLUMNS}{','.join(beside)}"] = lambda k: (x, other)
     for name in files:
         blocks[name] = features_of(find_features(name, runs), ids, folds, test_ids, name)
@@ -99,7 +101,8 @@ def stack_runs(config: Config, began: float | None = None) -> None:
         if len(blocks) > 1:
             text += ", " + ", ".join(f"{name} x {weight:.2g}" for name, weight in shares.items())
         notes = {"model": learner, "options": choice.options}
-        results[k] = FoldResult(found.test[k], text, shares, notes)
+        model = {"members": list(config.runs), "blocks": list(blocks), "encoding": encoding, "fitted": choice.tree()}
+        results[k] = FoldResult(found.test[k], text, shares, notes, model=model)
     made = np.isin(folds, list(results))
     oof = Predictions(ids[made], found.pred[made], task.names, folds[made], task.cells(y[made]), task.kind)
     save_run(config, competition, oof, test_ids, results, began)

@@ -13,6 +13,7 @@ import numpy as np
 from src.competition.metrics import Metric
 from src.competition.tables import Competition
 from src.config import Config
+from src.ensembling.learners import save_tree
 from src.errors import UserError, first_few
 from src.ids import differ, find_rows
 from src.predictions import Predictions
@@ -25,6 +26,8 @@ from src.runs.scoring import metric_of
 from src.runs.summary import summarise_run
 from src.tracking import NoTracker
 
+SECOND_LEVEL = "stack.npz"  # in a fold of a stack: its model, how blocks are scaled and columns are encoded
+
 
 @dataclasses.dataclass(frozen=True)
 class FoldResult:
@@ -35,6 +38,7 @@ class FoldResult:
     weights: Mapping[str, float]  # by member or block
     notes: Mapping[str, Any]  # further entries of the manifest
     state: Mapping[str, Any] | None = None  # a network of its own (a soup); an ensemble lies in its members
+    model: Mapping[str, Any] | None = None  # of a stack: what `learners.save_tree` writes
 
 
 def open_members(config: Config, competition: Competition) -> Members:
@@ -110,6 +114,10 @@ def save_run(
         own = oof.take(np.flatnonzero(oof.fold == k))
         place = fold_folder(runs, run, k)
         (place / "manifest.json").unlink(missing_ok=True)  # while its files are replaced, the fold is not finished
+        if result.model is None:
+            (place / SECOND_LEVEL).unlink(missing_ok=True)
+        else:
+            save_tree(place / SECOND_LEVEL, dict(result.model))
         notes = {"members": list(config.runs), "features": list(config.stack.features), "seconds": {"total": seconds}}
         quoted = quote(config, competition, own)
         summary = FoldSummary(

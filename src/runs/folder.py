@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def run_folder(runs: Path, run: str) -> Path:
+    return runs / run
+
+
 def fold_folder(runs: Path, run: str, fold: int) -> Path:
-    return runs / run / f"fold{fold}"
+    return run_folder(runs, run) / f"fold{fold}"
 
 
 def finished(folder: Path) -> bool:

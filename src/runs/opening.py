@@ -29,14 +29,20 @@ def open_competition(config: Config) -> Competition:
     task = config.competition
     if not task.root:
         raise UserError(f"competition.root: where is {task.name}? Give its folder, competition.root=DIR")
-    if task.name == DIGITS and not (Path(task.root) / str(task.train_csv)).exists():
-        make_digits(Path(task.root))
+    embed_digits(task)
     competition = load_competition(task, Path(config.paths.cache) / task.name)
     if task.few:
         competition = few_rows(competition, task.few, TEST_ROWS)
     loss_for(competition.task.kind, config.loss.name)
     reported(config, competition)
     return competition
+
+
+def embed_digits(task: CompetitionConfig) -> None:
+    """Make the embedded digits at their place, if they are meant and nothing is there."""
+    root = Path(task.root)
+    if task.name == DIGITS and not any((root / str(file)).exists() for file in (task.train_csv, task.sample_csv)):
+        make_digits(root)
 
 
 def open_folds(config: Config, competition: Competition) -> np.ndarray:

@@ -17,6 +17,7 @@ from src.predictions import concatenate, fold_mean, load_predictions
 from src.runs.claims import run_lock
 from src.runs.decided import decide, quote, save_decision
 from src.runs.folder import finished_folds, fold_folder
+from src.runs.kept import keep_competition
 from src.runs.opening import solution_path
 from src.runs.scoring import metric_of
 
@@ -34,6 +35,7 @@ def summarise_run(config: Config, competition: Competition, run: str) -> None:
 
 def _summarise(config: Config, competition: Competition, run: str) -> None:
     runs = Path(config.paths.runs)
+    keep_competition(runs / run, config, competition)
     folds = finished_folds(runs, run)
     folders = [fold_folder(runs, run, k) for k in folds]
     task, metric = competition.task, metric_of(config, competition)

@@ -97,7 +97,8 @@ def fit(
             session.checkpoints.wait(strict=True)
             accelerator.wait_for_everyone()  # for the first process, which writes
             where = session.checkpoints.folder
-            raise Interrupted(stop, f"stopped after step {done.step} of {plan.steps}, checkpoint in {where}")
+            text = f"stopped after step {done.step} of {plan.steps}, checkpoint in {where}"
+            raise Interrupted(stop, f"{text}; the same command goes on from there")
         if behind:
             return done.settled()
 

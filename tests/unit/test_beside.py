@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from src.competition.beside import columns_beside
 from src.competition.tables import Competition, load_competition
 from src.config import CompetitionConfig
-from src.ensembling.columns import encode
+from src.ensembling.columns import apply_encoding, encode, fit_encoding
 from src.errors import UserError
 from src.recipes.stack import split_features
 
@@ -90,3 +92,43 @@ def test_names_behind_columns() -> None:
         ["f.npz", "run/features.npz"], ["age", "sex"],
     )  # fmt: skip
     assert split_features(["run"]) == (["run"], [])
+
+
+def test_columns_are_encoded_as_scikit_learn_does() -> None:
+    """Gaps, a constant, rare and unknown values; and other rows with what is no number in a column of numbers."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    random = np.random.default_rng(0)
+
+    def rows(count: int) -> dict[str, np.ndarray]:
+        gaps = random.random(count) < 0.2
+        return {
+            "site": random.choice(list("abcdefghijklmno"), count),
+            "size": np.array([f"{value:.3f}" for value in random.normal(size=count)]),
+            "age": np.where(gaps, "", random.integers(0, 90, count).astype(str)),
+            "same": np.full(count, "3"),
+            "two": random.choice(["x", "y"], count),
+        }
+
+    train, test = rows(60), rows(20)
+    test["two"][0] = "z"
+    numbers, names = ["size", "age", "same"], ["site", "two"]
+    frames = [
+        pd.DataFrame({name: pd.to_numeric(cells) if name in numbers else cells for name, cells in part.items()})
+        for part in (train, test)
+    ]
+    scaled = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
+    coded = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5, sparse_output=False)
+    wanted = ColumnTransformer([("numbers", scaled, numbers), ("names", coded, names)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        both = wanted.fit_transform(frames[0]), wanted.transform(frames[1])
+    encoding = json.loads(json.dumps(fit_encoding(train, test)))
+    places = [0, 1, 3, 2, *range(4, both[0].shape[1])]  # scikit-learn's marks of gaps come last
+    for cells, expected in zip((train, test), both, strict=True):
+        np.testing.assert_allclose(apply_encoding(encoding, cells), expected[:, places], atol=1e-6)
+    odd = {**test, "age": np.where(test["age"] == "", "unknown", test["age"])}
+    np.testing.assert_array_equal(apply_encoding(encoding, odd), apply_encoding(encoding, test))

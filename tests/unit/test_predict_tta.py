@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 import torchvision.transforms.v2.functional as tv
 from torch import nn
 
+from src.data import cache
 from src.data.augment import centre_view
 from src.data.cache import ImageStore
+from src.data.decode import decode
 from src.data.loader import Order, Window, evaluation_batch
 from src.data.preprocess import Preprocess
 from src.data.spec import Normalisation
@@ -386,3 +389,31 @@ def test_an_equal_window_that_is_turned_another_way_counts() -> None:
     views = [View(), View(Window((0, 0)), flip=True), View(Window((0, 0)), weight=3.0), View(weight=0.0)]
     assert weights_of(views, images).tolist() == [[1, 1], [1, 1], [0, 3], [0, 0]]
     assert weights_of(views[::-1], images).tolist() == [[0, 0], [3, 3], [1, 1], [0, 1]]
+
+
+def test_a_pass_that_ends_early_knows_the_rows_that_it_came_to(model, store, accelerator) -> None:
+    answers = iter([True, False])
+    whole = run(model, store, range(11), accelerator, VIEWS["none"])
+    early = run(model, store, range(11), accelerator, VIEWS["none"], go_on=lambda: next(answers))
+    np.testing.assert_array_equal(early[:8], whole[:8])  # two batches of four
+    assert np.isnan(early[8:]).all()
+
+
+def test_one_read_fills_stores_of_every_size(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = np.array([*(f"{row:02d}.png" for row in range(3)), "torn.png"], np.bytes_)
+    for name in names[:3].tolist():
+        shutil.copyfile(root / name.decode(), tmp_path / name.decode())
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    reads: Counter[bytes] = Counter()
+    monkeypatch.setattr(
+        cache, "read_files", lambda at, path: reads.update([path]) or [(at / path.decode()).read_bytes()]
+    )
+    large, small = (ImageStore(tmp_path, names, side, tmp_path / "c", "mark") for side in (40, 24))
+    large.companions, small.companions = [small], [large]
+    for store in (large, small, large):
+        found = [store.pixels(row) for row in range(4)]
+        assert [store.is_marked(row) for row in range(4)] == [False] * 3 + [True]
+        for row in range(3):
+            own = decode(tmp_path / names[row].decode(), store.short_side)
+            np.testing.assert_array_equal(found[row], own)
+    assert set(reads.values()) == {1} and len(reads) == 4

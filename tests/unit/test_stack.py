@@ -6,13 +6,16 @@ The leak probe: labels without any meaning. Whatever is honest scores at chance;
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -21,6 +24,7 @@ from src.competition.kinds.number import Number
 from src.competition.kinds.single import Single
 from src.competition.metrics import accuracy, find_metric, log_loss
 from src.ensembling.blend import METHODS, blend
+from src.ensembling.learners import HIDDEN, Model, import_lightgbm, load_tree, save_tree, train
 from src.ensembling.nested import splits
 from src.ensembling.stack import (
     GRID,
@@ -28,12 +32,10 @@ from src.ensembling.stack import (
     FeaturesFor,
     choose,
     features_of,
-    import_lightgbm,
     log_odds,
     said_by,
     search_weights,
     stack,
-    train,
 )
 from src.errors import UserError
 from src.predictions import Features
@@ -89,7 +91,7 @@ def test_ridge_against_its_closed_form() -> None:
 
 
 @pytest.mark.parametrize("learner", ["logistic", "ridge", "mlp", "lightgbm"])
-def test_every_learner_learns_and_survives_an_absent_class(learner: str) -> None:
+def test_every_learner_learns_and_survives_an_absent_class(learner: str, tmp_path: Path) -> None:
     if learner == "lightgbm":
         pytest.importorskip("lightgbm")
     x, labels, _ = problem(signal=4.0)
@@ -101,6 +103,34 @@ def test_every_learner_learns_and_survives_an_absent_class(learner: str) -> None
         np.testing.assert_allclose(pred.sum(1), 1, atol=1e-5)
         assert (pred[:, absent] == 0).all() and accuracy(y[200:], pred) > 0.8
         np.testing.assert_array_equal(pred, train(learner, GRID[learner][-1], x[:200], y[:200], classes, 0)(x[200:]))
+        save_tree(tmp_path / "model.npz", model.tree)
+        np.testing.assert_array_equal(pred, Model(load_tree(tmp_path / "model.npz"))(x[200:]))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_what_is_kept_predicts_as_scikit_learn_does(classes: int) -> None:
+    random = np.random.default_rng(0)
+    y = random.integers(0, classes, 60)
+    x = (np.eye(classes, 5)[y] + 0.5 * random.normal(size=(60, 5))).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = MLPClassifier((HIDDEN,), alpha=0.1, max_iter=60, random_state=3).fit(x, y)
+        numbers = MLPRegressor(hidden_layer_sizes=(HIDDEN,), alpha=0.1, max_iter=60, random_state=3)
+        numbers.fit(x, (y - y.mean()) / y.std())
+    linear = LogisticRegression(C=0.1, max_iter=300).fit(x, y)
+    for learner, options, model in (("mlp", {"alpha": 0.1}, network), ("logistic", {"C": 0.1}, linear)):
+        found = train(learner, options, x, y, classes, 3)(x)
+        np.testing.assert_allclose(found, model.predict_proba(x), atol=1e-6)
+    found = train("mlp", {"alpha": 0.1}, x, y[:, None].astype(np.float32), 1, 3)(x)[:, 0]
+    np.testing.assert_allclose(found, y.mean() + y.std() * numbers.predict(x), atol=1e-4)
+
+
+def test_a_model_that_would_run_code_or_is_cut_off_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pickled.npz", form=np.array([print], dtype=object))
+    (tmp_path / "cut.npz").write_bytes(b"PK")
+    for name in ("pickled", "cut", "missing"):
+        with pytest.raises(UserError, match=f"{name}.npz: not a model of the second level"):
+            load_tree(tmp_path / f"{name}.npz")
 
 
 def test_log_odds_are_those_of_scipy_and_finite() -> None:
