@@ -20,7 +20,7 @@ from src.log import say
 from src.predictions import Predictions, fold_mean
 from src.runs.claims import run_lock, run_name
 from src.runs.decided import decide, load_decision
-from src.runs.folder import finished_folds, fold_folder
+from src.runs.folder import finished_folds, fold_folder, open_runs
 from src.runs.opening import image_spec, open_competition, open_images
 from src.training.device import make_accelerator
 
@@ -30,7 +30,7 @@ def predict_run(config: Config) -> None:
     accelerator = make_accelerator(config.device, config.precision)
     with accelerator.main_process_first():
         competition = open_competition(config)
-    run, runs = run_name(config), Path(config.paths.runs)
+    run, runs = run_name(config), open_runs(config.paths)
     folds = finished_folds(runs, run)
     if not folds:
         raise UserError(f"run={run}: no fold is finished; train it first")
