@@ -260,6 +260,20 @@ VERBS = {
             base=None,
             words=None,
         ),
+        Verb(
+            "kaggle",
+            "notebooks for Kaggle: kaggle build competition=SLUG machine=gpu|t4x2|tpu …, then push, status, submit",
+            ("kaggle", "kaggle"),
+            base=None,
+            words=None,
+        ),
+        Verb(
+            "wheels",
+            "the packages that a notebook without internet lacks, as a folder to attach: wheels DIR",
+            ("wheels", "wheels"),
+            base=None,
+            words=None,
+        ),
         Verb("test", "the test suite (arguments go to pytest)", None, base=None, words=None),
     )
 }
