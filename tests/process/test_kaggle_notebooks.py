@@ -1,4 +1,7 @@
-"""Both notebooks of `./run.sh kaggle build` on a machine like Kaggle's: wheels attached, no index, inputs read-only; the training's output is attached to the inference, whose test set is larger."""
+"""Both notebooks of `./run.sh kaggle build` on a machine like Kaggle's: wheels attached, no index, inputs read-only.
+
+The training's output is attached to the inference notebook, whose test set is larger than what everybody sees.
+"""
 
 from __future__ import annotations
 
