@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from src.bootstrap import normal, parse, requirements
@@ -66,12 +67,9 @@ def make_wheels(folder: Path, wanted: Sequence[str], there: frozenset[str] = IMA
         raise UserError(f"wheels: {folder} is not a folder of wheels ({first_few(strangers(folder))}); choose another")
     wanted = [line for line in wanted if parse(line)[0] not in there]
     with tempfile.TemporaryDirectory(prefix="wheels-") as place:
-        built, report = Path(place, "built"), Path(place, "report.json")
-        python = image(Path(place, "image"), there)
-        pip("install", "--dry-run", f"--report={report}", *wanted, python=python)
-        chosen = [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
-        build([f"{one['name']}=={one['version']}" for one in chosen], built)
-        pip("install", "--no-index", f"--find-links={built}", *wanted, python=python)
+        built = Path(place, "built")
+        build(pins(wanted, there), built)
+        verify(built, wanted, there, Path(place, "image"))
         folder.mkdir(parents=True, exist_ok=True)
         made = sorted(built.glob("*.whl"))
         names = {distribution(wheel) for wheel in made}
@@ -92,8 +90,29 @@ def distribution(wheel: Path) -> str:
     return normal(wheel.name.split("-")[0])
 
 
-def image(place: Path, there: frozenset[str]) -> str:
-    """A new environment in which pip takes what notebook images bring as installed, by name; its Python."""
+def pins(wanted: Sequence[str], there: frozenset[str]) -> list[str]:
+    """`name==version` of the packages `wanted` and of all that they need but is `there`, as they are installed here,
+    where they fit each other; one that is not installed here is left to the index."""
+    found: dict[str, str] = {}
+    todo = list(wanted)
+    while todo:
+        line = todo.pop(0)
+        name = parse(line)[0]
+        if name in found or name in there:
+            continue
+        try:
+            installed = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            found[name] = line
+            continue
+        found[name] = f"{name}=={installed.version}"
+        todo += [need for need in installed.requires or () if "extra ==" not in need and "python_version <" not in need]
+    return [found[name] for name in sorted(found)]
+
+
+def verify(built: Path, wanted: Sequence[str], there: frozenset[str], place: Path) -> None:
+    """Install the set with nothing else within reach into a new environment, in which pip takes what notebook images
+    bring as installed, by name. Raises UserError with pip's reason."""
     venv.create(place, with_pip=True)
     packages = next((place / "lib").glob("python3*")) / "site-packages"
     for name in there:
@@ -101,7 +120,10 @@ def image(place: Path, there: frozenset[str]) -> str:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9999\n", encoding="utf-8")
         (info / "RECORD").touch()
-    return str(place / "bin" / "python")
+    alone = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "PYTHON"))}
+    alone["PIP_CONFIG_FILE"] = os.devnull
+    python = str(place / "bin" / "python")
+    pip("install", "--no-index", f"--find-links={built}", *wanted, python=python, environment=alone)
 
 
 def build(pins: Sequence[str], folder: Path) -> None:
@@ -117,10 +139,16 @@ def build(pins: Sequence[str], folder: Path) -> None:
                 pip("download", "--no-deps", *found, f"--dest={folder}", pin)
 
 
-def pip(command: str, *arguments: str, python: str = sys.executable) -> None:
+def pip(
+    command: str, *arguments: str, python: str = sys.executable, environment: Mapping[str, str] | None = None
+) -> None:
     quiet = ["--disable-pip-version-check", "--no-input", "--quiet"]
     done = subprocess.run(
-        [python, "-m", "pip", command, *quiet, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [python, "-m", "pip", command, *quiet, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
