@@ -18,7 +18,7 @@ from src.runs.claims import FoldBusy, claim_fold, claim_run, run_name
 from src.runs.folder import finished, finished_folds, open_runs
 from src.runs.opening import open_competition, open_folds
 from src.runs.summary import summarise_run
-from src.runs.take_over import earlier_outputs, take_over
+from src.runs.take_over import earlier_outputs, take_over, take_over_folds
 from src.training.device import make_accelerator
 
 
@@ -30,10 +30,12 @@ def train_run(config: Config, began: float) -> None:
     parse_views(config.tta)  # refused before anything is trained or written
     end = deadline(config, began)
     accelerator = open_accelerator(config)
+    run = run_name(config)
+    earlier = earlier_outputs(config, run)
     with accelerator.main_process_first():  # the first process makes the digits and the fold file
         competition = open_competition(config)
+        take_over_folds(config, earlier)
         folds = open_folds(config, competition)
-    run = run_name(config)
     if config.fold != "all":
         wanted = [int(config.fold)]
     elif config.prune.run is not None:
@@ -42,7 +44,6 @@ def train_run(config: Config, began: float) -> None:
         wanted = list(range(config.folds.n))
     for k in wanted:
         fold_rows(folds, k)  # a fold that does not exist is refused before anything is written
-    earlier = earlier_outputs(config, run)
     with accelerator.main_process_first():
         folder = claim_run(config, run)
     if accelerator.is_main_process:

@@ -78,6 +78,11 @@ def but_for_paths(changed: list[str]) -> list[str]:
     return [line for line in changed if not line.startswith("model.weights: ")]
 
 
+def run_folder(runs: Runs | Path, run: str) -> Path:
+    """The folder of a run: its configuration, and what holds for all of its folds."""
+    return runs / run
+
+
 def fold_folder(runs: Runs | Path, run: str, fold: int) -> Path:
     """Where fold `fold` of the run is finished; if nowhere, its own place."""
     if isinstance(runs, Path):

@@ -41,6 +41,16 @@ def earlier_outputs(config: Config, run: str) -> list[Path]:
     return same
 
 
+def take_over_folds(config: Config, earlier: list[Path]) -> None:
+    """Copy the fold file that lies beside the runs of an earlier output, if there is none here."""
+    target = Path(config.folds.file or Path(config.paths.folds) / f"{config.competition.name}.csv")
+    for folder in earlier:
+        source = folder.parent.parent / "folds" / target.name
+        if source.is_file() and not target.exists():
+            _copy(source, target)
+            say(f"{target}: from {source}")
+
+
 def take_over(config: Config, run: str, earlier: list[Path]) -> None:
     """Copy every fold that is finished in `earlier` and not in the run's own folder, and the newest checkpoints of the
     others; with resume=never only what is finished. A fold that another process is training is left to it."""

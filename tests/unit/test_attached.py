@@ -12,7 +12,7 @@ from src.config import Config, PathsConfig, build, defaults, plain
 from src.errors import UserError
 from src.files import write_config, write_json
 from src.runs.folder import Runs, finished_folds, fold_folder, open_runs
-from src.runs.take_over import earlier_outputs, take_over
+from src.runs.take_over import earlier_outputs, take_over, take_over_folds
 
 OLD = {"competition": "{}", "dataset": "{}", "notebook": "{}"}
 NEW = {"competition": "competitions/{}", "dataset": "datasets/me/{}", "notebook": "notebooks/me/{}"}
@@ -139,6 +139,18 @@ def test_a_run_goes_on_with_what_is_attached(tmp_path: Path) -> None:
     (own / "fold0" / "manifest.json").write_text("{}")
     take_over(config, "r", earlier)
     assert (own / "fold0" / "manifest.json").read_text() == "{}", "nothing is copied twice"
+
+
+def test_the_fold_file_of_an_earlier_output_is_taken(tmp_path: Path) -> None:
+    write_run(tmp_path / "input/a/runs", "r", done=[0])
+    touch(tmp_path / "input/a/folds/leaves.csv")
+    config = config_of(tmp_path)
+    config = dataclasses.replace(config, paths=dataclasses.replace(config.paths, folds=str(tmp_path / "folds")))
+    take_over_folds(config, earlier_outputs(config, "r"))
+    assert (tmp_path / "folds/leaves.csv").is_file()
+    (tmp_path / "folds/leaves.csv").write_text("ours")
+    take_over_folds(config, earlier_outputs(config, "r"))
+    assert (tmp_path / "folds/leaves.csv").read_text() == "ours"
 
 
 def test_resume_never_takes_only_what_is_finished(tmp_path: Path) -> None:
