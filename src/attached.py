@@ -18,7 +18,7 @@ KINDS = {"competitions": 0, "datasets": 1, "notebooks": 1, "models": 1}  # folde
 LOOK_AT = 2000  # entries of one folder: an image folder may list a million, over a network
 SUBFOLDERS = 200  # of one folder: more are classes or patients, in which nothing of ours lies
 RUNS_DEPTH = 4  # runs/ below a source: a checkout in an output, a data set of outputs
-TABLE = re.compile(r"(train|test|sample)", re.IGNORECASE)
+TABLE = re.compile(r"(train|training|test|testing|sample)(?![a-z])", re.IGNORECASE)
 SAMPLE = re.compile(r"sample.*sub.*\.(csv|tsv|json|parquet)(\.zip)?$", re.IGNORECASE)
 
 

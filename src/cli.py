@@ -17,6 +17,7 @@ from typing import Any
 from src.attached import find, find_competition, inputs_folder
 from src.config import Config, build, defaults, plain, refuse_secrets
 from src.errors import UserError, nearest
+from src.log import say_once
 from src.search.tricks import merged, named_tricks, pairing_of, words_of
 from src.verbs import VERBS, Verb, from_configs
 from src.words import CONFIGS, full_words, has_key, key_of, quoted, refuse_twice, usage
@@ -142,7 +143,7 @@ def composed_beside(base: Config, words: Sequence[str]) -> Config:
 
     preset = HydraConfig.get().runtime.choices["preset"]
     chosen = choose_preset(plain(base))[0] if preset == "auto" else [f"preset={preset}"]
-    return build(to_plain(OmegaConf, hydra.compose("config", merged(chosen, words))))
+    return build(mounted_here(to_plain(OmegaConf, hydra.compose("config", merged(chosen, words)))))
 
 
 def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
@@ -210,7 +211,7 @@ def mounted_here(values: dict[str, Any]) -> dict[str, Any]:
         auto = (key, given) == ("root", "auto")
         found = find_competition(inputs) if auto else find(str(given), inputs)
         if found is not None and str(found) != given:
-            print(f"{section}.{key}={given}: {found}", flush=True)
+            say_once(f"{section}.{key}={given}: {found}")
             values = {**values, section: {**values[section], key: str(found)}}
     return values
 

@@ -30,7 +30,7 @@ def mounts(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Path]:
     names = {"competition": "leaves-2026", "dataset": "my-weights", "notebook": "my-training"}
     found = {kind: tmp_path / place.format(names[kind]) for kind, place in request.param.items()}
     touch(found["competition"] / "sample_submission.csv", found["competition"] / "train" / "1.png")
-    touch(found["dataset"] / "resnet18.pth", found["notebook"] / "submission.csv")
+    touch(found["dataset"] / "resnet18.pth", found["dataset"] / "tests" / "a.py", found["notebook"] / "submission.csv")
     write_run(found["notebook"] / "runs", "r", done=[0])
     return {**found, "inputs": tmp_path}
 
@@ -55,6 +55,8 @@ def test_a_slug_is_found_however_it_is_mounted(mounts: dict[str, Path]) -> None:
     inputs = mounts["inputs"]
     assert set(sources(inputs)) == {mounts[kind] for kind in ("competition", "dataset", "notebook")}
     assert find_competition(inputs) == mounts["competition"]
+    (mounts["competition"] / "sample_submission.csv").unlink()
+    assert find_competition(inputs) == mounts["competition"], "by its folder of training images"
     assert find("leaves-2026", inputs) == mounts["competition"]
     for text in ("my-weights", "me/my-weights", "/kaggle/input/my-weights", "/kaggle/input/datasets/me/my-weights"):
         assert find(f"{text}/resnet18.pth", inputs) == mounts["dataset"] / "resnet18.pth"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -85,6 +90,34 @@ def test_metadata_of_each_machine(place: Path, machine: str, gpu: bool, tpu: boo
         assert values["dataset_sources"] == ["other/weights"]
         assert (place / "notebooks/leaves" / part / values["code_file"]).is_file()
     assert (training["kernel_sources"], inferring["kernel_sources"]) == ([], ["me/leaves-training"])
+
+
+def test_the_official_package_takes_the_metadata(place: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Where it is installed: its own kernels_push, with a client that only notes what it is sent."""
+    if importlib.util.find_spec("kaggle") is None:
+        pytest.skip("the package kaggle is not installed")
+    monkeypatch.setenv("KAGGLE_USERNAME", "me")
+    monkeypatch.setenv("KAGGLE_KEY", "0" * 32)
+    kaggle(*BUILD, "machine=tpu", "internet=false")
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    sent: list[Any] = []
+
+    @contextmanager
+    def client() -> Iterator[Any]:
+        answering = SimpleNamespace(save_kernel=sent.append)
+        yield SimpleNamespace(kernels=SimpleNamespace(kernels_api_client=answering))
+
+    monkeypatch.setattr(KaggleApi, "build_kaggle_client", lambda self: client())
+    capsys.readouterr()
+    for part in ("training", "inference"):
+        KaggleApi().kernels_push(str(place / "notebooks/leaves" / part))
+    assert capsys.readouterr() == ("", ""), "no title that is not the slug's, no retired machine"
+    for part, request in zip(("training", "inference"), sent, strict=True):
+        assert (request.slug, request.machine_shape) == (f"me/leaves-{part}", "TpuV5E8")
+        assert (request.enable_tpu, request.enable_gpu, request.enable_internet) == (True, False, False)
+        assert request.competition_data_sources == ["leaf-classification"] and request.is_private
+    assert sent[1].kernel_data_sources == ["me/leaves-training"]
 
 
 def test_data_sets_are_attached_and_described(place: Path) -> None:
