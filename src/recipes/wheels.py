@@ -106,8 +106,16 @@ def pins(wanted: Sequence[str], there: frozenset[str]) -> list[str]:
             found[name] = line
             continue
         found[name] = f"{name}=={installed.version}"
-        todo += [need for need in installed.requires or () if "extra ==" not in need and "python_version <" not in need]
+        todo += [need for need in installed.requires or () if holds(need)]
     return [found[name] for name in sorted(found)]
+
+
+def holds(requirement: str) -> bool:
+    """Whether a package needs this on one of the images' Pythons, without extras."""
+    from packaging.requirements import Requirement
+
+    marker = Requirement(requirement).marker
+    return marker is None or any(marker.evaluate({"extra": "", "python_version": python}) for python in PYTHONS)
 
 
 def verify(built: Path, wanted: Sequence[str], there: frozenset[str], place: Path) -> None:
@@ -123,13 +131,19 @@ def verify(built: Path, wanted: Sequence[str], there: frozenset[str], place: Pat
     alone = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "PYTHON"))}
     alone["PIP_CONFIG_FILE"] = os.devnull
     python = str(place / "bin" / "python")
-    pip("install", "--no-index", f"--find-links={built}", *wanted, python=python, environment=alone)
+    try:
+        pip("install", "--no-index", f"--find-links={built}", *wanted, python=python, environment=alone)
+    except UserError as error:
+        raise UserError(f"{error}; the set does not install alone: add what is missing with packages=[NAME]") from None
 
 
 def build(pins: Sequence[str], folder: Path) -> None:
     """Wheels of `name==version`, built where the index has none; one for each Python of the images where a package is
     compiled."""
-    pip("wheel", "--no-deps", f"--wheel-dir={folder}", *pins)
+    try:
+        pip("wheel", "--no-deps", f"--wheel-dir={folder}", *pins)
+    except UserError as error:
+        raise UserError(f"{error}; is the package index reachable?") from None
     for wheel in sorted(folder.glob("*.whl")):
         if not wheel.stem.endswith("-none-any"):
             wheel.unlink()
@@ -153,6 +167,4 @@ def pip(
     if done.returncode:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         errors = [line for line in said if "ERROR" in line] or said[-1:] or ["no reason given"]
-        raise UserError(
-            f"wheels: pip {command} … {arguments[-1]}: {errors[-1].strip()}; is the package index reachable?"
-        )
+        raise UserError(f"wheels: pip {command} … {arguments[-1]}: {errors[-1].strip()}")

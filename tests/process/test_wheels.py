@@ -76,7 +76,7 @@ def test_a_package_without_wheels_is_built_and_the_set_installs_alone(
 
 def test_nothing_is_left_where_it_cannot_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reach(monkeypatch, NO_INTERNET)
-    with pytest.raises(UserError, match=r"^wheels: pip wheel .*is the index reachable\?$"):
+    with pytest.raises(UserError, match=r"^wheels: pip wheel .*is the package index reachable\?$"):
         make_wheels(tmp_path / "wheels", ["needing>=1.0"])
     assert not (tmp_path / "wheels").exists()
     (tmp_path / "mine").mkdir()
