@@ -65,7 +65,9 @@ setup() {
 # (find_spec, because really importing torch costs seconds)
 if [ -n "${KAGGLE_KERNEL_RUN_TYPE:-}" ] && runs python3 'import importlib.util as u; u.find_spec("torch") or exit(1)'; then
     python=python3
-    "$python" -P src/bootstrap.py --kaggle ${extra:+--extra "$extra"}
+    verb=train
+    case ${1:-} in '' | -* | *=*) ;; *) verb=$1 ;; esac
+    "$python" -P src/bootstrap.py --kaggle --verb "$verb" ${extra:+--extra "$extra"}
 else
     python=.venv/bin/python
     if ! ready; then setup; fi

@@ -27,6 +27,12 @@ KEPT = ("torch", "torchvision", "numpy")
 # Distributions that bring the same module under another name.
 STAND_INS = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")}
 
+# What only some runs need, and the verbs that cannot do without. In a notebook these are no reason to install anything:
+# they come along where others are installed, and are not asked for by verbs that only apply what has been trained.
+OPTIONAL = {"torch-pruning": ("prune",), "mlxtend": (), "wandb": (), "pydicom": (), "h5py": ()}
+OF_TRAINING = ("torch-pruning", "mlxtend", "wandb")
+APPLYING = ("predict", "score", "runs", "report", "doctor", "kaggle", "wheels", "help")
+
 # What pip says when the index cannot be reached, or (the last one) when it was told not to ask it.
 UNREACHABLE = re.compile(
     "Max retries exceeded|establish a new connection|connection broken by|Network is unreachable|ProxyError"
@@ -91,6 +97,18 @@ def missing(lines: Iterable[str], versions: Mapping[str, str], kept: Collection[
     return absent
 
 
+def needs(lines: Iterable[str], verb: str) -> tuple[list[str], list[str]]:
+    """The requirement lines that `verb` cannot do without, and those that are welcome."""
+    required, welcome = [], []
+    for line in lines:
+        name = parse(line)[0]
+        if name not in OPTIONAL or verb in OPTIONAL[name]:
+            required.append(line)
+        elif not (verb in APPLYING and name in OF_TRAINING):
+            welcome.append(line)
+    return required, welcome
+
+
 def constraints(versions: Mapping[str, str]) -> list[str]:
     """Lines of a pip constraints file that hold the kept packages at what is there."""
     return [f"{name}=={versions[name]}" for name in KEPT if name in versions]
@@ -121,13 +139,17 @@ def wheel_names(folders: Iterable[Path]) -> set[str]:
     return {normal(wheel.name.split("-")[0]) for folder in folders for wheel in folder.glob("*.whl")}
 
 
-def attempts(wanted: Sequence[str], absent: Sequence[str], folders: Sequence[Path]) -> list[list[str]]:
-    """Arguments of `pip install` to try in turn: attached wheels alone if they have what is absent, then the index."""
-    links = [f"--find-links={folder}" for folder in folders]
-    from_index = [*links, *wanted]
-    if folders and {parse(line)[0] for line in absent} <= wheel_names(folders):
-        return [["--no-index", *from_index], from_index]
-    return [from_index]
+def attempts(
+    wanted: Sequence[str], absent: Sequence[str], folders: Sequence[Path], welcome: Sequence[str] = ()
+) -> list[list[str]]:
+    """Arguments of `pip install` to try in turn: attached wheels alone if they have what is absent, then the index;
+    first with what is welcome, then without."""
+    links, names = [f"--find-links={folder}" for folder in folders], wheel_names(folders)
+    tries = [[*links, *wanted, *welcome], [*links, *wanted]]
+    if folders and {parse(line)[0] for line in absent} <= names:
+        more = [line for line in welcome if parse(line)[0] in names]
+        tries = [["--no-index", *links, *wanted, *more], ["--no-index", *links, *wanted], *tries]
+    return [words for number, words in enumerate(tries) if words not in tries[:number]]
 
 
 def unfinished(site: Path) -> list[Path]:
@@ -162,7 +184,14 @@ def pip_install(arguments: Sequence[str], log: Path) -> str | None:
         return stream.read() if code else None
 
 
-def install(wanted: Sequence[str], absent: Sequence[str], pins: Sequence[str], inputs: Path, log: Path) -> int:
+def install(
+    wanted: Sequence[str],
+    absent: Sequence[str],
+    pins: Sequence[str],
+    inputs: Path,
+    log: Path,
+    welcome: Sequence[str] = (),
+) -> int:
     """Install from wherever it works; 0, or 2 after telling the user why not."""
     output: str | None = ""
     with tempfile.TemporaryDirectory(prefix="setup-") as folder:
@@ -171,7 +200,7 @@ def install(wanted: Sequence[str], absent: Sequence[str], pins: Sequence[str], i
             file = Path(folder, "constraints.txt")
             file.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
             pinned = [f"--constraint={file}"]
-        for arguments in attempts(wanted, absent, wheel_folders(inputs)):
+        for arguments in attempts(wanted, absent, wheel_folders(inputs), welcome):
             output = pip_install([*pinned, *arguments], log)
             if output is None:
                 return 0
@@ -195,12 +224,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--complete", action="store_true", help="the last install may have been cut short: check it all"
     )
+    parser.add_argument("--verb", default="train", help="with --kaggle: what is about to be run")
     parser.add_argument("--log", type=Path, help="pip's output goes here (default: a temporary file)")
     options = parser.parse_args(arguments)
 
     pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
-    lines = requirements(pyproject, options.extra)
-    names = [parse(line)[0] for line in lines]
+    lines, welcome = requirements(pyproject, options.extra), []
+    if options.kaggle and not options.extra:
+        lines, welcome = needs(lines, options.verb)
+    names = [parse(line)[0] for line in (*lines, *welcome)]
     kept = KEPT if options.kaggle else ()
     if options.complete:
         for folder in unfinished(Path(sysconfig.get_path("purelib"))):
@@ -223,7 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log = Path(name)
         inputs = Path(os.environ.get("KAGGLE_INPUT_DIR", "/kaggle/input"))
         pins = constraints(installed(KEPT)) if options.kaggle else []
-        return install(lines if options.complete else absent, absent, pins, inputs, log)
+        welcome = missing(welcome, installed(names), kept)
+        return install(lines if options.complete else absent, absent, pins, inputs, log, welcome)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.attached import find, find_competition, inputs_folder
 from src.config import Config, build, defaults, plain, refuse_secrets
 from src.errors import UserError, nearest
+from src.log import say_once
 from src.search.tricks import merged, named_tricks, pairing_of, words_of
 from src.verbs import VERBS, Verb, from_configs
-from src.words import CONFIGS, full_words, has_key, key_of, refuse_twice, usage
+from src.words import CONFIGS, full_words, has_key, key_of, quoted, refuse_twice, usage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,7 +143,7 @@ def composed_beside(base: Config, words: Sequence[str]) -> Config:
 
     preset = HydraConfig.get().runtime.choices["preset"]
     chosen = choose_preset(plain(base))[0] if preset == "auto" else [f"preset={preset}"]
-    return build(to_plain(OmegaConf, hydra.compose("config", merged(chosen, words))))
+    return build(mounted_here(to_plain(OmegaConf, hydra.compose("config", merged(chosen, words)))))
 
 
 def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
@@ -154,7 +156,7 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    words = with_guesses(words)
+    words = with_guesses(with_root(words))
     ConfigStore.instance().store(name="base", node=defaults())
     codes: list[int] = []
 
@@ -167,7 +169,7 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
                 print(f"{chosen[0]}: {why}", flush=True)
                 given = without_preset(settings.overrides.task)
                 values = to_plain(OmegaConf, hydra.compose("config", [*chosen, *given]))
-            code = task(build(values))
+            code = task(build(mounted_here(values)))
             if code > 128:  # told to stop: no further job of a multirun
                 sys.exit(code)
             codes.append(code)
@@ -182,6 +184,36 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(" ".join(str(error).split())) from None
     return max(codes, default=0)
+
+
+def with_root(words: Sequence[str]) -> list[str]:
+    """The words, with the folder that competition.root=auto, a slug, or a folder of another session stands for."""
+    from omegaconf import OmegaConf
+
+    if not has_key(words, "competition.root"):
+        return list(words)
+    wanted = ("competition.root", "paths.input")
+    given: Any = OmegaConf.to_container(from_words(OmegaConf, [word for word in words if key_of(word) in wanted]))
+    root = str(mounted_here(given)["competition"]["root"])
+    if root == str(given["competition"]["root"]):
+        return list(words)
+    return [f"competition.root={quoted(root)}" if key_of(word) == "competition.root" else word for word in words]
+
+
+def mounted_here(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the attached files and folders where they are mounted now: competition.root=auto is the one
+    competition there is, and a slug, or what was mounted in another way, is looked for."""
+    inputs = Path((values.get("paths") or {}).get("input") or inputs_folder())
+    for section, key in (("competition", "root"), ("model", "weights")):
+        given = (values.get(section) or {}).get(key)
+        if not given:
+            continue
+        auto = (key, given) == ("root", "auto")
+        found = find_competition(inputs) if auto else find(str(given), inputs)
+        if found is not None and str(found) != given:
+            say_once(f"{section}.{key}={given}: {found}")
+            values = {**values, section: {**values[section], key: str(found)}}
+    return values
 
 
 def with_guesses(words: Sequence[str]) -> list[str]:
@@ -229,7 +261,9 @@ def configuration(verb: Verb, words: Sequence[str]) -> Config | None:
         base = verb.base(plain_given, defaults())
     except UserError as error:
         raise UserError(f"{verb.name}: {error}") from None
-    return None if base is None else build(to_plain(OmegaConf, OmegaConf.merge(OmegaConf.create(base), given)))
+    if base is None:
+        return None
+    return build(mounted_here(to_plain(OmegaConf, OmegaConf.merge(OmegaConf.create(base), given))))
 
 
 def from_words(omegaconf: Any, words: Sequence[str]) -> Any:

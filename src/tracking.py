@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import netrc
 import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from src.errors import MissingPackage
 
 
 class NoTracker:
@@ -37,7 +40,10 @@ class WandbTracker(NoTracker):
         config: Mapping[str, Any],
         id: str | None,
     ) -> None:
-        import wandb
+        try:
+            import wandb
+        except ImportError:
+            raise MissingPackage(f"wandb.mode={mode}: needs the package wandb; pip install wandb") from None
 
         self.wandb, self.mode = wandb, mode
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -87,10 +93,13 @@ def start_tracking(
     id: str | None = None,
 ) -> NoTracker:
     """mode: auto (online with an API key, else offline), online, offline, disabled (nothing is even imported)."""
-    if mode == "auto":
-        mode = "online" if has_api_key() else "offline"
+    if mode == "auto" and importlib.util.find_spec("wandb") is None:
+        print("W&B is not installed here: nothing is tracked (pip install wandb, or wandb.mode=disabled)", flush=True)
+        return NoTracker()
     if mode == "disabled":
         return NoTracker()
+    if mode == "auto":
+        mode = "online" if has_api_key() else "offline"
     folder.mkdir(parents=True, exist_ok=True)
     begin = partial(
         WandbTracker, project=project, entity=entity, run=run, fold=fold, folder=folder, config=config, id=id
@@ -99,6 +108,8 @@ def start_tracking(
         return begin(mode=mode)
     try:
         return begin(mode=mode)
+    except MissingPackage:
+        raise
     except Exception as error:  # no network, a wrong key, a server's bad day: none of them may end a training run
         print(f"W&B cannot be reached ({type(error).__name__}), tracking offline: {' '.join(str(error).split())[:120]}")
         return begin(mode="offline")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from src.config import migrate
 from src.errors import UserError
 from src.files import read_config
+from src.runs.folder import Runs, runs_in
 from src.search.tricks import WORDS
 
 Values = Mapping[str, Any]
@@ -95,16 +96,20 @@ def pruned_of(given: Values, defaults: Values) -> dict[str, Any]:
 
 
 def made_with(name: object, key: str, given: Values, defaults: Values) -> dict[str, Any]:
-    """What is in the config.yaml of the run of that name; `key` is for the message that there is none."""
+    """What is in the config.yaml of the run of that name, its paths where they hold here; `key` is for the message that
+    there is none."""
     runs = runs_folder(given, defaults)
     file = runs / str(name) / "config.yaml"
     if name is None or not file.is_file():
-        there = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
+        there = runs.names()
         choices = f"in {runs} ({', '.join(there) or 'none yet'})"
         raise UserError(
             f"{key}: which run? Give one {choices}" if name is None else f"{key}={name}: no such run {choices}"
         )
-    return migrate(read_config(file))
+    values = migrate(read_config(file))
+    usual = defaults["paths"]
+    recorded = values.get("paths") or {} if file.is_relative_to(runs.own) else {}  # of another session: none holds here
+    return {**values, "paths": {**usual, **recorded, "runs": usual["runs"], "input": usual["input"]}}
 
 
 def first_member(given: Values, defaults: Values) -> dict[str, Any]:
@@ -112,9 +117,10 @@ def first_member(given: Values, defaults: Values) -> dict[str, Any]:
     return made_with((list(names) or [None])[0] if isinstance(names, list) else names, "runs", given, defaults)
 
 
-def runs_folder(given: Values, defaults: Values) -> Path:
+def runs_folder(given: Values, defaults: Values) -> Runs:
     section = given.get("paths")
-    return Path((section.get("runs") if isinstance(section, Mapping) else None) or defaults["paths"]["runs"])
+    paths = {**defaults["paths"], **(section if isinstance(section, Mapping) else {})}
+    return runs_in(Path(paths["runs"]), Path(paths["input"]))
 
 
 # ---- verbs ----------------------------------------------------------------------------------------------------------
@@ -257,6 +263,20 @@ VERBS = {
             "bench",
             "measure against other libraries: bench loader|training|accuracy|inference|scale root=DIR",
             ("bench", "bench"),
+            base=None,
+            words=None,
+        ),
+        Verb(
+            "kaggle",
+            "notebooks for Kaggle: kaggle build competition=SLUG machine=gpu|t4x2|tpu …, then push, status, submit",
+            ("kaggle", "kaggle"),
+            base=None,
+            words=None,
+        ),
+        Verb(
+            "wheels",
+            "the packages that a notebook without internet lacks, as a folder to attach: wheels DIR",
+            ("wheels", "wheels"),
             base=None,
             words=None,
         ),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from src.attached import inputs_folder
+
 
 @dataclass(frozen=True)
 class CompetitionConfig:
@@ -281,7 +283,8 @@ class PathsConfig:
     cache: str = "cache"
     folds: str = "folds"
     submissions: str = "submissions"
-    input: str = "/kaggle/input"  # where attached weights are looked for
+    # what is attached: competitions, runs and weights are looked for in it; KAGGLE_INPUT_DIR, else /kaggle/input
+    input: str = field(default_factory=lambda: str(inputs_folder()))
 
 
 @dataclass(frozen=True)

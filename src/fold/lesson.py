@@ -27,6 +27,7 @@ from src.fold.teacher import load_teacher
 from src.inference.tta import parse_views
 from src.log import say
 from src.model.outputs import Outputs
+from src.runs.folder import Runs
 from src.runs.opening import open_images
 from src.seeds import Stream, generator
 from src.training.objective import Objective, taught_before, taught_on_sight, with_margin
@@ -48,7 +49,7 @@ def open_lesson(
     competition: Competition,
     start: Setup,
     k: int,
-    runs: Path,
+    runs: Runs | Path,
     accelerator: Any,
     predict: Callable[..., np.ndarray],
 ) -> Lesson:

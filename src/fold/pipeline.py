@@ -25,7 +25,7 @@ from src.ids import find_rows
 from src.inference.tta import View, parse_views
 from src.predictions import load_features
 from src.runs.combined import SECOND_LEVEL
-from src.runs.folder import finished, finished_folds, fold_folder, run_folder
+from src.runs.folder import finished, finished_folds, fold_folder, open_runs, run_folder
 from src.training.stages import pixels
 
 OVERRIDES = ("tta", "size", "eval", "precision", "batch_size")  # keys that count for all networks where they are given
@@ -115,7 +115,7 @@ class Asked:
 
 def parts_of(asked: Asked, run: str) -> dict[int, Part]:
     """What predicts each finished fold of `run`. Raises UserError with a cure for what is missing."""
-    runs = Path(asked.config.paths.runs)
+    runs = open_runs(asked.config.paths)
     folds = finished_folds(runs, run)
     if not folds:
         raise UserError(f"run={run}: no fold is finished; train it first")
@@ -124,7 +124,7 @@ def parts_of(asked: Asked, run: str) -> dict[int, Part]:
 
 def part_of(asked: Asked, run: str, k: int, above: Sequence[str] = ()) -> Part:
     """Of fold k of `run`, which is a member of the runs `above`."""
-    runs = Path(asked.config.paths.runs)
+    runs = open_runs(asked.config.paths)
     folder, file = fold_folder(runs, run, k), run_folder(runs, run) / "config.yaml"
     said = f"run={above[0]}: its member {run!r}" if above else f"run={run}"
     if run in above:
@@ -198,7 +198,7 @@ def stack_of(asked: Asked, values: Mapping[str, Any], folder: Path, above: Seque
 def features_of(asked: Asked, values: Mapping[str, Any], name: str, run: str, k: int) -> Network | Given:
     """What makes the features `name` of the rows for fold k: the fold's network of a run, or a kept backbone; a file
     that was made elsewhere is all that there is."""
-    runs = Path(asked.config.paths.runs)
+    runs = open_runs(asked.config.paths)
     for place in (Path(name), run_folder(runs, name)):
         if place.is_file() and not (place.parent / MADE_FROM).is_file():
             return Given(place, name)

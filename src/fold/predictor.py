@@ -25,7 +25,7 @@ from src.inference.tta import View
 from src.log import say
 from src.model.outputs import Outputs
 from src.model.weights import WeightsSource
-from src.runs.folder import fold_folder
+from src.runs.folder import Runs, fold_folder
 from src.runs.opening import image_spec
 from src.training.device import loader_workers
 
@@ -57,7 +57,7 @@ class TrainedFold(NamedTuple):
     prior: np.ndarray | None
 
 
-def load_network(runs: Path, run: str, k: int) -> TrainedFold:
+def load_network(runs: Runs | Path, run: str, k: int) -> TrainedFold:
     """Fold k of a finished run with weights of its own."""
     folder = fold_folder(runs, run, k)
     values, manifest = read_config(runs / run / "config.yaml"), read_json(folder / "manifest.json")

@@ -17,13 +17,13 @@ from src.fold.predictor import load_network
 from src.fold.teacher import check_unseen
 from src.model.report import inspect
 from src.model.weights import WeightsSource
-from src.runs.folder import finished, finished_folds, fold_folder
+from src.runs.folder import Runs, finished, finished_folds, fold_folder
 from src.training.budget import forward_seconds
 
 BATCH = 32  # images of a timed forward pass
 
 
-def weights_to_prune(runs: Path, run: str, k: int, classes: np.ndarray, held_out: np.ndarray) -> WeightsSource:
+def weights_to_prune(runs: Runs | Path, run: str, k: int, classes: np.ndarray, held_out: np.ndarray) -> WeightsSource:
     """The weights of fold k of `run`. Raises UserError if that fold is not finished, has no weights of its own, knows
     other classes (C,) or may have seen one of the rows held_out (V,) str ids."""
     folder = fold_folder(runs, run, k)
@@ -36,7 +36,7 @@ def weights_to_prune(runs: Path, run: str, k: int, classes: np.ndarray, held_out
 
 
 def before_and_after(
-    runs: Path,
+    runs: Runs | Path,
     config: PruneConfig,
     k: int,
     network: nn.Module,
@@ -67,7 +67,7 @@ def _cost(network: nn.Module, size: int, accelerator: Any, spec: ImageSpec) -> d
     }
 
 
-def comparison(runs: Path, run: str) -> str:
+def comparison(runs: Runs | Path, run: str) -> str:
     """A table of every finished fold of the pruned run `run`: before → after."""
     columns = {
         "M parameters": ("parameters", 1e-6, ".3f"),

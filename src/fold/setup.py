@@ -24,6 +24,7 @@ from src.log import say
 from src.model.outputs import Outputs
 from src.model.pruning import prune
 from src.model.weights import WeightsSource, find_weights
+from src.runs.folder import open_runs
 from src.runs.opening import image_spec, open_images
 from src.runs.start import claim_start
 from src.training.device import loader_workers, precision_of
@@ -54,7 +55,7 @@ def set_up(config: Config, competition: Competition, fold: Fold, k: int, run: Pa
     outputs = outputs_from(config, competition.task, competition.y[fold.train])
     if config.prune.run is not None:
         source = weights_to_prune(
-            run.parent, config.prune.run, k, competition.task.names, competition.train.ids[fold.val]
+            open_runs(config.paths), config.prune.run, k, competition.task.names, competition.train.ids[fold.val]
         )
     else:
         source = find_weights(

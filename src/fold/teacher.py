@@ -18,7 +18,7 @@ from src.fold.predictor import load_network
 from src.ids import only_in
 from src.model.ensemble import Ensemble
 from src.predictions import load_predictions
-from src.runs.folder import finished, finished_folds, fold_folder
+from src.runs.folder import Runs, finished, finished_folds, fold_folder
 
 # How an ensemble's members are combined, where a network can do it: a rank or a vote says nothing about one image.
 KINDS: dict[str, Literal["mean", "geometric"]] = {
@@ -29,7 +29,9 @@ KINDS: dict[str, Literal["mean", "geometric"]] = {
 }
 
 
-def load_teacher(runs: Path, run: str, k: int, *, inputs: Normalisation, task: Task, held_out: np.ndarray) -> nn.Module:
+def load_teacher(
+    runs: Runs | Path, run: str, k: int, *, inputs: Normalisation, task: Task, held_out: np.ndarray
+) -> nn.Module:
     """A network of what `run` learnt for fold k; it takes images normalised for `inputs` and returns log-probabilities,
     or the values of a task of numbers.
 

@@ -35,7 +35,7 @@ from src.model.backbone import check_sizes
 from src.model.report import inspect
 from src.predictions import Predictions
 from src.runs.decided import quote
-from src.runs.folder import finished_folds
+from src.runs.folder import finished_folds, open_runs
 from src.runs.opening import groups_of
 from src.runs.output import FoldSummary, save_fold
 from src.runs.scoring import metric_of, reported
@@ -62,14 +62,14 @@ def train_fold(
     False, with nothing written, if there is not enough time to begin this one.
     """
     began, folder, peak_memory = time.monotonic(), run / f"fold{k}", count_memory(accelerator.device)
-    task, metric = competition.task, metric_of(config, competition)
+    task, metric, runs = competition.task, metric_of(config, competition), open_runs(config.paths)
     say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
 
     # ---- network, images, what to learn -----------------------------------------------------------------------------
     start = set_up(config, competition, fold, k, run, accelerator)
     train_rows, held_out, spec = start.fold.train, start.fold.val, start.train.spec
     probabilities = make_predictor(config, accelerator, start.preprocess, start.outputs.predict)
-    lesson = open_lesson(config, competition, start, k, run.parent, accelerator, probabilities)
+    lesson = open_lesson(config, competition, start, k, runs, accelerator, probabilities)
 
     # ---- plan -------------------------------------------------------------------------------------------------------
     strata, world = lesson.strata[lesson.rows], accelerator.num_processes
@@ -167,7 +167,14 @@ def train_fold(
             "model": config.model.name,
             "source": start.source.why,
             "pruned": before_and_after(
-                run.parent, config.prune, k, kept.network, size, quoted.scores[metric.name], accelerator, spec
+                runs,
+                config.prune,
+                k,
+                kept.network,
+                size,
+                quoted.scores[metric.name],
+                accelerator,
+                spec,
             ),
             "size": size,
             "short_side": start.test.short_side,

@@ -15,9 +15,10 @@ from src.fold.train_fold import train_fold
 from src.inference.tta import parse_views
 from src.log import say
 from src.runs.claims import FoldBusy, claim_fold, claim_run, run_name
-from src.runs.folder import finished, finished_folds
+from src.runs.folder import finished, finished_folds, open_runs
 from src.runs.opening import open_competition, open_folds
 from src.runs.summary import summarise_run
+from src.runs.take_over import earlier_outputs, take_over, take_over_folds
 from src.training.device import make_accelerator
 
 
@@ -29,20 +30,25 @@ def train_run(config: Config, began: float) -> None:
     parse_views(config.tta)  # refused before anything is trained or written
     end = deadline(config, began)
     accelerator = open_accelerator(config)
+    run = run_name(config)
+    earlier = earlier_outputs(config, run)
     with accelerator.main_process_first():  # the first process makes the digits and the fold file
         competition = open_competition(config)
+        take_over_folds(config, earlier)
         folds = open_folds(config, competition)
-    run = run_name(config)
     if config.fold != "all":
         wanted = [int(config.fold)]
     elif config.prune.run is not None:
-        wanted = finished_folds(Path(config.paths.runs), config.prune.run)
+        wanted = finished_folds(open_runs(config.paths), config.prune.run)
     else:
         wanted = list(range(config.folds.n))
     for k in wanted:
         fold_rows(folds, k)  # a fold that does not exist is refused before anything is written
     with accelerator.main_process_first():
         folder = claim_run(config, run)
+    if accelerator.is_main_process:
+        take_over(config, run, earlier)
+    accelerator.wait_for_everyone()
 
     for number, k in enumerate(wanted):
         left = len(wanted) - number

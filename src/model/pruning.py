@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from src.data.spec import RGB, ImageSpec, example_input
-from src.errors import UserError
+from src.errors import MissingPackage, UserError
 
 WIDTHS = 8  # widths become multiples of this, rounded down, which vector units and tensor cores like
 
@@ -26,7 +26,10 @@ def prune(model: nn.Module, ratio: float, size: int, spec: ImageSpec = RGB) -> N
 
     By Torch-Pruning (2301.12900), pure Python, which finds the groups in the autograd graph.
     """
-    import torch_pruning as tp
+    try:
+        import torch_pruning as tp
+    except ImportError:
+        raise MissingPackage("prune: needs the package torch-pruning; pip install torch-pruning") from None
 
     classifier = model.get_classifier()  # type: ignore[operator]
     mode, shapes = model.training, [tensor.shape for tensor in model.state_dict().values()]

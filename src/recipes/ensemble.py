@@ -15,6 +15,7 @@ from src.files import write_json
 from src.predictions import Predictions
 from src.reporting.figures import correlation_matrix
 from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
+from src.runs.folder import open_runs
 from src.runs.members import Members, load_test
 from src.runs.opening import groups_of, open_competition
 from src.runs.scoring import metric_of
@@ -54,7 +55,7 @@ def ensemble(config: Config) -> None:
     for k in members.folds:
         weights = found.weights[k]
         results[k] = FoldResult(
-            test=mix(method, load_test(Path(config.paths.runs), members, k), weights),
+            test=mix(method, load_test(open_runs(config.paths), members, k), weights),
             kept=method,
             weights=dict(zip(members.names, weights.tolist(), strict=True)),
             notes={"model": method, "fitted_on_itself": method in FITTED and len(members.folds) == 1},

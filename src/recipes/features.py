@@ -17,7 +17,7 @@ from src.fold.network import architecture
 from src.log import say
 from src.predictions import Features, load_predictions, save_features
 from src.runs.claims import run_name
-from src.runs.folder import finished_folds, fold_folder
+from src.runs.folder import finished_folds, fold_folder, open_runs
 from src.runs.opening import image_spec, open_competition, open_images
 
 FILE, MADE_FROM = "features.npz", "features.json"
@@ -34,12 +34,12 @@ def extract_features(config: Config) -> None:
     shared = np.intersect1d(competition.train.ids, competition.test.ids).tolist()
     if shared:  # features are found by id
         raise UserError(f"{competition.root}: ids of both training and test rows ({first_few(shared)}); rename them")
-    run, runs = run_name(config), Path(config.paths.runs)
+    run, runs = run_name(config), open_runs(config.paths)
     trained = [k for k in finished_folds(runs, run) if (fold_folder(runs, run, k) / "weights.safetensors").is_file()]
-    places = {k: fold_folder(runs, run, k) for k in trained} or {-1: runs / run}
+    places = {k: runs.own / run / f"fold{k}" for k in trained} or {-1: runs.own / run}
     todo = {}
     for k, folder in places.items():
-        wanted = made_from(config, competition, folder, k)
+        wanted = made_from(config, competition, fold_folder(runs, run, k) if k >= 0 else folder, k)
         if not (folder / FILE).is_file() or not (folder / MADE_FROM).is_file():
             todo[k] = wanted
             continue
@@ -85,7 +85,7 @@ def _extract(
     from src.training.device import make_accelerator
 
     accelerator = make_accelerator(config.device, config.precision)
-    runs, views = Path(config.paths.runs), parse_views(config.tta)
+    runs, views = open_runs(config.paths), parse_views(config.tta)
     short_side, spec = round(config.size / config.eval.crop), image_spec(config.competition)
     count = len(competition.train.ids) + len(competition.test.ids)
     stores = [
@@ -95,7 +95,7 @@ def _extract(
     for k, wanted in todo.items():
         began = time.monotonic()
         if k >= 0:
-            own = load_network(runs, places[k].parent.name, k)
+            own = load_network(runs, run_name(config), k)
             network, normalisation = own.network, own.normalisation
             source = f"fold {k}"
         else:
@@ -114,7 +114,7 @@ def _extract(
         both = [activations(network, store, np.arange(len(store)), size=config.size, views=views) for store in stores]
         if accelerator.is_main_process:
             ids = np.concatenate([competition.train.ids, competition.test.ids])
-            held_out = None if k < 0 else load_predictions(places[k] / "oof.npz").ids
+            held_out = None if k < 0 else load_predictions(fold_folder(runs, run_name(config), k) / "oof.npz").ids
             save_features(places[k] / FILE, Features(ids, np.concatenate(both), k, held_out))
             write_json(places[k] / MADE_FROM, wanted)
         pace = count / (time.monotonic() - began)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from src.attached import find, find_competition, inputs_folder
 from src.errors import UserError
 from src.files import replacing
 from src.guess.guess import guess
@@ -19,8 +20,11 @@ def init(data: str | None = None, metric: str | None = None, name: str | None = 
     in which there is nothing to learn, or a file of that name which was not written by this verb.
     """
     if data is None:
-        raise UserError("init: which folder? ./run.sh init data=DIR [metric=NAME] [name=NAME]")
-    root = Path(data)
+        raise UserError(
+            "init: which folder? ./run.sh init data=DIR [metric=NAME] [name=NAME]; data=auto takes what is attached"
+        )
+    inputs = inputs_folder()
+    root = find_competition(inputs) if data == "auto" else find(data, inputs) or Path(data)
     given = {key: value for key, value in (("metric", metric), ("name", name)) if value is not None}
     findings = guess(root, metric, given)
     called = next(finding.value for finding in findings if finding.key == "name")

@@ -18,7 +18,7 @@ from src.log import say
 from src.predictions import Predictions, fold_mean
 from src.runs.claims import run_name
 from src.runs.decided import load_decision
-from src.runs.folder import finished_folds, run_folder
+from src.runs.folder import finished_folds, open_runs, run_folder
 from src.runs.kept import open_test
 from src.runs.published import Published
 from src.training.interrupt import Interrupted, StopWish, stop_on_signals
@@ -34,7 +34,7 @@ def predict_run(config: Config, began: float) -> None:
     Training rows are not needed. A valid submission is there from the first seconds on, of priors and then of the folds
     that are done; within a time budget views and then folds are left out. began: time.time() of the command's start.
     """
-    run, runs = run_name(config), Path(config.paths.runs)
+    run, runs = run_name(config), open_runs(config.paths)
     if not finished_folds(runs, run):
         raise UserError(f"run={run}: no fold is finished; train it first")
     folder = run_folder(runs, run)
@@ -81,7 +81,7 @@ def predict_folds(
     from src.fold.pipeline import Asked, TestRows, columns_of, combine, networks_of, parts_of, stopgap
 
     # ---- what there is to do ----------------------------------------------------------------------------------------
-    folder, task, ids = run_folder(Path(config.paths.runs), run), competition.task, competition.test.ids
+    folder, task, ids = run_folder(open_runs(config.paths), run), competition.task, competition.test.ids
     parts = parts_of(Asked(config, build(migrate(read_config(folder / "config.yaml")))), run)
     needs = {k: networks_of(part) for k, part in parts.items()}
     every = list({network.key: network for needed in needs.values() for network in needed}.values())

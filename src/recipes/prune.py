@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from src.config import Config
 from src.errors import UserError
 from src.fold.train_run import train_run
 from src.runs.claims import run_name
-from src.runs.folder import finished_folds
+from src.runs.folder import finished_folds, open_runs
 
 
 def prune(config: Config, began: float) -> None:
@@ -18,6 +16,6 @@ def prune(config: Config, began: float) -> None:
         raise UserError("prune: which run? Give run=NAME, a finished run")
     if source == run_name(config):
         raise UserError(f"run={config.run}: is the run that is to be pruned; choose another run=NAME")
-    if config.fold == "all" and not finished_folds(Path(config.paths.runs), source):
+    if config.fold == "all" and not finished_folds(open_runs(config.paths), source):
         raise UserError(f"prune.run={source}: no fold is finished; train it first (./run.sh run={source})")
     train_run(config, began)

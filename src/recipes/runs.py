@@ -7,16 +7,18 @@ from typing import Any
 
 from src.config import Config, defaults, difference
 from src.files import read_config, read_json
+from src.runs.folder import open_runs
 
 
 def list_runs(config: Config) -> None:
-    """One line per run under `paths.runs`: scores, folds, time and the settings that differ from the defaults."""
-    rows = []
-    for path in sorted(Path(config.paths.runs).glob("*/cv.json")):
+    """One line per run, also of those that are attached: scores, folds, time and the settings that differ from the
+    defaults."""
+    rows, runs = [], open_runs(config.paths)
+    for path in [path for name in runs.names() if (path := runs / name / "cv.json").is_file()]:
         cv = read_json(path)
         rows.append((cv, _settings(path.parent)))
     if not rows:
-        print(f"no finished run in {config.paths.runs} yet")
+        print(f"no finished run in {runs} yet")
         return
     rows.sort(key=lambda row: (row[0]["competition"], row[0]["oof"] * (-1 if row[0]["greater_is_better"] else 1)))
     width = max(len("run"), *(len(cv["run"]) for cv, _ in rows))

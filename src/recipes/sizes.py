@@ -19,7 +19,7 @@ from src.predictions import load_predictions
 from src.reporting.figures import sizes_picture
 from src.runs.claims import run_name
 from src.runs.combined import rows_of
-from src.runs.folder import finished_folds, fold_folder
+from src.runs.folder import Runs, finished_folds, fold_folder, open_runs
 from src.runs.opening import image_spec, open_competition, open_images
 from src.runs.scoring import metric_of
 from src.training.device import make_accelerator
@@ -32,7 +32,7 @@ def score_sizes(config: Config) -> None:
     that is best on the other folds' rows. With `config.runs` the picture has the out-of-fold score of this run and of
     those (before and after FixRes, say), whose sizes.csv must be there.
     """
-    run, runs = run_name(config), Path(config.paths.runs)
+    run, runs = run_name(config), open_runs(config.paths)
     folds = [k for k in finished_folds(runs, run) if config.fold == "all" or k == int(config.fold)]
     if not folds or not (fold_folder(runs, run, folds[0]) / "weights.safetensors").is_file():
         raise UserError(f"run={run}: has no finished fold with weights; give a trained run")
@@ -79,7 +79,7 @@ def score_sizes(config: Config) -> None:
         print(f", nested {metric.function(*nested):.4f}", end="")
     print(f"\nto predict with it: ./run.sh predict run={run} size={best(folds)}")
 
-    figures = runs / run / "figures"
+    figures = runs.own / run / "figures"
     columns = {"size": sizes, **table}
     lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     write_csv(figures / "sizes.csv", lines)
@@ -92,7 +92,7 @@ def score_sizes(config: Config) -> None:
     print(f"wrote {picture}", flush=True)
 
 
-def measured_before(runs: Path, run: str) -> dict[int, float]:
+def measured_before(runs: Runs | Path, run: str) -> dict[int, float]:
     """Out-of-fold score by size, of a run whose sizes have been measured. Raises UserError if they have not."""
     path = runs / run / "figures" / "sizes.csv"
     if not path.is_file():

@@ -26,7 +26,7 @@ from src.inference.tta import parse_views
 from src.model.weights_file import read_state
 from src.predictions import Predictions
 from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
-from src.runs.folder import fold_folder
+from src.runs.folder import Runs, fold_folder, open_runs
 from src.runs.opening import groups_of, open_competition, open_folds, open_images
 from src.runs.scoring import metric_of
 from src.training.averaging import refresh_batchnorm
@@ -43,7 +43,7 @@ def soup(config: Config) -> None:
     began = time.monotonic()
     competition = open_competition(config)
     config = named(config, "soup", f"{competition.name}-soup")
-    members, runs = open_members(config, competition), Path(config.paths.runs)
+    members, runs = open_members(config, competition), open_runs(config.paths)
     sizes = {k: same_network(runs, members.names, k) for k in members.folds}
     task, folds = competition.task, open_folds(config, competition)
     metric = metric_of(config, competition)
@@ -139,7 +139,7 @@ def soup(config: Config) -> None:
     print(compared(metric, scored, nested_score, plain_score), flush=True)
 
 
-def same_network(runs: Path, names: tuple[str, ...], k: int) -> int:
+def same_network(runs: Runs | Path, names: tuple[str, ...], k: int) -> int:
     """The size in pixels that all networks of fold k were chosen at. Raises UserError if the runs' networks differ."""
     kinds = {}
     for name in names:

@@ -19,6 +19,7 @@ from src.errors import UserError
 from src.ids import find_rows
 from src.predictions import Features, Predictions, load_features
 from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
+from src.runs.folder import Runs, open_runs
 from src.runs.members import load_test
 from src.runs.opening import groups_of, open_competition, open_folds
 from src.runs.scoring import metric_of
@@ -42,7 +43,7 @@ def stack_runs(config: Config, began: float | None = None) -> None:
     task, metric = competition.task, metric_of(config, competition)
     if task.numeric and learner not in OF_NUMBERS:
         raise UserError(f"stack.learner={learner}: tells classes apart; for numbers choose {', '.join(OF_NUMBERS)}")
-    runs = Path(config.paths.runs)
+    runs = open_runs(config.paths)
 
     # ---- rows and blocks --------------------------------------------------------------------------------------------
     blocks: dict[str, FeaturesFor] = {}
@@ -127,9 +128,10 @@ def split_features(features: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, columns
 
 
-def find_features(name: str, runs: Path) -> list[Features]:
+def find_features(name: str, runs: Runs | Path) -> list[Features]:
     """The feature files of `name`: a file, or a folder (here or under `runs`) with one for all folds or one each."""
-    for place in (Path(name), runs / name):
+    own = runs if isinstance(runs, Runs) else Runs(runs)
+    for place in (Path(name), *(there / name for there in (own.own, *own.attached))):
         if place.is_file():
             return [load_features(place)]
         files = [*place.glob("features.npz")] or sorted(place.glob("fold*/features.npz"))

@@ -19,7 +19,7 @@ from src.ids import differ, find_rows
 from src.predictions import Predictions
 from src.runs.claims import claim_run, run_name
 from src.runs.decided import quote
-from src.runs.folder import finished_folds, fold_folder
+from src.runs.folder import finished_folds, fold_folder, open_runs
 from src.runs.members import Members, load_members
 from src.runs.output import FoldSummary, save_fold
 from src.runs.scoring import metric_of
@@ -44,7 +44,7 @@ class FoldResult:
 def open_members(config: Config, competition: Competition) -> Members:
     """`config.runs`, all their finished folds or the one of `config.fold`. Raises UserError if they are of others."""
     fold = None if config.fold == "all" else int(config.fold)
-    members = load_members(Path(config.paths.runs), config.runs, fold)
+    members = load_members(open_runs(config.paths), config.runs, fold)
     for what, mine, theirs in (
         ("classes", competition.task.names, members.task.names),
         ("test rows", np.sort(competition.test.ids), np.sort(members.test_ids)),

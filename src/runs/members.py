@@ -13,7 +13,7 @@ from src.competition.task import Task
 from src.errors import UserError, first_few, nearest
 from src.ids import differ
 from src.predictions import Predictions, align, concatenate, load_predictions
-from src.runs.folder import finished_folds, fold_folder
+from src.runs.folder import Runs, finished_folds, fold_folder, run_names
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Members:
         return np.unique(self.fold).tolist()
 
 
-def load_members(runs: Path, names: Sequence[str], fold: int | None = None) -> Members:
+def load_members(runs: Runs | Path, names: Sequence[str], fold: int | None = None) -> Members:
     """Out-of-fold predictions of the runs `names` under `runs`, aligned by id.
 
     Without `fold`, all finished folds count, and all runs must have finished the same. Raises UserError that names
@@ -54,7 +54,7 @@ def load_members(runs: Path, names: Sequence[str], fold: int | None = None) -> M
     return Members(tuple(names), first.ids, task.encode(first.target), first.fold, task, oof, test.ids)
 
 
-def load_test(runs: Path, members: Members, k: int) -> np.ndarray:
+def load_test(runs: Runs | Path, members: Members, k: int) -> np.ndarray:
     """Test predictions of the members' fold-k models, (R, M, C) float32, rows in the order of `members.test_ids`."""
     test = np.empty((len(members.names), len(members.test_ids), len(members.task.names)), np.float32)
     for r, name in enumerate(members.names):
@@ -69,8 +69,8 @@ def load_test(runs: Path, members: Members, k: int) -> np.ndarray:
     return test
 
 
-def _check_names(runs: Path, names: Sequence[str]) -> None:
-    there = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
+def _check_names(runs: Runs | Path, names: Sequence[str]) -> None:
+    there = run_names(runs)
     if not names:
         raise UserError(f"runs=[]: name the runs to combine, runs=[a,b] ({', '.join(there) or f'none in {runs} yet'})")
     for name in names:
@@ -83,7 +83,7 @@ def _check_names(runs: Path, names: Sequence[str]) -> None:
         raise UserError(f"runs: {repeated[0]!r} is named more than once; name each run once")
 
 
-def _common_folds(runs: Path, names: Sequence[str], fold: int | None) -> list[int]:
+def _common_folds(runs: Runs | Path, names: Sequence[str], fold: int | None) -> list[int]:
     done = {name: finished_folds(runs, name) for name in names}
     wanted = sorted(set().union(*done.values())) if fold is None else [fold]
     common = sorted(set(wanted).intersection(*done.values()))
@@ -99,7 +99,7 @@ def _common_folds(runs: Path, names: Sequence[str], fold: int | None) -> list[in
     return wanted
 
 
-def _load(runs: Path, name: str, folds: Sequence[int]) -> Predictions:
+def _load(runs: Runs | Path, name: str, folds: Sequence[int]) -> Predictions:
     parts = []
     for k in folds:
         path = fold_folder(runs, name, k) / "oof.npz"

@@ -16,6 +16,7 @@ from src.config import CompetitionConfig, Config
 from src.errors import UserError, first_few, nearest
 from src.files import contents_of, replacing
 from src.log import say_once
+from src.runs.folder import open_runs
 from src.runs.start import is_started
 
 
@@ -53,7 +54,8 @@ def _find(name: str, config: Config, competition: Competition) -> Metric:
 def metric_places(config: Config) -> list[Path]:
     """Where the file of the user's own metric may lie: the working folder, beside the configurations, beside the data,
     or kept in a run."""
-    kept = [Path(config.paths.runs) / run for run in (config.run, config.prune.run, *config.runs) if run]
+    runs = open_runs(config.paths)
+    kept = [runs / run for run in (config.run, config.prune.run, *config.runs) if run]
     return [Path(), Path("configs") / "competition", Path(config.competition.root), *kept]
 
 

@@ -399,6 +399,18 @@ def test_kaggle_with_the_internet_off_and_wheels(notebook: tuple[Path, Path], re
     assert time.monotonic() - began < 60  # the index, which does not answer, was not asked
 
 
+def test_kaggle_asks_for_what_the_verb_needs(notebook: tuple[Path, Path], ready: Path, tmp_path: Path) -> None:
+    python, packages = notebook
+    require(ready, "torch>=2.8", "more", "mlxtend")
+    write_wheel(tmp_path / "input" / "wheels", "more")
+    env = kaggle(NO_INTERNET, python, KAGGLE_INPUT_DIR=str(tmp_path / "input"))
+    done = run(ready, "predict", "run=r", env=env)
+    assert said(done)["argv"] == ["predict", "run=r"]
+    assert done.stderr == "adding to this notebook's Python: more …\n"
+    assert (packages / "more").is_dir()
+    assert run(ready, "fold=0", env=env).stderr == "", "mlxtend, which cannot be had, is no reason to ask again"
+
+
 def test_kaggle_without_torch_gets_its_own_environment(ready: Path, tmp_path: Path, index: str) -> None:
     image = tmp_path / "image"
     shutil.copytree(ready / ".venv", image, symlinks=True)

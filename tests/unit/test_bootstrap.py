@@ -148,6 +148,36 @@ def test_wheels_alone_are_tried_first_when_they_have_what_is_absent(tmp_path: Pa
     assert bootstrap.attempts(lines, lines, []) == [lines]
 
 
+def test_what_is_welcome_comes_along_and_is_no_condition(tmp_path: Path) -> None:
+    wheels = folder_with(tmp_path, "hydra_core-1.3.2-py3-none-any.whl", "mlxtend-0.23-py3-none-any.whl")
+    links = f"--find-links={wheels}"
+    wanted, welcome = ["hydra-core>=1.3.2"], ["mlxtend", "wandb"]
+    assert bootstrap.attempts(wanted, wanted, [wheels], welcome) == [
+        ["--no-index", links, *wanted, "mlxtend"],
+        ["--no-index", links, *wanted],
+        [links, *wanted, *welcome],
+        [links, *wanted],
+    ]
+    assert bootstrap.attempts(wanted, wanted, [], welcome) == [[*wanted, *welcome], wanted]
+
+
+@pytest.mark.parametrize(
+    ("verb", "required", "never"),
+    [
+        ("train", set(), set()),
+        ("prune", {"torch-pruning"}, set()),
+        ("predict", set(), {"torch-pruning", "mlxtend", "wandb"}),
+    ],
+)
+def test_needs_are_those_of_the_verb(verb: str, required: set[str], never: set[str]) -> None:
+    lines = bootstrap.requirements(ROOT / "pyproject.toml")
+    needed, welcome = ({bootstrap.parse(line)[0] for line in part} for part in bootstrap.needs(lines, verb))
+    every = {bootstrap.parse(line)[0] for line in lines}
+    assert set(bootstrap.OPTIONAL) < every, "each is one of ours"
+    assert needed & set(bootstrap.OPTIONAL) == required
+    assert every - needed - welcome == never
+
+
 def test_unfinished_names_the_packages_whose_copying_was_cut_short(tmp_path: Path) -> None:
     folder_with(tmp_path / "whole-1.dist-info", "METADATA", "RECORD")
     half = folder_with(tmp_path / "half-1.dist-info", "METADATA")

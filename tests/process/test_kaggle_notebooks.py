@@ -1,0 +1,99 @@
+"""Both notebooks of `./run.sh kaggle build` on a machine like Kaggle's: wheels attached, no index, inputs read-only.
+
+The training's output is attached to the inference notebook, whose test set is larger than what everybody sees.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from src.recipes.kaggle import kaggle
+from tests.conftest import write
+from tests.process.image import attach, make_image, repack, run_notebook
+
+pytestmark = pytest.mark.process
+
+# What the inference notebook does not get. Where `predict` needs no training data: also "train", "train.csv".
+WITHHELD = ("solution.csv",)
+PUBLIC = 6  # test rows that everybody sees; the hidden test set has all of them
+SLUG = "mini-digits"
+WORDS = ["model=test_resnet", "model.pretrained=never", "epochs=1", "batch_size=16", "size=28", "folds.n=2"]
+WORDS += ["workers=0", "precision=fp32", "tta=none", "competition.metric=accuracy", "optimizer.lr=0.2"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """notebooks/mini, with wheels of what the image lacks."""
+    place = tmp_path_factory.mktemp("built")
+    for name in ("hydra-core", "omegaconf", "antlr4-python3-runtime"):
+        repack(name, place / "wheels")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        kaggle("build", f"competition={SLUG}", "name=mini", "user=me", f"wheels={place / 'wheels'}", *WORDS)
+    return place / "notebooks" / "mini"
+
+
+def public(source: Path, target: Path) -> Path:
+    """The competition as everybody sees it: the first test rows only."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("solution.csv"))
+    for name in ("test.csv", "sample_submission.csv"):
+        head, *rows = read(target / name)
+        write(target / name, head, sorted(rows)[:PUBLIC])
+    kept = {row[0] for row in read(target / "test.csv")[1:]}
+    for image in (target / "test").iterdir():
+        if image.stem not in kept:
+            image.unlink()
+    return target
+
+
+def hidden(source: Path, target: Path) -> Path:
+    """As the inference notebook gets it when it is graded: all test rows."""
+    return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns(*WITHHELD)))
+
+
+def read(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def done(ended: subprocess.CompletedProcess[str]) -> str:
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    return ended.stdout
+
+
+def test_training_then_inference_on_a_hidden_test_set(mini_digits: Path, built: Path, tmp_path: Path) -> None:
+    python, inputs, output = make_image(tmp_path / "image"), tmp_path / "input", tmp_path / "working"
+    attach(public(mini_digits, tmp_path / "public"), inputs, f"competitions/{SLUG}")
+    attach(built / "wheels", inputs, "datasets/me/mini-wheels")
+    text = done(run_notebook(built / "training" / "mini-training.ipynb", python, inputs, output))
+    assert "adding to this notebook's Python: hydra-core" in text
+    assert sorted(path.name for path in output.iterdir()) == ["folds", "runs", "submission.csv", "submissions"]
+    assert len(read(output / "submission.csv")) == 1 + PUBLIC
+    assert sorted(path.name for path in (output / "runs" / "mini").glob("fold*")) == ["fold0", "fold1"]
+
+    python, inputs, graded = make_image(tmp_path / "image2"), tmp_path / "input2", tmp_path / "graded"
+    attach(hidden(mini_digits, tmp_path / "hidden"), inputs, SLUG)  # the older way of mounting
+    attach(built / "wheels", inputs, "mini-wheels")
+    attach(output, inputs, "mini-training")
+    text = done(run_notebook(built / "inference" / "mini-inference.ipynb", python, inputs, graded))
+    rows, sample = read(graded / "submission.csv"), read(mini_digits / "sample_submission.csv")
+    assert rows[0] == sample[0] and [row[0] for row in rows] == [row[0] for row in sample]
+    known = {row[1] for row in read(mini_digits / "solution.csv")[1:]}
+    assert len(rows) == 31 and {row[1] for row in rows[1:]} <= known
+    assert not (graded / "runs" / "mini" / "fold0").exists(), "weights are read where they lie"
+
+
+def test_a_failing_command_fails_the_notebook(built: Path, tmp_path: Path) -> None:
+    python, inputs = make_image(tmp_path / "image"), tmp_path / "input"
+    inputs.mkdir()
+    attach(built / "wheels", inputs, "mini-wheels")
+    ended = run_notebook(built / "inference" / "mini-inference.ipynb", python, inputs, tmp_path / "out")
+    assert ended.returncode == 1
+    assert "RuntimeError: ./run.sh predict run=mini" in ended.stderr and "exit code 2" in ended.stderr
+    assert "error: predict: run=mini: no such run" in ended.stdout
+    assert not (tmp_path / "out" / "submission.csv").exists()
