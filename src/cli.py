@@ -196,7 +196,7 @@ def with_guesses(words: Sequence[str]) -> list[str]:
 
     parsed = plain_values(words)
     root = Path(str(parsed["root"]))
-    if not root.is_dir():  # the recipe says so
+    if not root.is_dir() and any(sign in str(root) for sign in "$,("):  # Hydra's to work out; the recipe says so
         return list(words)
     findings = [
         finding

@@ -17,7 +17,9 @@ from src.log import say
 from src.runs.claims import FoldBusy, claim_fold, claim_run, run_name
 from src.runs.folder import finished, finished_folds
 from src.runs.opening import open_competition, open_folds
+from src.runs.start import claim_data, claim_sources
 from src.runs.summary import summarise_run
+from src.tracking import check_trackers
 from src.training.device import make_accelerator
 
 
@@ -27,6 +29,7 @@ def train_run(config: Config, began: float) -> None:
     began: time.time() when the command was started; a time budget counts from there.
     """
     parse_views(config.tta)  # refused before anything is trained or written
+    check_trackers(config.wandb.mode, config.trackers)
     end = deadline(config, began)
     accelerator = open_accelerator(config)
     with accelerator.main_process_first():  # the first process makes the digits and the fold file
@@ -43,6 +46,9 @@ def train_run(config: Config, began: float) -> None:
         fold_rows(folds, k)  # a fold that does not exist is refused before anything is written
     with accelerator.main_process_first():
         folder = claim_run(config, run)
+        claim_data(folder, competition, folds)
+        for k in wanted:
+            claim_sources(config, folder, k, competition)
 
     for number, k in enumerate(wanted):
         left = len(wanted) - number

@@ -16,6 +16,8 @@ from src.files import held, read_json, write_json
 from src.fold.train_run import train_run
 from src.runs.claims import FoldBusy, claim_run
 from src.runs.folder import finished, fold_folder
+from src.runs.opening import open_competition, open_folds
+from src.runs.start import claim_data
 from src.search.effects import Effect
 from src.search.table import Pair, write_table
 from src.search.tricks import BASELINE, Pairing, folder_name
@@ -112,6 +114,8 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
     Folds that another process trains are left to it; the passes end with one in which there was nothing to do.
     """
     done: set[Cell] = set()
+    competition = open_competition(study.configs[BASELINE])
+    data = competition, open_folds(study.configs[BASELINE], competition)
     before = sum(finished(folder_of(study, cell)) for cell in study.cells())
     began = time.monotonic()
     print(f"{study.place}: {len(study.cells())} folds to train, {before} of them finished", flush=True)
@@ -125,8 +129,10 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
                 config = planned(study, cell)
                 if config is None:
                     continue
-                claim_run(config, str(config.run))  # what is finished was made with this very configuration
+                # what is finished was made with this very configuration, of these very data
+                folder = claim_run(config, str(config.run))
                 if finished(folder_of(study, cell)):
+                    claim_data(folder, *data)
                     done.add(cell)
                     continue
                 train_quietly(study.place, config)
