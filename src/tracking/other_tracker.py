@@ -34,6 +34,7 @@ class OtherTracker(NoTracker):
         if name == "mlflow":
             import mlflow
 
+            mlflow.end_run("KILLED")  # of a fold that ended before its time
             runs = folder.parent.parent.resolve()
             if "MLFLOW_TRACKING_URI" not in os.environ:
                 mlflow.set_tracking_uri(f"sqlite:///{runs}/mlflow.db")

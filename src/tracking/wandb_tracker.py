@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from src.tracking.tracker import NoTracker
 
+LONGEST = 128  # characters of a name
 INIT, FINISH = 30.0, 120.0  # seconds for W&B to begin a run, and to end one whose network has gone
 
 
@@ -39,10 +41,10 @@ class WandbTracker(NoTracker):
         patience = {"finish_timeout": FINISH} if hasattr(wandb.Settings(), "finish_timeout") else {}
         self.run = wandb.init(
             mode=mode,  # type: ignore[arg-type]
-            project=project,
+            project=re.sub(r"[/\\#?%:]", "-", project)[:LONGEST],
             entity=entity,
-            group=run,
-            name=f"{run}/fold{fold}",
+            group=run[:LONGEST],
+            name=f"{run[: LONGEST - 10]}/fold{fold}",
             job_type="train",
             dir=str(folder),
             config=dict(config),

@@ -136,6 +136,8 @@ def test_control_characters_are_refused(text: str) -> None:
         (["ablate", "tricks=[ema]", "seeds=1", "seeds=2"], "seeds: given twice"),
         (["ablate", "tricks=[ema]", "size=32", "size=64"], "size: given twice"),
         (["ablate", "tricks=['size=32 size=64']"], "size: given twice"),
+        (["optimizer={lr: 1}", "optimizer.lr=2"], "optimizer: given twice, optimizer={lr: 1} and optimizer.lr=2"),
+        (["++model.options={}", "model.options.depth=1"], "model.options: given twice"),
         (["score", "submission=a", "submission=b"], "submission: given twice, submission=a and submission=b"),
     ],
 )
