@@ -37,11 +37,11 @@ def is_started(folder: Path, mine: int | None = None) -> bool:
 
 def but_for_moved(changed: list[str], folder: Path, config: Config) -> list[str]:
     """`changed` (lines of `difference`) without `model.weights` if the file only lies elsewhere than before, as what
-    is attached does from session to session; else the line says that its contents are others. Without `folds.file`
-    where the folds are noted, which `claim_data` compares."""
+    is attached does from session to session; else the line says that its contents are others. Without the name of the
+    competition, its folder's, and `folds.file` where data and folds are noted, which `claim_data` compares."""
     path, record = Path(config.model.weights or ""), read_record(folder)
     if "folds" in record.get("data", {}):
-        changed = [line for line in changed if not line.startswith("folds.file: ")]
+        changed = [line for line in changed if not line.startswith(("folds.file: ", "competition.name: "))]
     if not any(line.startswith(KEY) for line in changed) or not path.is_file() or "contents" not in record:
         return changed
     if record["contents"] == contents_of(path):

@@ -61,8 +61,9 @@ class OtherTracker(NoTracker):
             return
         import cv2
 
-        picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-        self.tracker.log_images({name: picture[None]}, step=self.step, dataformats="NHWC")
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        self.tracker.log_images({name: cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)[None]}, step=self.step, dataformats="NHWC")
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         if self.name == "mlflow":

@@ -154,10 +154,11 @@ KEYS: dict[str, tuple[dict[str, Any], str | None]] = {
     "workers": ({"workers": 1}, None),
     "cache": ({"cache": False}, None),
     "wandb": ({"wandb": {"project": "other"}}, None),
+    "competition.name": ({"competition": {"name": "renamed"}}, None),
     "seed": ({"seed": 1}, r"seed: 0 -> 1"),
     "size": ({"size": 24}, r"size: 28 -> 24"),
     "batch_size": ({"batch_size": 8}, r"batch_size: 16 -> 8"),
-    "eval.crop": ({"eval": {"crop": 1.0}}, r"eval.crop: 0.875 -> 1.0"),
+    "eval.crop": ({"eval": {"crop": 0.9}}, r"eval.crop: 1.0 -> 0.9"),
     "tta": ({"tta": "flip"}, r"tta: none -> flip"),
 }
 

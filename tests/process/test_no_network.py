@@ -53,8 +53,20 @@ def test_a_key_without_a_network(tmp_path: Path) -> None:
     first, *folds = done.stdout.splitlines()
     assert first == "W&B: https://api.wandb.ai does not answer, tracking offline"
     assert len(folds) == 2
+    places = []
     for fold, line in enumerate(folds):
         command = shlex.split(line.partition("|")[2])
         assert command[:2] == ["wandb", "sync"] and len(command) == 3
         (file,) = Path(command[2]).glob("run-*.wandb")
         assert f"fold{fold}" in str(file) and b"loss" in file.read_bytes()
+        places.append(command[2])
+    sync = [
+        sys.executable,
+        "-m",
+        "wandb",
+        "sync",
+        "--dry-run",
+        *places,
+    ]  # the command as it is printed, but for sending
+    seen = subprocess.run(sync, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert seen.returncode == 0 and all(Path(place).name in seen.stdout + seen.stderr for place in places), seen
