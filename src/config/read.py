@@ -214,7 +214,9 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         return _build(hint, value, key + ".")
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or (len(args) == 2 and args[1] is not ... and len(value) != len(args)):
-            raise UserError(f"{key}={value!r}: expected a list" + ("" if ... in args else f" of {len(args)} values"))
+            example = f", as in {key}=[{value}]" if isinstance(value, str) else ""
+            many = example if ... in args else f" of {len(args)} values"
+            raise UserError(f"{key}={value!r}: expected a list{many}")
         each = [args[0]] * len(value) if ... in args else args
         return tuple(
             _convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, each, strict=True))

@@ -108,15 +108,23 @@ def cut(config: Config, share: float) -> Config:
     return dataclasses.replace(config, epochs=config.epochs * share, least_steps=least, stages=stages)
 
 
+def refuse_other_data(study: Study) -> None:
+    """Raises UserError if what is finished was made of other data than are there now."""
+    competition = open_competition(study.configs[BASELINE])
+    folds = open_folds(study.configs[BASELINE], competition)
+    for folder in sorted({folder_of(study, cell).parent for cell in study.cells() if finished(folder_of(study, cell))}):
+        claim_data(folder, competition, folds)
+
+
 def train_missing(study: Study, refused: dict[str, str]) -> None:
     """Train what is not finished, and add to `refused` the arms that cannot be.
 
     Folds that another process trains are left to it; the passes end with one in which there was nothing to do.
     """
     done: set[Cell] = set()
-    competition = open_competition(study.configs[BASELINE])
-    data = competition, open_folds(study.configs[BASELINE], competition)
     before = sum(finished(folder_of(study, cell)) for cell in study.cells())
+    if before:
+        refuse_other_data(study)
     began = time.monotonic()
     print(f"{study.place}: {len(study.cells())} folds to train, {before} of them finished", flush=True)
     trained = True
@@ -129,10 +137,8 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
                 config = planned(study, cell)
                 if config is None:
                     continue
-                # what is finished was made with this very configuration, of these very data
-                folder = claim_run(config, str(config.run))
+                claim_run(config, str(config.run))  # what is finished was made with this very configuration
                 if finished(folder_of(study, cell)):
-                    claim_data(folder, *data)
                     done.add(cell)
                     continue
                 train_quietly(study.place, config)

@@ -50,7 +50,8 @@ class OtherTracker(NoTracker):
 
     def log(self, values: Mapping[str, Any]) -> None:
         self.step = int(values.get("step", self.step))
-        self.tracker.log({key: float(value) for key, value in values.items() if _is_number(value)}, step=self.step)
+        numbers = {key: float(value) for key, value in values.items() if key != "step" and _is_number(value)}
+        self.tracker.log(numbers, step=self.step)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self.log({f"final/{key}": value for key, value in values.items()})
@@ -63,7 +64,9 @@ class OtherTracker(NoTracker):
 
         picture = cv2.imread(str(path))
         assert picture is not None
-        self.tracker.log_images({name: cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)[None]}, step=self.step, dataformats="NHWC")
+        self.tracker.log_images(
+            {name: cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)[None]}, step=self.step, dataformats="NHWC"
+        )
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         if self.name == "mlflow":
