@@ -136,6 +136,41 @@ def stamp(root: str | os.PathLike[str], path: bytes) -> str:
     return "".join(stamps)
 
 
+def extent(root: str | os.PathLike[str], path: bytes) -> str:
+    """The sizes of the files that a path names, and their checksums where a zip file knows them: what of their contents
+    can be told without reading them, wherever they lie."""
+    extents = []
+    for part in path.split(BETWEEN):
+        try:
+            inside = _in_archive(root, part)
+            if inside is None or not inside[1]:
+                extents.append(f"{os.stat(os.path.join(os.fsencode(root), part)).st_size};")
+            elif inside[0].lower().endswith(ZIP):
+                info = _zip(inside[0]).members[inside[1]]
+                extents.append(f"{info.file_size}:{info.CRC};")
+            else:
+                extents.append("dataset;")
+        except (OSError, KeyError):
+            extents.append("missing;")
+    return "".join(extents)
+
+
+def beginning(root: str | os.PathLike[str], path: bytes, most: int) -> bytes:
+    """The first `most` bytes of each of the files that a path names, one after the other; nothing of one that cannot be
+    read."""
+    found = []
+    for part in path.split(BETWEEN):
+        try:
+            if _in_archive(root, part) is None:
+                with open(os.path.join(os.fsencode(root), part), "rb") as file:
+                    found.append(file.read(most))
+            else:
+                found.append(read_bytes(root, part)[:most])
+        except (OSError, UserError):
+            found.append(b"")
+    return b"".join(found)
+
+
 def shown(root: str | os.PathLike[str], path: bytes) -> str:
     """The path for messages, with line breaks between those of several files."""
     return "\n".join(os.path.join(os.fspath(root), part.decode(errors="replace")) for part in path.split(BETWEEN))

@@ -228,7 +228,8 @@ def with_guesses(words: Sequence[str]) -> list[str]:
 
     parsed = plain_values(words)
     root = Path(str(parsed["root"]))
-    if not root.is_dir():  # the recipe says so
+    # the recipe says so, or Hydra is to work it out; only without competition= would it be taken for the digits'
+    if not root.is_dir() and ("competition" in given or any(sign in str(root) for sign in "$,(")):
         return list(words)
     findings = [
         finding

@@ -28,6 +28,7 @@ def full_words(verb: Verb, words: Sequence[str]) -> list[str]:
     given = {key_of(word) for word in words}
     full = [checked(word, verb, given) for word in words]
     refuse_twice([key_of(word) for word in full], words)
+    refuse_within([key_of(word) for word in full], words)
     if has_key(full, "epochs") and not has_key(full, "least_steps"):  # the preset's minimum is not the user's
         full.insert(0, "least_steps=0")  # before flags, behind which argparse takes no words
     return full
@@ -42,6 +43,14 @@ def refuse_twice(found: Sequence[str], words: Sequence[str]) -> None:
         if key in first:
             raise UserError(f"{key}: given twice, {first[key]} and {word}; leave one of them out")
         first[key] = word
+
+
+def refuse_within(found: Sequence[str], words: Sequence[str]) -> None:
+    """UserError for a section that is given as a whole and by one of its keys as well. found: the key of each word."""
+    for section, word in zip(found, words, strict=True):
+        inside = [other for key, other in zip(found, words, strict=True) if key.startswith(f"{section}.")]
+        if inside and section not in GROUPS and not word.startswith(("-", "~")):
+            raise UserError(f"{section}: given twice, {word} and {inside[0]}; leave one of them out")
 
 
 def key_of(word: str) -> str:

@@ -118,3 +118,13 @@ def start_server() -> Any:
 def write(path: Path, header: list[str], rows: list[list[str]]) -> None:
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
+
+
+def tree(root: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder with its size and time."""
+    return {
+        path: (stat.st_size, stat.st_mtime_ns)
+        for folder, folders, files in os.walk(root)
+        for path in (os.path.join(folder, name) for name in (*folders, *files))
+        for stat in [os.stat(path)]
+    }

@@ -28,7 +28,7 @@ def make_digits(root: Path) -> Path:
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         if _is_complete(root):
             return root
-        raise UserError(f"{root}: exists, but is not the complete digits competition; delete it to make it again")
+        raise UserError(f"{root}: exists, but is not the complete digits competition; move it away to make it again")
     building = root.with_name(f".{root.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         building.mkdir(parents=True)

@@ -6,6 +6,7 @@ import csv
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -185,6 +186,7 @@ def load_folds(
         if kind == "stratified":
             raise UserError("folds.kind=stratified splits duplicates; set folds.kind=auto with folds.group_duplicates")
         groups = merge_groups(groups, duplicates)
+    cure = elsewhere(path, competition.root)
     if not path.exists():
         y = competition.y
         folds = make_folds(task.strata(y), groups, n, seed, kind, task.names, task.labels(y))
@@ -198,13 +200,21 @@ def load_folds(
     # Also what was just written is read back: two processes may have raced, and there is one way to be right.
     columns = read_columns(path, ["id", "target", "fold"], "folds.file", required=["id", "fold"])
     refuse_repeats(columns["id"], path)
-    rows = _match(path, columns, competition)
-    folds = _numbers(path, columns["fold"], n)[rows]
+    rows = _match(path, columns, competition, cure)
+    folds = _numbers(path, columns["fold"], n, cure)[rows]
     if competition.train.groups is not None:
-        _require_whole_groups(path, folds, competition.train.groups)
+        _require_whole_groups(path, folds, competition.train.groups, cure)
     if duplicates is not None:
-        _require_whole_duplicates(path, folds, duplicates, competition.train.ids)
+        _require_whole_duplicates(path, folds, duplicates, competition.train.ids, cure)
     return folds
+
+
+def elsewhere(path: Path, root: Path) -> str:
+    """How to have other folds made than those of the file `path`, which may be the user's own and is left alone; never
+    in the competition's folder."""
+    folder = Path("folds") if path.resolve().is_relative_to(root.resolve()) else path.parent
+    free = next(place for i in count(2) if not (place := folder / f"{path.stem}-{i}.csv").exists())
+    return f"set folds.file={free} to have new folds made there"
 
 
 def _write(file: TextIO, competition: Competition, folds: np.ndarray) -> None:
@@ -214,7 +224,7 @@ def _write(file: TextIO, competition: Competition, folds: np.ndarray) -> None:
     writer.writerows(zip(competition.train.ids.tolist(), targets.tolist(), folds.tolist(), strict=True))
 
 
-def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition) -> np.ndarray:
+def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition, cure: str) -> np.ndarray:
     """For each training row its row in the file, (N,) int64; UserError saying what changed."""
     new, gone = only_in(competition.train.ids, columns["id"]), only_in(columns["id"], competition.train.ids)
     changes = []
@@ -230,28 +240,26 @@ def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition)
             return rows
         examples = [f"{competition.train.ids[item]}: {before[item]} -> {now[item]}" for item in moved[:4]]
         changes.append(f"{len(moved)} {'target' if len(moved) == 1 else 'targets'} changed ({first_few(examples)})")
-    raise UserError(f"{path} was made for other data: {', '.join(changes)}; delete the file to make new folds")
+    raise UserError(f"{path} was made for other data: {', '.join(changes)}; restore those, or {cure}")
 
 
-def _numbers(path: Path, cells: np.ndarray, n: int) -> np.ndarray:
+def _numbers(path: Path, cells: np.ndarray, n: int, cure: str) -> np.ndarray:
     """The fold column as (N,) int64 that uses each of 0 .. n-1; -1 for rows that are never held out."""
     names, inverse = np.unique(cells, return_inverse=True)
     wrong = [name for name in names.tolist() if not (name.isascii() and name.isdigit()) and name != "-1"]
     if wrong:
-        raise UserError(
-            f"{path}: fold {wrong[0]!r} is not a number from 0 to {n - 1}, or -1; delete the file to make new folds"
-        )
-    count = max(int(name) for name in names.tolist()) + 1
-    if count != n:
-        raise UserError(f"{path} has {count} folds, but folds.n={n}; set folds.n={count} or delete the file")
+        raise UserError(f"{path}: fold {wrong[0]!r} is not a number from 0 to {n - 1}, or -1; correct it, or {cure}")
+    there = max(int(name) for name in names.tolist()) + 1
+    if there != n:
+        raise UserError(f"{path} has {there} folds, but folds.n={n}; set folds.n={there}, or {cure}")
     numbers = np.array([int(name) for name in names.tolist()], dtype=np.int64)
     empty = sorted(set(range(n)) - set(numbers.tolist()))
     if empty:
-        raise UserError(f"{path}: fold {empty[0]} has no rows; delete the file to make new folds")
+        raise UserError(f"{path}: fold {empty[0]} has no rows; correct it, or {cure}")
     return numbers[inverse.reshape(-1)]
 
 
-def _require_whole_groups(path: Path, folds: np.ndarray, groups: np.ndarray) -> None:
+def _require_whole_groups(path: Path, folds: np.ndarray, groups: np.ndarray, cure: str) -> None:
     pairs = np.unique(np.rec.fromarrays([np.unique(groups, return_inverse=True)[1].reshape(-1), folds]))
     names = np.unique(groups)
     codes, counts = np.unique(pairs["f0"], return_counts=True)
@@ -261,20 +269,22 @@ def _require_whole_groups(path: Path, folds: np.ndarray, groups: np.ndarray) -> 
         sides = ", ".join(str(fold) for fold in np.unique(folds[groups == first]).tolist())
         raise UserError(
             f"{path}: {len(torn)} {'group is' if len(torn) == 1 else 'groups are'} split, e.g. {first!r} is in folds "
-            f"{sides}; delete the file to make folds that keep groups together"
+            f"{sides}; {cure}, which keep groups together"
         )
 
 
-def _require_whole_duplicates(path: Path, folds: np.ndarray, duplicates: np.ndarray, ids: np.ndarray) -> None:
+def _require_whole_duplicates(
+    path: Path, folds: np.ndarray, duplicates: np.ndarray, ids: np.ndarray, cure: str
+) -> None:
     order = np.argsort(duplicates, kind="stable")
     torn = (np.diff(duplicates[order]) == 0) & (np.diff(folds[order]) != 0)
     if torn.any():
         one, other = order[np.flatnonzero(torn)[0] :][:2]
-        count = len(np.unique(duplicates[order[1:][torn]]))
+        sets = len(np.unique(duplicates[order[1:][torn]]))
         raise UserError(
-            f"{path}: {count} {'set' if count == 1 else 'sets'} of duplicate images {'is' if count == 1 else 'are'} "
+            f"{path}: {sets} {'set' if sets == 1 else 'sets'} of duplicate images {'is' if sets == 1 else 'are'} "
             f"split, e.g. {ids[one]} is in fold {folds[one]} and its copy {ids[other]} in fold {folds[other]}; "
-            "delete the file to make folds that keep duplicates together, or set folds.group_duplicates=false"
+            f"{cure}, which keep duplicates together, or folds.group_duplicates=false"
         )
 
 

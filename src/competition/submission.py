@@ -43,7 +43,7 @@ def submission_table(
     if broken.any():
         raise UserError(
             f"predictions of {broken.sum()} ids hold NaN or infinity ({first_few(ids[broken].tolist())}); "
-            "train again with a lower optimizer.lr= or precision=fp32"
+            "go on with precision=fp32, or train again with a lower optimizer.lr= as another run=NAME"
         )
     exact = pred.astype(np.float64)
     if task.kind != "number":

@@ -19,9 +19,13 @@ from src.config.schema import Config
 from src.errors import UserError, nearest
 
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
+# precision, device, processes, compile, fused: the same computation, rounded otherwise; the manifest has what was used.
+# eval.batch_size: the memory of a prediction. eval.every: how often the curves have a point. competition.root: the data
+# are known by their contents (src/runs/start.py), and so are folds.file and model.weights.
 RUNTIME_KEYS = (
-    "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
-    "competition.root", "competition.solution", "checkpoint", "session", "wandb", "paths",
+    "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget", "precision", "model.compile",
+    "optimizer.fused", "eval.batch_size", "eval.every", "competition.root", "competition.solution", "checkpoint",
+    "session", "wandb", "trackers", "paths",
 )  # fmt: skip
 
 
@@ -210,7 +214,9 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         return _build(hint, value, key + ".")
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or (len(args) == 2 and args[1] is not ... and len(value) != len(args)):
-            raise UserError(f"{key}={value!r}: expected a list" + ("" if ... in args else f" of {len(args)} values"))
+            example = f", as in {key}=[{value}]" if isinstance(value, str) else ""
+            many = example if ... in args else f" of {len(args)} values"
+            raise UserError(f"{key}={value!r}: expected a list{many}")
         each = [args[0]] * len(value) if ... in args else args
         return tuple(
             _convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, each, strict=True))

@@ -252,7 +252,7 @@ class SessionConfig:
 
 @dataclass(frozen=True)
 class WandbConfig:
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: online with an API key, else offline
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: WANDB_MODE, else online with an API key
     project: str | None = None  # None: the competition's name
     entity: str | None = None
 
@@ -306,6 +306,7 @@ class Config:
     processes: int | str = "auto"  # auto: one per GPU or TPU core, one on a CPU
     workers: int | str = "auto"  # loader processes per training process
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
+    trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()  # beside W&B (wandb.mode), where they are installed
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
     runs: tuple[str, ...] = ()  # ensemble, stack, soup: the runs to combine; sizes: drawn beside the run

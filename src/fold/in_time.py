@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from src.data.preprocess import Preprocess
 from src.fold.deadline import FoldTime, shortened
 from src.fold.lesson import Lesson
 from src.log import say
-from src.tracking import NoTracker
+from src.tracking import Trackers
 from src.training.budget import Watch
 from src.training.checkpoint import CheckpointWriter
 from src.training.device import from_main, loader_workers
@@ -30,12 +31,13 @@ Validate = Callable[[nn.Module, int], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Around:
-    """What looks on while a fold trains; metric: the score that is shown."""
+    """What looks on while a fold trains; metric: the score that is shown; precisions: see `resume`."""
 
     config: Config
-    tracker: NoTracker
+    tracker: Trackers
     writer: CheckpointWriter
     metric: str
+    precisions: list[list[Any]]
 
 
 def train_in_time(
@@ -64,7 +66,9 @@ def train_in_time(
         notes = {
             "cuts": cuts,
             "wandb": around.tracker.id or "",
+            "trackers": around.tracker.ids,
             "processes": world,
+            "precision": around.precisions,
             "batches": [stage.total_batch for stage in plan.stages],
         }
         with stop_on_signals() as wish:

@@ -11,7 +11,7 @@ import numpy as np
 from src.config import Config, plain
 from src.fold.lesson import Lesson
 from src.reporting.figures import augmentation_grid, schedule_picture
-from src.tracking import NoTracker, start_tracking
+from src.tracking import Trackers, start_tracking
 from src.training.plan import Plan, plan_over_steps
 
 EXAMPLES = 6  # images of a stage, each with its augmented versions
@@ -25,14 +25,16 @@ def open_tracker(
     plan: Plan,
     state: Mapping[str, Any] | None,
     accelerator: Any,
-) -> NoTracker:
-    """W&B for the fold in `folder`, with pictures of the augmentation and the schedule unless it goes on from `state`.
+) -> Trackers:
+    """The trackers of the fold in `folder`, with pictures of the augmentation and the schedule unless it goes on from
+    `state`.
 
     Only the first process has one.
     """
     if not accelerator.is_main_process:
-        return NoTracker()
+        return Trackers({})
     run, fold = folder.parent.name, int(folder.name.removeprefix("fold"))
+    known = state or {}
     tracker = start_tracking(
         config.wandb.mode,
         project=config.wandb.project or competition,
@@ -41,7 +43,9 @@ def open_tracker(
         fold=fold,
         folder=folder,
         config=plain(config),  # with the batch size that was found, if it was to be
-        id=(state or {}).get("wandb") or None,
+        others=config.trackers,
+        ids={"wandb": known.get("wandb", ""), **known.get("trackers", {})},
+        step=known.get("step", 0),
     )
     if state is not None:
         return tracker

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from src.config import Config
 from src.errors import UserError
+from src.log import say
 from src.training.checkpoint import load_checkpoint, remove_checkpoints
+from src.training.device import precision_of
 from src.training.plan import Plan
 from src.training.session import Progress
+
+
+def precisions(state: Mapping[str, Any] | None, accelerator: Any) -> list[list[Any]]:
+    """[steps done before it, precision] of each part of the fold: a start may go on with another one."""
+    parts = [list(part) for part in (state or {}).get("precision", [])]
+    now, step = precision_of(accelerator), 0 if state is None else state["step"]
+    if not parts or parts[-1][1] != now:
+        parts.append([step, now])
+    if len(parts) > 1:
+        say(f"precision: {described(parts)}")
+    return parts
+
+
+def described(parts: list[list[Any]]) -> str:
+    """fp16, from step 41 on fp32."""
+    first, *later = parts
+    return ", ".join([first[1], *(f"from step {step + 1} on {name}" for step, name in later)])
 
 
 def unfinished(config: Config, checkpoints: Path, whole: Plan, accelerator: Any) -> dict[str, Any] | None:

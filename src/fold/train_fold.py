@@ -27,7 +27,7 @@ from src.fold.plan import plan_fold
 from src.fold.predictor import make_predictor, predict_test
 from src.fold.probe import start_from_probe
 from src.fold.pruned import before_and_after
-from src.fold.resume import unfinished
+from src.fold.resume import described, precisions, unfinished
 from src.fold.setup import set_up
 from src.inference.tta import parse_views
 from src.log import say
@@ -40,7 +40,7 @@ from src.runs.opening import groups_of
 from src.runs.output import FoldSummary, save_fold
 from src.runs.scoring import metric_of, reported
 from src.training.checkpoint import CheckpointWriter, remove_checkpoints
-from src.training.device import from_main, precision_of
+from src.training.device import from_main
 from src.training.memory import count_memory
 from src.training.progress import clock
 from src.training.session import Progress
@@ -108,7 +108,7 @@ def train_fold(
         pred = probabilities(network, start.train, held_out, size=size, views=parse_views("none"))
         return scores(metrics, competition.y[held_out], pred)
 
-    around = Around(config, tracker, writer, metric.name)
+    around = Around(config, tracker, writer, metric.name, precisions(state, accelerator))
     done, final = train_in_time(learner, lesson, start.preprocess, whole, cuts, timing, validate, around, so_far)
 
     # ---- choose the weights -----------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def train_fold(
             "unreadable_test_ids": test_ids[unreadable].tolist(),
             "device": str(accelerator.device),
             "processes": accelerator.num_processes,
-            "precision": precision_of(accelerator),
+            "precision": described(around.precisions),
             "seconds": {"training": done.spent, "total": so_far.spent + time.monotonic() - began},
             "memory": peak_memory(),
             "torch": torch.__version__,

@@ -17,8 +17,10 @@ from src.log import say
 from src.runs.claims import FoldBusy, claim_fold, claim_run, run_name
 from src.runs.folder import finished, finished_folds, open_runs
 from src.runs.opening import open_competition, open_folds
+from src.runs.start import claim_data, claim_sources
 from src.runs.summary import summarise_run
 from src.runs.take_over import earlier_outputs, take_over, take_over_folds
+from src.tracking import check_trackers
 from src.training.device import make_accelerator
 
 
@@ -28,6 +30,7 @@ def train_run(config: Config, began: float) -> None:
     began: time.time() when the command was started; a time budget counts from there.
     """
     parse_views(config.tta)  # refused before anything is trained or written
+    check_trackers(config.wandb.mode, config.trackers)
     end = deadline(config, began)
     accelerator = open_accelerator(config)
     run = run_name(config)
@@ -46,9 +49,11 @@ def train_run(config: Config, began: float) -> None:
         fold_rows(folds, k)  # a fold that does not exist is refused before anything is written
     with accelerator.main_process_first():
         folder = claim_run(config, run)
-    if accelerator.is_main_process:
-        take_over(config, run, earlier)
-    accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            take_over(config, run, earlier)
+        claim_data(folder, competition, folds)
+        for k in wanted:
+            claim_sources(config, folder, k, competition)
 
     for number, k in enumerate(wanted):
         left = len(wanted) - number

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from src.competition.contents import contents_of_pictures
 from src.competition.tables import Competition
 from src.config import Config
-from src.data.cache import fingerprint
 from src.errors import UserError, first_few
 from src.files import contents_of, read_json, write_json
 from src.fold.network import architecture
@@ -19,6 +19,7 @@ from src.predictions import Features, load_predictions, save_features
 from src.runs.claims import run_name
 from src.runs.folder import finished_folds, fold_folder, open_runs
 from src.runs.opening import image_spec, open_competition, open_images
+from src.runs.start import TEST, check_data
 
 FILE, MADE_FROM = "features.npz", "features.json"
 
@@ -36,6 +37,8 @@ def extract_features(config: Config) -> None:
         raise UserError(f"{competition.root}: ids of both training and test rows ({first_few(shared)}); rename them")
     run, runs = run_name(config), open_runs(config.paths)
     trained = [k for k in finished_folds(runs, run) if (fold_folder(runs, run, k) / "weights.safetensors").is_file()]
+    if trained:
+        check_data(runs, run, f"run={run}", competition, but=TEST)
     places = {k: runs.own / run / f"fold{k}" for k in trained} or {-1: runs.own / run}
     todo = {}
     for k, folder in places.items():
@@ -59,7 +62,6 @@ def extract_features(config: Config) -> None:
 def made_from(config: Config, competition: Competition, folder: Path, k: int) -> dict[str, Any]:
     """What the features depend on, as plain values; known without loading torch, so that using them again is quick."""
     file = folder / "weights.safetensors" if k >= 0 else Path(config.model.weights) if config.model.weights else None
-    paths = np.concatenate([competition.train.images, competition.test.images])
     return {
         "model": config.model.name,
         "options": config.model.options,
@@ -68,7 +70,7 @@ def made_from(config: Config, competition: Competition, folder: Path, k: int) ->
         "size": config.size,
         "crop": config.eval.crop,
         "views": config.tta,
-        "data": fingerprint(competition.root, paths, config.competition.max_megapixels),
+        "data": f"{contents_of_pictures(competition)}, up to {config.competition.max_megapixels:g} megapixels",
     }
 
 

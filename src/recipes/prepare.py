@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.archives import read_files, shown
+from src.competition.folds import elsewhere
 from src.competition.tables import Competition
 from src.config import Config
 from src.data.duplicates import Duplicates
@@ -64,8 +65,8 @@ def report_duplicates(config: Config, competition: Competition, folds: np.ndarra
     if not len(found.first):
         print("  no duplicates found")
     if across.any():
-        file = config.folds.file or Path(config.paths.folds) / f"{competition.name}.csv"
-        cure = f"set folds.group_duplicates=true and delete {file}, which was made without it"
+        file = Path(config.folds.file or Path(config.paths.folds) / f"{competition.name}.csv")
+        cure = f"set folds.group_duplicates=true and {elsewhere(file, competition.root)}"
         print(f"  copies across folds make scores too good: {cure}")
     if contrary.any():
         print(

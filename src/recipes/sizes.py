@@ -22,6 +22,7 @@ from src.runs.combined import rows_of
 from src.runs.folder import Runs, finished_folds, fold_folder, open_runs
 from src.runs.opening import image_spec, open_competition, open_images
 from src.runs.scoring import metric_of
+from src.runs.start import TEST, check_data
 from src.training.device import make_accelerator
 
 
@@ -40,6 +41,7 @@ def score_sizes(config: Config) -> None:
         raise UserError(f"sizes={list(config.sizes)}: which pixels? Give some from 8 on, e.g. sizes=[96,112,128]")
     others = {other: measured_before(runs, other) for other in config.runs}
     competition = open_competition(config)
+    check_data(runs, run, f"run={run}", competition, but=TEST)
     task, metric = competition.task, metric_of(config, competition)
     accelerator, views = make_accelerator(config.device, config.precision), parse_views(config.tta)
     parts = {k: load_predictions(fold_folder(runs, run, k) / "oof.npz") for k in folds}

@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.files import held, read_config, remove_leftovers, write_config
 from src.runs.folder import finished
 from src.runs.scoring import claim_metrics
-from src.runs.start import but_for_moved_weights, is_started
+from src.runs.start import but_for_moved, is_started, lock_of
 from src.training.checkpoint import remove_checkpoints
 from src.training.device import from_main
 
@@ -30,7 +30,7 @@ def claim_run(config: Config, run: str) -> Path:
     values, file = plain(config), folder / "config.yaml"
     with run_lock(config, run):
         if file.is_file():
-            changed = but_for_moved_weights(difference(read_config(file), values), folder, config)
+            changed = but_for_moved(difference(read_config(file), values), folder, config)
             if changed and is_started(folder):
                 raise UserError(
                     f"run={run}: {folder} was made with another configuration ({'; '.join(changed[:4])}"
@@ -46,9 +46,7 @@ def claim_run(config: Config, run: str) -> Path:
 
 
 def run_lock(config: Config, run: str) -> AbstractContextManager[None]:
-    """Held for the moments in which the files of a whole run are read and written again."""
-    path = Path(config.paths.runs) / run / ".lock"
-    return held(path, 60, f"{path}: another process has held this run for a minute; is it stopped (kill -STOP)?")
+    return lock_of(Path(config.paths.runs) / run)
 
 
 class FoldBusy(UserError):

@@ -23,6 +23,7 @@ from src.runs.folder import finished_folds, fold_folder, open_runs
 from src.runs.members import Members, load_members
 from src.runs.output import FoldSummary, save_fold
 from src.runs.scoring import metric_of
+from src.runs.start import check_data, claim_data
 from src.runs.summary import summarise_run
 from src.tracking import NoTracker
 
@@ -55,6 +56,8 @@ def open_members(config: Config, competition: Competition) -> Members:
                 f"{differ(mine, theirs) or 'in another order'}; "
                 "set competition.root= to the data that it was trained on"
             )
+    for name in members.names:
+        check_data(Path(config.paths.runs), name, "runs", competition)
     now = competition.task.cells(competition.y[rows_of(competition, members.ids)])
     then = members.task.cells(members.y)
     moved = np.flatnonzero(now != then)
@@ -102,6 +105,7 @@ def save_run(
     """
     run, runs = run_name(config), Path(config.paths.runs)
     folder = claim_run(config, run)
+    claim_data(folder, competition, None)
     others = sorted(set(finished_folds(runs, run)) - set(results))
     if others:
         raise UserError(

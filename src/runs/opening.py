@@ -9,7 +9,7 @@ import numpy as np
 
 from src.competition.digits import make_digits
 from src.competition.few import few_rows
-from src.competition.folds import load_folds, merge_groups
+from src.competition.folds import elsewhere, load_folds, merge_groups
 from src.competition.tables import Competition, load_competition
 from src.config import CompetitionConfig, Config, loss_for
 from src.data.cache import ImageStore, has_room
@@ -20,12 +20,13 @@ from src.log import say
 from src.runs.scoring import reported
 from src.training.device import loader_workers
 
-DIGITS = "digits"
+DIGITS, DIGITS_PLACE = "digits", Path("cache/competitions/digits")  # as in configs/competition/digits.yaml
 TEST_ROWS = 20  # where there are to be few
 
 
 def open_competition(config: Config) -> Competition:
-    """The checked tables of `config.competition`; the embedded digits are made at their default place if need be."""
+    """The checked tables of `config.competition`; the embedded digits are made at their own place, and nowhere else, if
+    need be."""
     task = config.competition
     if not task.root:
         raise UserError(f"competition.root: where is {task.name}? Give its folder, competition.root=DIR")
@@ -39,15 +40,17 @@ def open_competition(config: Config) -> Competition:
 
 
 def embed_digits(task: CompetitionConfig) -> None:
-    """Make the embedded digits at their place, if they are meant and nothing is there."""
-    root = Path(task.root)
-    if task.name == DIGITS and not any((root / str(file)).exists() for file in (task.train_csv, task.sample_csv)):
-        make_digits(root)
+    """Make the embedded digits at their own place, if they are meant; nowhere else is anything ever written."""
+    if task.name == DIGITS and Path(task.root).resolve() == DIGITS_PLACE.resolve():
+        make_digits(DIGITS_PLACE)
 
 
 def open_folds(config: Config, competition: Competition) -> np.ndarray:
     """(N,) int64 fold of each training row, from the fold file or written to it."""
     path = Path(config.folds.file or Path(config.paths.folds) / f"{competition.name}.csv")
+    if config.folds.file and not path.exists() and path.resolve().is_relative_to(competition.root.resolve()):
+        cure = elsewhere(path, competition.root)
+        raise UserError(f"folds.file={path}: no such file, and none is made in the competition's folder; {cure}")
     duplicates = find_copies(config, competition).groups if config.folds.group_duplicates else None
     return load_folds(path, competition, config.folds.n, config.folds.seed, config.folds.kind, duplicates)
 

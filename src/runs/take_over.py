@@ -13,7 +13,7 @@ from src.errors import UserError
 from src.files import held, read_config
 from src.log import say
 from src.runs.folder import finished, open_runs
-from src.runs.start import but_for_moved_weights
+from src.runs.start import but_for_moved
 from src.training.checkpoint import checkpoints
 
 UNFINISHED = ".copy"  # the end of a copy's temporary name
@@ -29,7 +29,7 @@ def earlier_outputs(config: Config, run: str) -> list[Path]:
         folder = place / run
         if not (folder / "config.yaml").is_file():
             continue
-        changed = but_for_moved_weights(difference(read_config(folder / "config.yaml"), values), folder, config)
+        changed = but_for_moved(difference(read_config(folder / "config.yaml"), values), folder, config)
         if not changed:
             same.append(folder)
         elif not (runs.own / run / "config.yaml").is_file():

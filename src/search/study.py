@@ -16,6 +16,8 @@ from src.files import held, read_json, write_json
 from src.fold.train_run import train_run
 from src.runs.claims import FoldBusy, claim_run
 from src.runs.folder import finished, fold_folder
+from src.runs.opening import open_competition, open_folds
+from src.runs.start import claim_data
 from src.search.effects import Effect
 from src.search.table import Pair, write_table
 from src.search.tricks import BASELINE, Pairing, folder_name
@@ -106,6 +108,14 @@ def cut(config: Config, share: float) -> Config:
     return dataclasses.replace(config, epochs=config.epochs * share, least_steps=least, stages=stages)
 
 
+def refuse_other_data(study: Study) -> None:
+    """Raises UserError if what is finished was made of other data than are there now."""
+    competition = open_competition(study.configs[BASELINE])
+    folds = open_folds(study.configs[BASELINE], competition)
+    for folder in sorted({folder_of(study, cell).parent for cell in study.cells() if finished(folder_of(study, cell))}):
+        claim_data(folder, competition, folds)
+
+
 def train_missing(study: Study, refused: dict[str, str]) -> None:
     """Train what is not finished, and add to `refused` the arms that cannot be.
 
@@ -113,6 +123,8 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
     """
     done: set[Cell] = set()
     before = sum(finished(folder_of(study, cell)) for cell in study.cells())
+    if before:
+        refuse_other_data(study)
     began = time.monotonic()
     print(f"{study.place}: {len(study.cells())} folds to train, {before} of them finished", flush=True)
     trained = True

@@ -69,7 +69,8 @@ def fit(
             running, counted = torch.zeros((), device=accelerator.device), 0
             if not np.isfinite(mean_loss):
                 raise UserError(
-                    f"optimizer.lr={plan.base_lr:g}: the loss became {mean_loss} by step {step}; try a third of it"
+                    f"optimizer.lr={plan.base_lr:g}: the loss became {mean_loss} by step {step}; try a third of it, "
+                    f"optimizer.lr={plan.base_lr / 3:.2g}, as another run=NAME"
                 )
             pace = session.bar.images_per_second()  # of training alone, so read before validation
             average_buffers(learner.network, accelerator)

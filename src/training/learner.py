@@ -68,7 +68,12 @@ class Learner:
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `snapshot`."""
         self.network.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved = state["optimizer"]
+        groups = [  # whether kernels are fused is this start's choice
+            {**group, **{name: own[name] for name in ("fused", "foreach") if name in own}}
+            for group, own in zip(saved["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict({**saved, "param_groups": groups})
         if self.accelerator.scaler is not None and state["scaler"]:  # empty after a device that needed none
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:

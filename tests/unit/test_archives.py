@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from src.archives import is_folder, list_files, read_bytes, stamp, walk_files
+from src.archives import beginning, extent, is_folder, list_files, read_bytes, stamp, walk_files
 from src.errors import UserError
 
 
@@ -229,3 +229,23 @@ def test_without_h5py(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.utime(root / "train.hdf5", ns=(1, 1))  # else it may be open already
     with pytest.raises(UserError, match=r"train\.hdf5: reading HDF5 needs a package; pip install h5py"):
         walk_files(root)
+
+
+def test_extents_and_beginnings_are_of_contents_and_not_of_places(tmp_path: Path) -> None:
+    """A checksum of data that is the same wherever they lie, and another where a picture is, of whatever form."""
+    for place, content in (("here", b"one two"), ("there", b"one two"), ("other", b"one_two")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.png").write_bytes(content)
+        make_zip(tmp_path / place / "t.zip", {"a.png": content})
+        with h5py.File(tmp_path / place / "t.h5", "w") as file:
+            file["a"] = np.frombuffer(content, np.uint8)
+    for path in (b"a.png", b"t.zip/a.png", b"t.h5/a", b"a.png\nt.zip/a.png"):
+        known = {
+            place: (extent(tmp_path / place, path), beginning(tmp_path / place, path, 1000))
+            for place in ("here", "there", "other")
+        }
+        assert known["here"] == known["there"] != known["other"]
+        assert "missing" not in known["here"][0] and known["here"][1]
+    assert beginning(tmp_path / "here", b"a.png", 3) == b"one"
+    assert (extent(tmp_path, b"no.png"), beginning(tmp_path, b"no.png", 3)) == ("missing;", b"")
+    assert extent(tmp_path / "here", b"t.zip/no.png") == "missing;"

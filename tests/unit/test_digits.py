@@ -91,7 +91,7 @@ def test_a_second_call_touches_nothing(root: Path) -> None:
 
 def test_something_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="not the complete digits competition; delete it"):
+    with pytest.raises(UserError, match="not the complete digits competition; move it away"):
         make_digits(tmp_path)
     with pytest.raises(UserError, match="not the complete digits competition"):
         make_digits(tmp_path / "notes.txt")

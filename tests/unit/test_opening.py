@@ -15,6 +15,7 @@ from src.config import Config, build
 from src.errors import UserError
 from src.runs import opening
 from src.runs.opening import image_cache, open_competition, open_folds, open_images, solution_path
+from tests.unit.test_configs import composed
 
 
 def config(tmp_path: Path, **competition: object) -> Config:
@@ -59,10 +60,11 @@ def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch:
     open_competition(config(tmp_path, name="other"))
     assert not made
     open_competition(config(tmp_path, name="digits"))
-    assert made == [((tmp_path,), {})]
-    (tmp_path / "train.csv").touch()
-    open_competition(config(tmp_path, name="digits"))
-    assert len(made) == 1
+    assert not made, "a folder of the user's, whatever its name"
+    for root in (opening.DIGITS_PLACE, opening.DIGITS_PLACE.resolve()):
+        open_competition(config(tmp_path, name="digits", root=str(root)))
+    assert made == [((opening.DIGITS_PLACE,), {})] * 2
+    assert composed().competition.root == str(opening.DIGITS_PLACE)
 
 
 def test_a_trial_has_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +78,7 @@ def test_a_trial_has_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_folds_are_those_of_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, copies = calls(monkeypatch, "load_folds", "folds"), SimpleNamespace(groups="groups of copies")
     monkeypatch.setattr(opening, "find_copies", lambda config, competition: copies)
-    competition: Any = SimpleNamespace(name="it")
+    competition: Any = SimpleNamespace(name="it", root=tmp_path / "data")
     given = dataclasses.replace(config(tmp_path), folds=build({"folds": {"n": 7, "seed": 3, "kind": "group"}}).folds)
     assert open_folds(given, competition) == "folds"
     other = dataclasses.replace(given.folds, file=str(tmp_path / "mine.csv"), group_duplicates=True)

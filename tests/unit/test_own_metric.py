@@ -37,6 +37,7 @@ def test_labels_and_probabilities_as_the_sample_asks(tmp_path: Path) -> None:
     said: list[str] = []
     found = metric(tmp_path, text.format("accuracy_score"), said=said)
     assert found.name == "mine:score" and found.of == "labels" and found.greater_is_better
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"], "nothing is left beside the user's file"
     assert found.function(Y, PRED) == 0.75
     assert len(said) == 1 and "score.greater_is_better = False" in said[0]
     y, pred = np.array([0, 1, 1, 0]), np.array([[0.7, 0.3], [0.2, 0.8], [0.9, 0.1], [0.6, 0.4]])

@@ -136,15 +136,20 @@ def test_control_characters_are_refused(text: str) -> None:
         (["ablate", "tricks=[ema]", "seeds=1", "seeds=2"], "seeds: given twice"),
         (["ablate", "tricks=[ema]", "size=32", "size=64"], "size: given twice"),
         (["ablate", "tricks=['size=32 size=64']"], "size: given twice"),
+        (["optimizer={lr: 1}", "optimizer.lr=2"], "optimizer: given twice, optimizer={lr: 1} and optimizer.lr=2"),
+        (["++model.options={}", "model.options.depth=1"], "model.options: given twice"),
         (["score", "submission=a", "submission=b"], "submission: given twice, submission=a and submission=b"),
     ],
 )
 def test_a_key_given_twice_is_refused(words: list[str], complaint: str, capsys, monkeypatch) -> None:
-    for name in ("run", "start"):  # or a broken check would train
-        monkeypatch.setattr(cli, name, lambda *_: 0)
+    for name, instead in (("compose", 0), ("configuration", None), ("recipe_of", lambda **_: 0)):  # nothing is trained
+        monkeypatch.setattr(cli, name, lambda *_, instead=instead: instead)
     assert cli.main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {complaint}") and error.count("\n") == 1
+    second = error.rpartition(" and ")[2].partition("; leave one of them out")[0]
+    at = len(words) - 1 - words[::-1].index(second) if second in words else None
+    assert cli.main([word.replace(f" {second}", "") for n, word in enumerate(words) if n != at]) == 0
 
 
 def test_other_keys_of_one_section_are_not_twice() -> None:

@@ -29,6 +29,6 @@ def refuse_non_finite(pred: np.ndarray, among: np.ndarray | None = None) -> None
     count = int(broken.sum() if among is None else (broken & among).sum())
     if count:
         raise UserError(
-            f"predictions of {count} of {len(pred)} rows hold NaN or infinity; training diverged: "
-            "lower optimizer.lr= or set precision=fp32"
+            f"predictions of {count} of {len(pred)} rows hold NaN or infinity; training diverged: go on with "
+            "precision=fp32, or train again with a lower optimizer.lr= as another run=NAME"
         )

@@ -69,6 +69,7 @@ def _load(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[known] = module  # a dataclass in it looks its module up there
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # no __pycache__ among the user's files
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
@@ -76,6 +77,8 @@ def _load(path: Path) -> ModuleType:
         if isinstance(error, Exception):
             raise UserError(f"{KEY}: {where(error, path)}") from error
         raise
+    finally:
+        sys.dont_write_bytecode = before
     return module
 
 
