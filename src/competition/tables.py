@@ -114,10 +114,12 @@ def load_competition(
         top = keys.train_images.split("{")[0].rpartition("/")[0]
         paths = [f"{top}/{name}" if top else name for name in columns["id"].tolist()]
         train_images = np.array([path.encode() for path in paths], dtype=np.bytes_)
-        test_images = _images(keys.test_images, "competition.test_images", root, test_ids, test, test_path)
+        test_images = _test_images(keys, root, test_ids, test, test_path, say)
     else:
-        train_images = _images(keys.train_images, "competition.train_images", root, ids, columns, root / keys.train_csv)
-        test_images = _images(keys.test_images, "competition.test_images", root, test_ids, test, test_path)
+        without = {"skip": "their rows are left out", "blank": "they are grey pictures"}.get(keys.on_bad_image)
+        table = root / keys.train_csv
+        train_images = _images(keys.train_images, "competition.train_images", root, ids, columns, table, say, without)
+        test_images = _test_images(keys, root, test_ids, test, test_path, say)
     return Competition(
         name=keys.name or root.resolve().name,
         root=root,
@@ -131,5 +133,24 @@ def load_competition(
     )
 
 
-def _images(template: str, key: str, root: Path, ids: np.ndarray, columns: Columns, table: Path) -> np.ndarray:
-    return find_images(root=root, template=template, ids=ids, columns=columns, key=key, table=table)
+def _images(
+    template: str,
+    key: str,
+    root: Path,
+    ids: np.ndarray,
+    columns: Columns,
+    table: Path,
+    say: Callable[[str], None],
+    without: str | None,
+) -> np.ndarray:
+    return find_images(
+        root=root, template=template, ids=ids, columns=columns, key=key, table=table, say=say, without=without
+    )
+
+
+def _test_images(
+    keys: CompetitionConfig, root: Path, ids: np.ndarray, columns: Columns, table: Path, say: Callable[[str], None]
+) -> np.ndarray:
+    """A test row without its image never ends a run; a folder without any of them does."""
+    without = "they get the prior of the training rows"
+    return _images(keys.test_images, "competition.test_images", root, ids, columns, table, say, without)
