@@ -63,7 +63,8 @@ class WandbTracker(NoTracker):
         self.run.summary.update(dict(values))
 
     def image(self, name: str, path: Path) -> None:
-        self.run.log({name: self.wandb.Image(str(path))})
+        if path.is_file():  # not one that could not be drawn
+            self.run.log({name: self.wandb.Image(str(path))})
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         self.run.log({name: self.wandb.Table(columns=[*columns], data=rows)})
