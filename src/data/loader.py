@@ -22,7 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.augment import Augment, albumentations_pipeline, centre_view, geometry, sample
+from src.data.augment import (
+    Augment,
+    albumentations_pipeline,
+    centre_view,
+    geometry,
+    made_by,
+    refuse_other_pictures,
+    sample,
+)
 from src.data.cache import ImageStore
 from src.data.resizing import resize
 from src.errors import UserError
@@ -105,7 +113,9 @@ def training_batch(store: ImageStore, order: Order) -> Batch:
             geometry(store.pixels(int(row)), order.size, draws, i, images[i])
         else:
             image = geometry(store.pixels(int(row)), order.size, draws, i)
-            images[i] = pipeline(image=np.ascontiguousarray(image))["image"]
+            made = made_by(pipeline, image, "one of them")
+            refuse_other_pictures(made, image, "one of them")
+            images[i] = made
     for erased in np.flatnonzero(draws.erase[:, 2]):
         top, left, bottom, right = (draws.erase[erased] * order.size).round().astype(int)
         images[erased, top:bottom, left:right] = spec.grey

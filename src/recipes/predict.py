@@ -11,7 +11,7 @@ import numpy as np
 from src.competition.submission import submission_table, write_submission
 from src.config import Config
 from src.data.preprocess import Preprocess
-from src.errors import UserError
+from src.errors import UserError, first_few
 from src.files import read_config, read_json
 from src.fold.network import on_device
 from src.fold.predictor import load_network, make_predictor, predict_test
@@ -52,7 +52,7 @@ def predict_run(config: Config) -> None:
         uncached = dataclasses.replace(config, cache=False)  # the test rows are predicted once
         store = open_images(uncached, competition, competition.test.images, short_side=short_side, unreadable="mark")
         preprocess = Preprocess(trained.normalisation, accelerator.device, spec)
-        pred, _ = predict_test(
+        pred, unreadable = predict_test(
             make_predictor(config, accelerator, preprocess, trained.outputs.predict),
             on_device(trained.network, accelerator),
             store,
@@ -78,4 +78,7 @@ def predict_run(config: Config) -> None:
             write_submission(path, table, competition.sample, competition.task, competition.links)
         if decision is not None:
             print(f"decided: {decision.note}")
+        if len(unreadable):
+            names = first_few(competition.test.ids[unreadable].tolist(), 10)
+            print(f"warning: {len(unreadable)} of {len(mean.ids)} rows have the prior, for want of an image ({names})")
         print(f"wrote {path}")
