@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,8 +111,12 @@ def better_keys(store: ImageStore, rows: np.ndarray) -> str:
         return ""
     spec, words = store.spec, []
     if survey.range != spec.range:
-        low_high = "null" if survey.range is None else "[" + ",".join(f"{value:g}" for value in survey.range) + "]"
+        low_high = "null" if survey.range is None else f"[{survey.range[0]:g},{survey.range[1]:g}]"
         words.append(f"competition.range={low_high}")
     keys = ("channels", "samples", "alpha", "dicom")
     words += [f"competition.{key}={getattr(survey, key)}" for key in keys if getattr(survey, key) != getattr(spec, key)]
-    return f"; try {' '.join(words)} ({'; '.join(survey.why)})" if words else "; look at them with ./run.sh prepare"
+    return (
+        f"; try {' '.join(map(shlex.quote, words))} ({'; '.join(survey.why)})"
+        if words
+        else "; look at them with ./run.sh prepare"
+    )

@@ -63,7 +63,7 @@ def fit(
                 running, counted = running + loss, counted + 1
             else:  # in fp16 a loss may overflow: the scaler skips the step, and the mean leaves it out
                 fine = torch.isfinite(loss)
-                running, counted = running + torch.where(fine, loss, torch.zeros_like(loss)), counted + fine.to(int)
+                running, counted = running + torch.where(fine, loss, torch.zeros_like(loss)), counted + fine.long()
         learner.average(step + 1, step == last, plan.in_swa(step))
         session.bar.step(stage, step)
 
