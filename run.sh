@@ -5,6 +5,9 @@
 set -euo pipefail
 unset CDPATH
 
+# Where the command was typed: relative paths among its words count from there (src/words.py).
+export KFOLD_TYPED_IN=$PWD
+
 # Work in the checkout this file belongs to, also when called from another folder or through a symlink.
 script=${BASH_SOURCE[0]}
 while [ -L "$script" ]; do

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,13 +21,13 @@ from src.errors import UserError, nearest
 from src.log import say_once
 from src.search.tricks import merged, named_tricks, pairing_of, words_of
 from src.verbs import VERBS, Verb, from_configs
-from src.words import CONFIGS, full_words, has_key, key_of, quoted, refuse_twice, usage
+from src.words import CONFIGS, from_where_typed, full_words, has_key, key_of, quoted, refuse_twice, usage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 2 the user's mistake (one line), 130/143 interrupted; a bug keeps its traceback."""
     began = time.time()  # a time budget counts from here
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = from_where_typed(sys.argv[1:] if arguments is None else arguments)
     try:
         if words and words[0] in ("-h", "--help", "help"):
             print(usage())
@@ -236,7 +237,8 @@ def with_guesses(words: Sequence[str]) -> list[str]:
         for finding in guess(root, parsed.get("metric"), parsed)
         if f"competition.{finding.key}" not in given and finding.key not in given
     ]
-    print(f"{root}: what is in it (./run.sh init data={root} writes this down)", *lines(findings), sep="\n", flush=True)
+    command = f"./run.sh init {shlex.quote(f'data={root}')}"
+    print(f"{root}: what is in it ({command} writes this down)", *lines(findings), sep="\n", flush=True)
     return [*([] if "competition" in given else ["competition=folder"]), *words_for(findings), *words]
 
 

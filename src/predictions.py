@@ -54,28 +54,41 @@ class Features:
 
     A backbone that was trained without fold k's rows makes a file with fold=k; one that has never seen a label of
     the competition makes one file for all folds, fold=-1, and held_out is None.
+    training: how many of the rows, the first ones, are training rows, where both sides may have the same ids; None: the
+    ids tell.
     """
 
     ids: np.ndarray
     x: np.ndarray
     fold: int = -1
     held_out: np.ndarray | None = None
+    training: int | None = None
+
+    def side(self, test: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The ids and features among which the training rows are, or the test rows."""
+        if self.training is None:
+            return self.ids, self.x
+        part = slice(self.training, None) if test else slice(self.training)
+        return self.ids[part], self.x[part]
 
     def __post_init__(self) -> None:
         assert self.x.ndim == 2 and self.x.shape[0] == len(self.ids) and self.x.shape[1], (self.x.shape, len(self.ids))
         assert np.isfinite(self.x).all(), "features hold NaN or infinity"
-        assert len(np.unique(self.ids)) == len(self.ids), "an id occurs twice"
+        for ids, _ in (self.side(test=False), self.side(test=True)):
+            assert len(np.unique(ids)) == len(ids), "an id occurs twice"
 
 
 def save_features(path: Path, features: Features) -> None:
-    held_out: dict[str, Any] = {} if features.held_out is None else {"held_out": features.held_out.astype(str)}
+    more: dict[str, Any] = {} if features.held_out is None else {"held_out": features.held_out.astype(str)}
+    if features.training is not None:
+        more["training"] = np.int64(features.training)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(  # uncompressed: activations hardly compress
             file,
             ids=features.ids.astype(str),
             x=features.x.astype(np.float32),
             fold=np.int64(features.fold),
-            **held_out,
+            **more,
         )
 
 
@@ -85,7 +98,8 @@ def load_features(path: Path) -> Features:
         archive: Any = np.load(path, allow_pickle=False)
         with archive:
             held_out = archive["held_out"] if "held_out" in archive.files else None
-            return Features(archive["ids"], archive["x"], int(archive["fold"]), held_out)
+            training = int(archive["training"]) if "training" in archive.files else None
+            return Features(archive["ids"], archive["x"], int(archive["fold"]), held_out, training)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; make the features first") from None
     except DAMAGED as error:

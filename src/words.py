@@ -6,6 +6,7 @@ src/config/schema.py are put in quotes here.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,12 @@ from src.verbs import VERBS, Verb
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GROUPS = ("competition", "preset", "experiment")
-ALIASES = {"model": "model.name"}  # sections that people name like a value
+# sections that people name like a value, and timm's name for the channels
+ALIASES = {"model": "model.name", "in_chans": "competition.channels", "model.options.in_chans": "competition.channels"}
+# Keys whose relative paths count from where the command was typed, if there is such a thing there and not in the
+# checkout: run.sh changes to the checkout. And the words of verbs without a configuration.
+PATHS = ("competition.root", "competition.metric", "model.weights", "folds.file", "paths.input")
+OWN_PATHS = ("data", "metric", "root", "submission", "solution")
 
 
 def full_words(verb: Verb, words: Sequence[str]) -> list[str]:
@@ -32,6 +38,23 @@ def full_words(verb: Verb, words: Sequence[str]) -> list[str]:
     if has_key(full, "epochs") and not has_key(full, "least_steps"):  # the preset's minimum is not the user's
         full.insert(0, "least_steps=0")  # before flags, behind which argparse takes no words
     return full
+
+
+def from_where_typed(words: Sequence[str]) -> list[str]:
+    """The words with paths that only exist relative to the folder that run.sh was called in, as absolute paths."""
+    typed_in = os.environ.get("KFOLD_TYPED_IN")
+    return [_from_there(word, Path(typed_in)) for word in words] if typed_in else list(words)
+
+
+def _from_there(word: str, there: Path) -> str:
+    key, equals, value = word.partition("=")
+    path, colon, function = value.strip("'\"").partition(".py:")
+    path, rest = (f"{path}.py", f":{function}") if colon else (path, "")
+    if not equals or key.lstrip("+") not in (*PATHS, *OWN_PATHS) or not path:
+        return word
+    if os.path.isabs(path) or os.path.exists(path) or not (there / path).exists():
+        return word
+    return f"{key}={there / path}{rest}"
 
 
 def refuse_twice(found: Sequence[str], words: Sequence[str]) -> None:
@@ -120,6 +143,8 @@ def quoted(value: str) -> str:
     text = value.strip()
     if not text or text.lower() in ("null", "~") or TEXT.fullmatch(text) or FUNCTION.match(text):
         return value
+    if text[0] == "{" and re.match(r"\{[\w.|:-]+\}", text) and "'" not in text:
+        return f"'{text}'"  # a template that begins with a column, no mapping
     if text[0] in "'[{" or any(sign in text for sign in '"$\\'):
         return value
     return f'"{text}"' if "'" in text else f"'{text}'"

@@ -21,6 +21,7 @@ from src.errors import UserError, first_few, nearest
 from src.files import replacing
 
 LONGEST = 1000  # characters of an id or label: NumPy gives every row the room of the longest
+LOOKED_AT = 2048  # bytes at a file's start
 MAGIC = {
     b"PK\x03\x04": "a zip archive or Excel workbook",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
@@ -35,12 +36,15 @@ MAGIC = {
 def read_header(path: Path, key: str) -> tuple[str, ...]:
     """The column names of a csv file. `key` is the configuration key that leads to the file, for the messages.
 
+    Columns without a name at the end of the line (`id,label,,`) are none, where no row has anything in them.
     Raises UserError if the file is missing, unreadable, empty or something else than csv, or if a column occurs twice.
     """
     with open_rows(path, key) as rows:
         header = tuple(name.strip() for name in next((row for row in rows if any(row)), ()))
     if not header:
         raise UserError(f"{path}: the file is empty; it needs a line of column names ({key}=)")
+    while len(header) > 1 and not header[-1]:
+        header = header[:-1]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise UserError(f"{path}: column {repeated[0]!r} occurs more than once; rename or remove one of them")
@@ -68,7 +72,7 @@ def read_columns(path: Path, columns: Sequence[str], key: str, required: Sequenc
                 if len(row) < width or any(cell.strip() for cell in row[width:]):
                     raise UserError(
                         f"{path} line {rows.line_num}: fields: {len(row)}, but the header has {width}; "
-                        "put values that hold a comma in double quotes"
+                        "put values that hold a comma in double quotes, or name the column"
                     )
             if width > 1 and tuple(cell.strip() for cell in row[:width]) == header:
                 raise UserError(f"{path} line {rows.line_num}: the column names again; remove the line")
@@ -137,9 +141,18 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _between(start: bytes) -> str:
-    """What stands between the columns of a file that begins so: a comma, unless its first line has none."""
-    line = start.removeprefix(b"\xef\xbb\xbf").split(b"\n")[0]
-    return next((mark for mark in ",\t;" if mark.encode() in line), ",")
+    """What stands between the columns of a file that begins so: the first of comma, tab, semicolon, bar and space that
+    cuts its first lines into equally many parts; else a comma, for the message."""
+    lines = start.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").splitlines()
+    whole = [line for line in (lines if len(start) < LOOKED_AT else lines[:-1]) if line.strip()][:5]
+    for mark in ",\t;| ":
+        try:
+            parts = {len(row) for row in csv.reader(whole, skipinitialspace=True, strict=True, delimiter=mark)}
+        except csv.Error:
+            continue
+        if len(whole) > 1 and len(parts) == 1 and min(parts) > 1:
+            return mark
+    return next((mark for mark in ",\t;|" if lines and mark in lines[0]), ",")
 
 
 def _without_nul(file: TextIO) -> Iterator[str]:
@@ -152,11 +165,11 @@ def _without_nul(file: TextIO) -> Iterator[str]:
 
 @contextmanager
 def open_rows(path: Path, key: str) -> Iterator[Any]:
-    """A csv reader over the file, whose columns may stand between tabs or semicolons; whatever goes wrong while it is
-    used becomes a UserError."""
+    """A csv reader over the file, whose columns may stand between tabs, semicolons, bars or spaces; whatever goes wrong
+    while it is used becomes a UserError."""
     try:
         with _open(path) as raw:
-            start = raw.read(256)
+            start = raw.read(LOOKED_AT)
         kind = _looks_like(start)
         if kind:
             raise UserError(f"{path}: this is {kind}, not csv; save or unpack it as csv, or download it again ({key}=)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from src.competition.csv_file import read_columns, refuse_repeats, replace_file
+from src.competition.csv_file import read_columns, read_header, refuse_repeats, replace_file
 from src.competition.spreading import spread_labels
 from src.competition.tables import Competition
 from src.errors import UserError, first_few, nearest
@@ -23,6 +24,7 @@ from src.seeds import Stream, generator
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+WHOLE = re.compile(r"(\d{1,6}|-1)(\.0+)?", re.ASCII)
 KINDS = ("auto", "stratified", "group", "stratified_group")
 
 
@@ -77,6 +79,8 @@ def make_folds(
             splits = _grouped(own, among, n, seed, stratify=kind == "stratified_group")
         for number, rows in enumerate(splits):
             folds[kept[rows]] = number
+        if among is not None:
+            folds[kept] = _fill_empty(folds[kept], among, n)
     assert set(folds[folds >= 0].tolist()) == set(range(n)), "no fold is empty"
     return folds
 
@@ -96,11 +100,13 @@ def _held_out(
         number, rows = int(numbers[few[0]]), int(counts[few[0]])
         name = str(classes[number]) if classes is not None else str(number)
         others = f" (and {len(few) - 1} more classes)" if len(few) > 1 else ""
-        cure = f"set folds.n={rows} or less, " if rows > 1 else ""
-        raise UserError(
-            f"class {name!r}{others} has {rows} row{'s' * (rows != 1)}, fewer than folds.n={n}; "
-            f"{cure}{'or ' * bool(cure)}merge or drop rare classes in train.csv"
-        )
+        if rows > 1:
+            cure = f"set folds.n={rows} or less, or merge rare classes in the training table"
+        elif len(few) > 1:
+            cure = "merge such classes in the training table, so that each has 2 rows or more, and set folds.n=2"
+        else:
+            cure = "add at least one row of it to the training table and set folds.n=2"
+        raise UserError(f"class {name!r}{others} has {rows} row{'s' * (rows != 1)}, fewer than folds.n={n}; {cure}")
     return frequent
 
 
@@ -151,6 +157,21 @@ def _lightest_fold(sizes: np.ndarray, n: int) -> np.ndarray:
     return folds
 
 
+def _fill_empty(folds: np.ndarray, groups: np.ndarray, n: int) -> np.ndarray:
+    """The folds (N,) with a group in each: StratifiedGroupKFold leaves some empty where there are hardly more groups
+    than folds. The smallest group of the fold with most groups moves to an empty one."""
+    folds, codes = folds.copy(), np.unique(groups, return_inverse=True)[1].reshape(-1)
+    sizes = np.bincount(codes)
+    of_group = np.zeros(len(sizes), np.int64)
+    of_group[codes] = folds
+    for empty in np.setdiff1d(np.arange(n), of_group):
+        fullest = np.bincount(of_group, minlength=n).argmax()
+        inside = np.flatnonzero(of_group == fullest)
+        of_group[inside[sizes[inside].argmin()]] = empty
+    folds[:] = of_group[codes]
+    return folds
+
+
 def merge_groups(groups: np.ndarray | None, links: np.ndarray) -> np.ndarray:
     """Rows are together if either `groups` (N,) str or `links` (N,) int has them together, or a chain of such rows.
 
@@ -198,7 +219,8 @@ def load_folds(
             )
         replace_file(path, lambda file: _write(file, competition, folds))
     # Also what was just written is read back: two processes may have raced, and there is one way to be right.
-    columns = read_columns(path, ["id", "target", "fold"], "folds.file", required=["id", "fold"])
+    names = [name for name in ("id", "target", "fold") if name != "target" or name in read_header(path, "folds.file")]
+    columns = read_columns(path, names, "folds.file", required=["id", "fold"])
     refuse_repeats(columns["id"], path)
     rows = _match(path, columns, competition, cure)
     folds = _numbers(path, columns["fold"], n, cure)[rows]
@@ -234,6 +256,8 @@ def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition,
         changes.append(f"{len(gone)} {'is' if len(gone) == 1 else 'are'} gone ({first_few(gone)})")
     if not changes:
         rows = find_rows(columns["id"], competition.train.ids)
+        if "target" not in columns:  # a file of the user's own
+            return rows
         before, now = columns["target"][rows], competition.task.cells(competition.y)
         moved = np.flatnonzero(before != now).tolist()
         if not moved:
@@ -244,18 +268,29 @@ def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition,
 
 
 def _numbers(path: Path, cells: np.ndarray, n: int, cure: str) -> np.ndarray:
-    """The fold column as (N,) int64 that uses each of 0 .. n-1; -1 for rows that are never held out."""
+    """The fold column as (N,) int64 that uses each of 0 .. n-1; -1 for rows that are never held out.
+
+    Numbers that count from 1 become those that count from 0; 2.0 is 2, as pandas writes it.
+    """
     names, inverse = np.unique(cells, return_inverse=True)
-    wrong = [name for name in names.tolist() if not (name.isascii() and name.isdigit()) and name != "-1"]
+    wrong = [name for name in names.tolist() if not WHOLE.fullmatch(name)]
     if wrong:
-        raise UserError(f"{path}: fold {wrong[0]!r} is not a number from 0 to {n - 1}, or -1; correct it, or {cure}")
-    there = max(int(name) for name in names.tolist()) + 1
-    if there != n:
-        raise UserError(f"{path} has {there} folds, but folds.n={n}; set folds.n={there}, or {cure}")
-    numbers = np.array([int(name) for name in names.tolist()], dtype=np.int64)
+        raise UserError(
+            f"{path}: fold {wrong[0]!r} is not a number from 0 to {n - 1}, or -1 for rows that are never held out; "
+            f"correct it, or {cure}"
+        )
+    numbers = np.array([int(float(name)) for name in names.tolist()], dtype=np.int64)
+    used = np.unique(numbers[numbers >= 0])
+    if len(used) and used[0] == 1 and np.array_equal(used, np.arange(1, used[-1] + 1)):
+        say(f"{path}: its folds count from 1; they are 0 to {used[-1] - 1} here")
+        numbers[numbers >= 0] -= 1
+    count = int(numbers.max()) + 1
+    if count != n:
+        own = f"set folds.n={count}" if count > 1 else "number the folds from 0 in it"
+        raise UserError(f"{path} has {count} fold{'s' * (count != 1)}, but folds.n={n}; {own}, or {cure}")
     empty = sorted(set(range(n)) - set(numbers.tolist()))
     if empty:
-        raise UserError(f"{path}: fold {empty[0]} has no rows; correct it, or {cure}")
+        raise UserError(f"{path}: fold {empty[0]} has no rows; number its folds from 0 without a gap, or {cure}")
     return numbers[inverse.reshape(-1)]
 
 

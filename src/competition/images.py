@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import string
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +49,27 @@ def pieces(template: str, key: str) -> list[tuple[str, str | None, int]]:
 
 
 def find_images(
-    *, root: Path, template: str, ids: np.ndarray, columns: Mapping[str, np.ndarray], key: str, table: Path
+    *,
+    root: Path,
+    template: str,
+    ids: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    key: str,
+    table: Path,
+    say: Callable[[str], None] = print,
+    without: str | None = None,
 ) -> np.ndarray:
     """The image file of each row: (N,) bytes (dtype S), utf-8 paths relative to `root`.
 
     `template` is a folder, which means "folder/{id}", or a path with `{id}` (ids, (N,) str) and `{column}`
     (columns[column], (N,) str) in it; see `template_fields`. A folder may be an archive (src/archives.py); `**` in the
     place of a folder stands for any folders below the one before it. A path without an extension is completed by the
-    one image file of that name. The files of one picture are joined by line breaks.
+    one image file of that name. Where there is no such file, one is taken that differs in the extension, in upper and
+    lower case, in how Unicode writes a letter (NFC, NFD) or in the slashes, which is told through `say`.
+    The files of one picture are joined by line breaks.
     Each directory is listed once, so a million rows in one folder cost seconds, not a million stat calls.
+    without: what becomes of rows without an image, for the message; they keep the path where one was looked for. None:
+    they are an error, as they are when no row has one.
     Raises UserError (naming `key` and `table`, the csv file the rows come from) for a folder or column that is not
     there, a path that leaves `root`, rows without an image, and a path that two image files could complete.
     """
@@ -66,7 +79,10 @@ def find_images(
         template = "{id}" if folder == "." else folder.replace("{", "{{").replace("}", "}}") + "/{id}"
     place = f"folder {root / folder}" if folder is not None else f"{root / template}"
     listings = Listings(root)
-    channels = [_find(listings, one, {**columns, "id": ids}, key, table, place) for one in _alternatives(template, key)]
+    channels = [
+        _find(listings, one, {**columns, "id": ids}, key, table, place, say, without)
+        for one in _alternatives(template, key)
+    ]
     found = channels[0]
     for more in channels[1:]:
         found = np.char.add(np.char.add(found, b"\n"), more)
@@ -87,6 +103,7 @@ class Listings:
     def __init__(self, root: Path) -> None:
         self.root, self.files, self.stems = root, {}, {}  # type: ignore[var-annotated]
         self.below: dict[bytes, dict[bytes, list[bytes]]] = {}
+        self.loose: dict[bytes | None, dict[str, list[bytes]]] = {}
 
     def in_folder(self, directory: bytes) -> set[bytes]:
         if directory not in self.files:
@@ -115,9 +132,37 @@ class Listings:
             self.below[top] = found
         return self.below[top].get(name, [])
 
+    def similar(self, path: bytes) -> list[bytes]:
+        """The image files whose paths are `path` in another form: see `form_free`. In its folder, if there is such a
+        one, else anywhere."""
+        path = path.replace(b"\\", b"/")
+        directory, _, name = path.rpartition(b"/")
+        top = directory if b"**" not in path and self.in_folder(directory) else None
+        if top not in self.loose:
+            files = files_below(self.root, b"") if top is None else sorted(self.in_folder(top))
+            self.loose[top] = {}
+            for file in filter(is_image, files):
+                own = file if top is None or not top else top + b"/" + file
+                self.loose[top].setdefault(form_free(os.fsdecode(file)), []).append(own)
+        return self.loose[top].get(form_free(os.fsdecode(path if top is None else name)), [])
+
+
+def form_free(path: str) -> str:
+    """What two ways of writing one path have in common: no extension of an image, lower case, composed letters."""
+    stem, extension = os.path.splitext(path)
+    plain = stem if extension.lower().encode("utf-8", "surrogateescape") in EXTENSIONS else path
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold()).removeprefix("./")
+
 
 def _find(
-    listings: Listings, template: str, columns: Mapping[str, np.ndarray], key: str, table: Path, place: str
+    listings: Listings,
+    template: str,
+    columns: Mapping[str, np.ndarray],
+    key: str,
+    table: Path,
+    place: str,
+    say: Callable[[str], None],
+    without: str | None,
 ) -> np.ndarray:
     """(N,) bytes: the file of each row. place: how the message for missing ones calls where they were looked for."""
     wanted = _expand(template, columns, key, table)
@@ -146,14 +191,46 @@ def _find(
         if files:
             found.append(files[0])
         else:
+            found.append(path)
             missing.append(row)
+    missing = _take_similar(listings, found, missing, ids, table, say)
     if missing:
         verb = "has" if len(missing) == 1 else "have"
-        raise UserError(
-            f"{table}: {len(missing)} of {len(ids)} ids {verb} no image ({first_few(ids[missing].tolist())}); "
-            f"looked in {place}; set {key}= to their folder or to a template such as images/{{id}}.jpg"
-        )
+        text = f"{table}: {len(missing)} of {len(ids)} ids {verb} no image ({first_few(ids[missing].tolist())})"
+        if without is None or len(missing) == len(ids):
+            skip = "" if without else ", or competition.on_bad_image=skip to leave such rows out"
+            raise UserError(
+                f"{text}; looked in {place}; set {key}= to their folder or to a template such as "
+                f"'images/{{id}}.jpg'{skip if len(missing) < len(ids) else ''}"
+            )
+        say(f"{text}; {without}")
     return np.array(found, dtype=np.bytes_)
+
+
+def _take_similar(
+    listings: Listings, found: list[bytes], missing: list[int], ids: np.ndarray, table: Path, say: Callable[[str], None]
+) -> list[int]:
+    """Fill in the files of the rows `missing` that are there in another form, and return the others. A file that is
+    another row's stays that row's."""
+    if not missing:
+        return missing
+    absent = set(missing)
+    taken = {path for row, path in enumerate(found) if row not in absent}
+    owner: dict[bytes, bytes] = {}  # of a file: the path that it was taken for
+    left, example = [], ""
+    for row in missing:
+        files = [file for file in listings.similar(found[row]) if file not in taken]
+        if len(files) != 1 or owner.setdefault(files[0], found[row]) != found[row]:
+            left.append(row)
+            continue
+        example = example or f"{ids[row]} is {os.fsdecode(files[0])}"
+        found[row] = files[0]
+    if example:
+        say(
+            f"{table}: {len(missing) - len(left)} of {len(ids)} ids name their images in another form: case, "
+            f"extension, slashes or accents ({example})"
+        )
+    return left
 
 
 def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarray]:

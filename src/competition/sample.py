@@ -16,6 +16,7 @@ from src.ids import differ, find_rows
 
 KINDS = ("labels", "probabilities", "positive", "ranked", "confident")
 KEY = "competition.sample_csv"
+INDEXES = ("", "Unnamed: 0")  # names of a column that pandas writes where it is not told to leave its index out
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Sample:
     id_position: int = 0  # which of the columns holds the ids
     positive: str | None = None  # of these two classes; None: the last
     guesses: int = 5  # of the best few, how many
+    index: np.ndarray | None = None  # (M,) str: the first column, where it numbers the rows beside ids of their own
 
     @property
     def id_column(self) -> str:
@@ -38,7 +40,8 @@ class Sample:
 
     @property
     def value_columns(self) -> tuple[str, ...]:
-        return tuple(name for name in self.columns if name != self.id_column)
+        values = self.columns if self.index is None else self.columns[1:]
+        return tuple(name for name in values if name != self.id_column)
 
 
 def read_sample(path: Path, id_column: str | None, keys: CompetitionConfig) -> Sample:
@@ -55,17 +58,27 @@ def read_sample(path: Path, id_column: str | None, keys: CompetitionConfig) -> S
     columns = read_header(path, KEY)
     if len(columns) < 2:
         raise UserError(f"{path}: only column {columns[0]!r}; a sample submission has ids and at least one more column")
-    found = next((name for name in (id_column, keys.id_column) if name in columns), columns[0])
-    position = columns.index(found)
-    kind = submission if submission != "auto" else "labels" if len(columns) == 2 else "probabilities"
-    if kind not in ("probabilities", "labels") and len(columns) != 2:
+    asked = next((name for name in (id_column, keys.id_column) if name in columns), None)
+    index = None
+    if columns[0] in INDEXES and len(columns) > 2 and asked != columns[0]:
+        numbers = read_columns(path, [columns[0]], KEY)[columns[0]]
+        index = numbers if counts_rows(numbers) else None
+    found = asked or columns[0 if index is None else 1]
+    position, count = columns.index(found), len(columns) - (index is not None)
+    kind = submission if submission != "auto" else "labels" if count == 2 else "probabilities"
+    if kind not in ("probabilities", "labels") and count != 2:
         raise UserError(
             f"competition.submission={kind} needs a sample with two columns, but {path} has {len(columns)} "
             f"({first_few(columns)}); use competition.submission=probabilities"
         )
     ids = read_columns(path, [columns[position]], KEY, required=[columns[position]])[columns[position]]
     refuse_repeats(ids, path)
-    return Sample(columns, ids, kind, position, keys.positive, keys.guesses)
+    return Sample(columns, ids, kind, position, keys.positive, keys.guesses, index)
+
+
+def counts_rows(cells: np.ndarray) -> bool:
+    """Whether cells (N,) str are 0, 1, 2 … or 1, 2, 3 …, as pandas writes an index."""
+    return any(cells.tolist() == [str(row + first) for row in range(len(cells))] for first in (0, 1))
 
 
 def columns_of_sample(

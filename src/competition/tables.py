@@ -94,7 +94,7 @@ def load_competition(
     sample = fitted_form(sample, task, keys, say)
 
     # ---- test rows and pictures -------------------------------------------------------------------------------------
-    test, links = load_test_rows(keys, task, targets, id_column, sample, cache)
+    test, links = load_test_rows(keys, task, targets, id_column, sample, cache, say)
     fields = set(template_fields(keys.rows, "competition.rows"))
     pooled = keys.rows != ONE and TARGET not in fields and fields <= {"id", *columns}
     of_train = filled(keys.rows, ids, columns) if pooled else None
@@ -105,7 +105,9 @@ def load_competition(
         paths = [f"{top}/{name}" if top else name for name in columns["id"].tolist()]
         train_images = np.array([path.encode() for path in paths], dtype=np.bytes_)
     else:
-        train_images = _images(keys.train_images, "competition.train_images", root, ids, columns, root / keys.train_csv)
+        without = {"skip": "their rows are left out", "blank": "they are grey pictures"}.get(keys.on_bad_image)
+        table = root / keys.train_csv
+        train_images = _images(keys.train_images, "competition.train_images", root, ids, columns, table, say, without)
     return Competition(
         name=keys.name or root.resolve().name,
         root=root,
@@ -127,10 +129,12 @@ def load_test_rows(
     id_column: str,
     sample: Sample,
     cache: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> tuple[Rows, Links | None]:
     """The test rows that are under `keys.root` now with their images, and how they make the rows of the sample.
 
-    targets, id_column: of the training table, which is not looked at. Raises UserError like `load_competition`.
+    targets, id_column: of the training table, which is not looked at. A row without its image never ends a run; a
+    folder without any of them does. Raises UserError like `load_competition`.
     """
     root = Path(keys.root)
     path, test = test_columns(keys, root, sample, id_column)
@@ -145,9 +149,21 @@ def load_test_rows(
     if keys.pixels:
         images = unpacked(path, keys.pixels, keys.pixel_shape, ids, cache, "test")
     else:
-        images = _images(keys.test_images, "competition.test_images", root, ids, test, path)
+        without = "they get the prior of the training rows"
+        images = _images(keys.test_images, "competition.test_images", root, ids, test, path, say, without)
     return Rows(ids, images), links
 
 
-def _images(template: str, key: str, root: Path, ids: np.ndarray, columns: Columns, table: Path) -> np.ndarray:
-    return find_images(root=root, template=template, ids=ids, columns=columns, key=key, table=table)
+def _images(
+    template: str,
+    key: str,
+    root: Path,
+    ids: np.ndarray,
+    columns: Columns,
+    table: Path,
+    say: Callable[[str], None],
+    without: str | None,
+) -> np.ndarray:
+    return find_images(
+        root=root, template=template, ids=ids, columns=columns, key=key, table=table, say=say, without=without
+    )

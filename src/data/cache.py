@@ -92,6 +92,10 @@ class ImageStore:
         """Whether `pixels(row)`, called before, gave the stand-in of a row that is to be marked."""
         return self.unreadable == "mark" and row in self._bad
 
+    def is_blank(self, row: int) -> bool:
+        """Whether `pixels(row)`, called before, gave the stand-in of an image that cannot be read."""
+        return row in self._bad
+
     def _decoded(self, row: int) -> np.ndarray:
         """The image of a row from its file; written to its slot, if there is one."""
         try:

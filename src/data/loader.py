@@ -22,10 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.augment import Augment, albumentations_pipeline, centre_view, geometry, sample
+from src.data.augment import (
+    Augment,
+    albumentations_pipeline,
+    centre_view,
+    geometry,
+    made_by,
+    refuse_other_pictures,
+    sample,
+)
 from src.data.cache import ImageStore
 from src.data.resizing import resize
 from src.errors import UserError
+from src.log import say_once
 
 _OWNER = os.getpid()
 
@@ -80,15 +89,48 @@ class OrderedImages(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Dataset whose index is an `Order`. A UserError (an unreadable image) is returned, not raised, so that it
     crosses the process border in one line instead of as a worker's traceback."""
 
-    def __init__(self, store: ImageStore) -> None:
-        self.store = store
+    def __init__(self, store: ImageStore, workers: int = 0) -> None:
+        self.store, self.workers = store, workers
 
-    def __getitem__(self, order: Order) -> Batch | UserError:
+    def __getitem__(self, order: Order) -> Batch | PipedBatch | UserError:
         cv2.setNumThreads(0)  # workers are the parallelism; nested threads would fight for the same cores
         try:
-            return training_batch(self.store, order) if order.augment else evaluation_batch(self.store, order)
+            batch = training_batch(self.store, order) if order.augment else evaluation_batch(self.store, order)
         except UserError as error:
             return error
+        if self.workers and not has_shared_room(batch, self.workers):
+            return by_pipe(batch)
+        return batch
+
+
+class PipedBatch(NamedTuple):
+    """A batch as bytes, for which there is no room in the shared memory."""
+
+    arrays: tuple[Any, ...]
+
+
+SHARED = "/dev/shm"
+
+
+def has_shared_room(batch: Batch, workers: int) -> bool:
+    """Whether the shared memory has room for this batch, and for one more of each worker, also of another loader: torch
+    passes tensors between processes there, and a worker that finds it full is killed by the system. Containers often
+    have 64 MB."""
+    try:
+        room = os.statvfs(SHARED)
+    except OSError:  # not on this system
+        return True
+    size = sum(tensor.nbytes for tensor in batch if tensor is not None)
+    return room.f_bavail * room.f_frsize > 2 * (workers + 1) * size + (1 << 20)
+
+
+def by_pipe(batch: Batch) -> PipedBatch:
+    return PipedBatch(tuple(None if tensor is None else tensor.numpy() for tensor in batch))
+
+
+def from_pipe(passed: PipedBatch) -> Batch:
+    say_once(f"{SHARED} has no room for batches of this size: they come through pipes, which takes longer (workers=0?)")
+    return Batch(*(None if array is None else torch.from_numpy(array) for array in passed.arrays))  # type: ignore[arg-type]
 
 
 def training_batch(store: ImageStore, order: Order) -> Batch:
@@ -105,7 +147,9 @@ def training_batch(store: ImageStore, order: Order) -> Batch:
             geometry(store.pixels(int(row)), order.size, draws, i, images[i])
         else:
             image = geometry(store.pixels(int(row)), order.size, draws, i)
-            images[i] = pipeline(image=np.ascontiguousarray(image))["image"]
+            made = made_by(pipeline, image, "one of them")
+            refuse_other_pictures(made, image, "one of them")
+            images[i] = made
     for erased in np.flatnonzero(draws.erase[:, 2]):
         top, left, bottom, right = (draws.erase[erased] * order.size).round().astype(int)
         images[erased, top:bottom, left:right] = spec.grey
@@ -146,7 +190,7 @@ def batches(
         for batch in loader:
             if isinstance(batch, UserError):
                 raise batch
-            yield batch
+            yield from_pipe(batch) if isinstance(batch, PipedBatch) else batch
             if device is not None and device.type == "xla":
                 # XLA records operations until told to run them: asking for the next batch ends a step, as in
                 # torch_xla's own MpDeviceLoader (which cannot carry our named tuples)
@@ -186,7 +230,7 @@ def _idle_loader(store: ImageStore, workers: int, pin: bool) -> Any:
 
 def _make_loader(store: ImageStore, workers: int, pin: bool) -> Any:
     return torch.utils.data.DataLoader(
-        OrderedImages(store),
+        OrderedImages(store, workers),
         batch_size=None,  # an order is a whole batch already
         sampler=Orders(),
         num_workers=workers,

@@ -231,14 +231,15 @@ def features_of(
                 )
         both = []
         for wanted, what in ((ids, "training"), (test_ids, "test")):
-            place = find_rows(file.ids, wanted)
+            own, x = file.side(test=what == "test")
+            place = find_rows(own, wanted)
             missing = wanted[place < 0].tolist()
             if missing:
                 raise UserError(
                     f"features: {name!r} lacks {len(missing)} of {len(wanted)} {what} ids ({first_few(missing)}); "
                     "make the features again from the present rows"
                 )
-            both.append(file.x[place])
+            both.append(x[place])
         return both[0], both[1]
 
     return features_for

@@ -77,7 +77,7 @@ def choose_weights(
     networks = {kind: fused(network) for kind, network in candidates.items()}
     preds = {kind: predict(network) for kind, network in networks.items()}
     kept, by_row = cross_fitted(metric, y, preds, halves)
-    compared = {kind: metric.function(y, pred) for kind, pred in preds.items()}
+    compared = {kind: metric.score(y, pred) for kind, pred in preds.items()}
     say(f"{metric.name} of the weights: " + ", ".join(f"{n} {s:.4f}" for n, s in compared.items()) + f"; {kept} kept")
     return Kept(networks, kept, by_row, compared)
 

@@ -16,8 +16,10 @@ from src.log import say
 from src.model.grad_cam import grad_cam
 from src.predictions import Predictions
 from src.reporting.gallery import Exhibit, closest, gallery, surest
+from src.reporting.guarded import picture
 
 
+@picture
 def explain(
     path: Path,
     network: nn.Module,

@@ -132,7 +132,7 @@ def inner_parts(
 def inner_score(metric: Metric, y: np.ndarray, pred: np.ndarray) -> str:
     """`accuracy 0.8123, `, or nothing where the metric cannot be had of these rows (of one class, say)."""
     try:
-        return f"{metric.name} {metric.function(y, pred):.4f}, "
+        return f"{metric.name} {metric.score(y, pred):.4f}, "
     except (UserError, ValueError, ZeroDivisionError):
         return ""
 

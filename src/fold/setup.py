@@ -13,10 +13,11 @@ from torch import nn
 from src.competition.folds import Fold
 from src.competition.tables import Competition
 from src.config import Config
-from src.data.augment import Augment
+from src.data.augment import Augment, check_albumentations
 from src.data.bad_images import unreadable_rows
 from src.data.cache import ImageStore
 from src.data.preprocess import Preprocess
+from src.data.sight import doubts, see
 from src.fold.measured import measure_pixels
 from src.fold.network import build_from, norms_to_hold, on_device, outputs_from
 from src.fold.pruned import weights_to_prune
@@ -25,7 +26,7 @@ from src.model.outputs import Outputs
 from src.model.pruning import prune
 from src.model.weights import WeightsSource, find_weights
 from src.runs.folder import open_runs
-from src.runs.opening import image_spec, open_images
+from src.runs.opening import image_spec, names_of, open_images
 from src.runs.start import claim_start
 from src.training.device import loader_workers, precision_of
 from src.training.stages import pixels
@@ -83,10 +84,24 @@ def set_up(config: Config, competition: Competition, fold: Fold, k: int, run: Pa
             readable = without_unreadable(fold, train, loader_workers(config.workers))
     else:
         readable = fold
+    sizes = [pixels(stage.size, config.size) for stage in config.stages]
+    check_albumentations(config.augment.albumentations, sizes, spec.channels, spec.dtype)
+    if accelerator.is_main_process:
+        tell_sight(competition, train, readable.train)
     normalisation, augment = measure_pixels(config, train, readable.train, expected)
     preprocess = Preprocess(normalisation, accelerator.device, spec)
     placed = on_device(network, accelerator)
     return Setup(readable, placed, outputs, source, train, test, preprocess, augment, hold_norms)
+
+
+def tell_sight(competition: Competition, store: ImageStore, rows: np.ndarray) -> None:
+    """One line about what the network will see of the training `rows` (n,) int64, and one for each doubt."""
+    sight = see(store, rows)
+    if sight is None:
+        return
+    say(sight.line())
+    for line in doubts(sight, store, names_of(competition, sight.rows)):
+        say(line)
 
 
 def without_unreadable(fold: Fold, store: ImageStore, workers: int) -> Fold:

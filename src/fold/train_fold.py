@@ -74,7 +74,8 @@ def train_fold(
     # ---- plan -------------------------------------------------------------------------------------------------------
     strata, world = lesson.strata[lesson.rows], accelerator.num_processes
     whole = plan_fold(config, lesson.rows, strata, start.augment, world, start.hold_norms)
-    check_sizes(config.model.name, start.network, [stage.size for stage in whole.stages], spec)
+    alone = [stage.size for stage in whole.stages if stage.batch_size == 1 and not start.hold_norms]
+    check_sizes(config.model.name, start.network, [stage.size for stage in whole.stages], spec, alone)
     state = unfinished(config, folder / "checkpoints", whole, accelerator)
     if state is None:
         start_from_probe(config, competition, start, whole.stages[0].size, metric, accelerator)
@@ -106,7 +107,7 @@ def train_fold(
 
     def validate(network: nn.Module, size: int) -> Mapping[str, float]:
         pred = probabilities(network, start.train, held_out, size=size, views=parse_views("none"))
-        return scores(metrics, competition.y[held_out], pred)
+        return scores(metrics, competition.y[held_out], pred, strict=False)
 
     around = Around(config, tracker, writer, metric.name, precisions(state, accelerator))
     done, final = train_in_time(learner, lesson, start.preprocess, whole, cuts, timing, validate, around, so_far)
@@ -143,8 +144,7 @@ def train_fold(
         seen = explain(
             folder / "figures" / "grad-cam.png", kept.network, start, predicted, task, size, config.eval.crop, title
         )
-        if seen is not None:
-            tracker.image("grad-cam", seen)
+        tracker.image("grad-cam", seen)
     else:
         say("time_budget: no time for figures/grad-cam.png")
     writer.wait()

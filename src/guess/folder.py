@@ -12,7 +12,8 @@ import numpy as np
 
 from src.archives import walk_files
 from src.competition.csv_file import open_rows
-from src.competition.images import is_image
+from src.competition.images import form_free, is_image
+from src.competition.sample import INDEXES, counts_rows
 from src.competition.table_file import TABLES, read_arrays, read_columns, read_header
 from src.errors import UserError
 
@@ -31,6 +32,7 @@ class Folder:
     tables: list[str]
     names: dict[str, list[int]] = field(default_factory=dict)
     stems: dict[str, list[int]] = field(default_factory=dict)
+    free: dict[str, list[int]] = field(default_factory=dict)  # by `form_free` of the name
 
     def folders(self) -> Counter[str]:
         """Number of images by folder."""
@@ -51,6 +53,7 @@ def look_at(root: Path) -> Folder:
         name = os.fsdecode(path.rpartition(b"/")[2])
         found.names.setdefault(name, []).append(number)
         found.stems.setdefault(os.path.splitext(name)[0], []).append(number)
+        found.free.setdefault(form_free(name), []).append(number)
     return found
 
 
@@ -80,13 +83,21 @@ def read_table(root: Path, file: str) -> Table | None:
         header = read_header(path, file)
         pixels = tuple(read_arrays(path, file)) or pixel_columns(path, header)
         rest = [name for name in header if name not in pixels]
-        columns = read_columns(path, rest, file) if rest else {}
+        columns = without_index(read_columns(path, rest, file)) if rest else {}
         if not rest:  # nothing but pixels: as many rows as there are
             count = len(read_columns(path, [header[0]], file)[header[0]])
             columns = {"": np.arange(1, count + 1).astype(np.str_)}
     except UserError:
         return None
     return Table(file, columns, pixels)
+
+
+def without_index(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns but the row numbers that pandas writes beside them, where another column tells the rows apart."""
+    named = [cells for name, cells in columns.items() if name not in INDEXES]
+    if not any(len(np.unique(cells)) == len(cells) for cells in named):
+        return columns
+    return {name: cells for name, cells in columns.items() if name not in INDEXES or not counts_rows(cells)}
 
 
 def pixel_columns(path: Path, header: tuple[str, ...]) -> tuple[str, ...]:

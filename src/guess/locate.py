@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.competition.images import form_free
 from src.guess.folder import Folder
 
 LOOKED_AT = 200  # rows; all of them are checked when the table is opened
@@ -33,12 +34,23 @@ class Place:
 
 def locate(folder: Folder, columns: Mapping[str, np.ndarray], split: str) -> Place | None:
     """Where the pictures of a table with these columns, each (N,) str, are. split: train or test, whose folders are
-    preferred where both have files of the same names. None if no column names pictures."""
+    preferred where both have files of the same names. Where some rows have no picture, by the others, if those are
+    most. None if no column names pictures."""
     count = len(next(iter(columns.values()), ()))
     rows = np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int)) if count else np.arange(0)
+    if (place := _locate(folder, columns, rows, split)) is not None:
+        return place
+    for cells in columns.values():
+        there = np.array([form_free(_last(cell)) in folder.free for cell in cells[rows].tolist()], bool)
+        if 0.5 < there.mean() < 1 and (place := _locate(folder, columns, rows[there], split)) is not None:
+            return place
+    return None
+
+
+def _locate(folder: Folder, columns: Mapping[str, np.ndarray], rows: np.ndarray, split: str) -> Place | None:
     some = {name: cells[rows].tolist() for name, cells in columns.items()}
     ranked = sorted(some, key=lambda name: (-len(set(some[name])), _hint(name)))
-    for way in (by_path, by_name, by_stem, by_number, by_end_of_path, by_parts, by_folder):
+    for way in (by_path, by_name, by_stem, by_number, by_end_of_path, by_form, by_parts, by_folder):
         for column in ranked:
             cells = some[column]
             # a table may have several rows per picture, but a label is a folder's name or a part of files' names
@@ -133,6 +145,15 @@ def by_end_of_path(
         for known, form in ((folder.names, "{%s.name}"), (folder.stems, "{%s.stem}")):
             found = [known.get(name if form.endswith("name}") else os.path.splitext(name)[0], []) for name in names]
             yield from _in_folders(folder, column, found, some, split, form, "end of the path")
+
+
+def by_form(
+    folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str
+) -> Iterator[Place]:
+    """The cell is a file's name, or ends with it, in another case, with another extension or with other accents."""
+    found = [folder.free.get(form_free(_last(cell)), []) for cell in cells]
+    form = "{%s}" if all(_last(cell) == cell for cell in cells) else "{%s.name}"
+    yield from _in_folders(folder, column, found, some, split, form, "name in another form (case, extension, accents)")
 
 
 def by_folder(
@@ -285,6 +306,10 @@ def _options(names: list[str]) -> str:
     middle = [name[len(start) : len(name) - len(end)] for name in names]
     middle.sort(key=lambda name: (COLOURS.index(name.lower()) if name.lower() in COLOURS else len(COLOURS), name))
     return _literal(start) + "{" + "|".join(middle) + "}" + _literal(end)
+
+
+def _last(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def _literal(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -108,8 +109,11 @@ def _create(name: str, **arguments: Any) -> Any:
 
 
 @torch.no_grad()
-def check_sizes(name: str, model: nn.Module, sizes: Sequence[int], spec: ImageSpec = RGB) -> None:
-    """Raises UserError if `model` does not take images of one of `sizes`, by trying one of each."""
+def check_sizes(
+    name: str, model: nn.Module, sizes: Sequence[int], spec: ImageSpec = RGB, alone: Sequence[int] = ()
+) -> None:
+    """Raises UserError if `model` does not take images of one of `sizes`, by trying one of each; or if it cannot learn
+    from one picture at a time, which is done at the sizes `alone`: BatchNorm has no variance of a single value."""
     device, mode = next(model.parameters()).device, model.training
     model.eval()
     for size in dict.fromkeys(sizes):
@@ -119,5 +123,14 @@ def check_sizes(name: str, model: nn.Module, sizes: Sequence[int], spec: ImageSp
             why = " ".join(str(error).split())[:160]
             raise UserError(
                 f"model={name}: does not take images of {size} px ({why}); set size= or stages=[{{}}]"
+            ) from None
+    for size in dict.fromkeys(alone):
+        trial = copy.deepcopy(model).train()
+        try:
+            trial(example_input(spec, 1, size, device))
+        except ValueError:  # "Expected more than 1 value per channel when training"
+            raise UserError(
+                f"batch_size=1: BatchNorm of {name} learns nothing from a single picture of {size} px; set "
+                "batch_size=2 or more (and batch_size of the stages, if they have one)"
             ) from None
     model.train(mode)

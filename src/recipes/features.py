@@ -11,7 +11,7 @@ import numpy as np
 from src.competition.contents import contents_of_pictures
 from src.competition.tables import Competition
 from src.config import Config
-from src.errors import UserError, first_few
+from src.errors import UserError
 from src.files import contents_of, read_json, write_json
 from src.fold.network import architecture
 from src.log import say
@@ -32,9 +32,6 @@ def extract_features(config: Config) -> None:
     Features that were made from the same weights, size, crop, views and images are used again.
     """
     competition = open_competition(config)
-    shared = np.intersect1d(competition.train.ids, competition.test.ids).tolist()
-    if shared:  # features are found by id
-        raise UserError(f"{competition.root}: ids of both training and test rows ({first_few(shared)}); rename them")
     run, runs = run_name(config), open_runs(config.paths)
     trained = [k for k in finished_folds(runs, run) if (fold_folder(runs, run, k) / "weights.safetensors").is_file()]
     if trained:
@@ -117,7 +114,7 @@ def _extract(
         if accelerator.is_main_process:
             ids = np.concatenate([competition.train.ids, competition.test.ids])
             held_out = None if k < 0 else load_predictions(fold_folder(runs, run_name(config), k) / "oof.npz").ids
-            save_features(places[k] / FILE, Features(ids, np.concatenate(both), k, held_out))
+            save_features(places[k] / FILE, Features(ids, np.concatenate(both), k, held_out, len(competition.train)))
             write_json(places[k] / MADE_FROM, wanted)
         pace = count / (time.monotonic() - began)
         say(f"{places[k] / FILE}: {count} x {both[0].shape[1]}, {source}, {pace:.0f} img/s")

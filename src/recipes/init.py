@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from src.attached import find, find_competition, inputs_folder
@@ -29,10 +30,11 @@ def init(data: str | None = None, metric: str | None = None, name: str | None = 
     findings = guess(root, metric, given)
     called = next(finding.value for finding in findings if finding.key == "name")
     path = CONFIGS / f"{called}.yaml"
-    command = " ".join(["init", f"data={data}", *(f"{key}={value}" for key, value in given.items())])
+    words = [f"data={data}", *(f"{key}={value}" for key, value in given.items())]
+    command = " ".join(["init", *map(shlex.quote, words)])
     if path.exists() and "# What `./run.sh init" not in path.read_text(encoding="utf-8"):
         raise UserError(f"{path}: is there and was not written by init; give another name=")
     print("\n".join(lines(findings)))
     with replacing(path) as temporary:
         temporary.write_text(yaml_text(root, findings, command), encoding="utf-8")
-    print(f"written: {path}\nnext: ./run.sh fold=0 competition={called}")
+    print(f"written: {path}\nnext: ./run.sh fold=0 {shlex.quote(f'competition={called}')}")

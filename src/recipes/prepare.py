@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ from src.competition.folds import elsewhere
 from src.competition.tables import Competition
 from src.config import Config
 from src.data.duplicates import Duplicates
+from src.data.sight import doubts, see
 from src.data.spec import ImageSpec
 from src.errors import UserError, first_few
 from src.files import replacing
 from src.reporting.figures import image_pairs
-from src.runs.opening import find_copies, image_spec, open_competition, open_folds
+from src.runs.opening import find_copies, image_spec, names_of, open_competition, open_folds, open_images
 
 SHOWN = 30  # pairs in the picture
+CLASSES = 10  # whose mean colours are printed
+SIDE = 64  # pixels of the short side, of the pictures that are looked at
 
 
 def prepare(config: Config) -> None:
@@ -31,6 +35,7 @@ def prepare(config: Config) -> None:
     only = f", in training only: {(folds < 0).sum()}" if (folds < 0).any() else ""
     print("  folds    " + ", ".join(f"{k}: {n}" for k, n in enumerate(np.bincount(folds[folds >= 0]))) + only)
 
+    report_sight(config, competition)
     found = find_copies(config, competition)
     report_unreadable(competition, found.unreadable)
     report_duplicates(config, competition, folds, found)
@@ -41,6 +46,23 @@ def report_unreadable(competition: Competition, rows: np.ndarray) -> None:
     paths = [*competition.train.images.tolist(), *competition.test.images.tolist()]
     names = [paths[row].decode().replace("\n", " + ") for row in rows]
     print(f"  unreadable images: {len(rows)}" + (f" ({first_few(names, 10)})" if names else ""))
+
+
+def report_sight(config: Config, competition: Competition) -> None:
+    """What a network would see: levels, flat pictures, and the mean colour of each of the largest classes."""
+    uncached = dataclasses.replace(config, cache=False)
+    store = open_images(uncached, competition, competition.train.images, short_side=SIDE, unreadable="blank")
+    sight = see(store, np.arange(len(competition.train)))
+    if sight is None:
+        return
+    print(f"  {sight.line()}")
+    names = names_of(competition, sight.rows)
+    classes, counts = np.unique(names, return_counts=True)
+    for name in classes[np.argsort(-counts, kind="stable")][: CLASSES if len(classes) > 1 else 0].tolist():
+        own = sight.colours[names == name]
+        print(f"    {name[:40]}: mean " + " ".join(f"{value:.2f}" for value in own.mean(axis=0)) + f" of {len(own)}")
+    for line in doubts(sight, store, names):
+        print(f"  {line}")
 
 
 def report_duplicates(config: Config, competition: Competition, folds: np.ndarray, found: Duplicates) -> None:

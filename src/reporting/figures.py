@@ -16,11 +16,13 @@ from src.data.loader import Order, training_batch
 from src.data.preprocess import Preprocess
 from src.data.spec import ImageSpec, Normalisation
 from src.files import replacing
+from src.reporting.guarded import picture
 from src.seeds import Stream
 
 MOST = 40  # classes or columns of a picture, which can still be read
 
 
+@picture
 def augmentation_grid(
     path: Path, store: ImageStore, rows: np.ndarray, size: int, augment: Augment, seed: int = 0, copies: int = 8
 ) -> Path:
@@ -45,6 +47,7 @@ def augmentation_grid(
     return path
 
 
+@picture
 def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: Sequence[str], title: str) -> Path:
     """A PNG: share of each true class (rows) that was predicted as each class (columns), with counts.
 
@@ -77,6 +80,7 @@ def confusion_matrix(path: Path, target: np.ndarray, pred: np.ndarray, classes: 
     return _save(path, figure)
 
 
+@picture
 def column_bars(path: Path, target: np.ndarray, pred: np.ndarray, names: Sequence[str], title: str) -> Path:
     """A PNG: for each column the area under its ROC curve and its F1 at 0.5, the column with the most true rows first.
 
@@ -102,6 +106,7 @@ def column_bars(path: Path, target: np.ndarray, pred: np.ndarray, names: Sequenc
     return _save(path, figure)
 
 
+@picture
 def scatter(path: Path, target: np.ndarray, pred: np.ndarray, names: Sequence[str], title: str) -> Path:
     """A PNG: of each number a panel with the predictions (upwards) against what is true, and the diagonal.
 
@@ -124,6 +129,7 @@ def scatter(path: Path, target: np.ndarray, pred: np.ndarray, names: Sequence[st
     return _save(path, figure)
 
 
+@picture
 def correlation_matrix(path: Path, table: np.ndarray, names: Sequence[str], title: str) -> Path:
     """A PNG of correlations (R, R) between R named members, with the numbers in the cells."""
     side = min(24.0, 3.0 + 0.7 * len(names))
@@ -139,6 +145,7 @@ def correlation_matrix(path: Path, table: np.ndarray, names: Sequence[str], titl
     return _save(path, figure)
 
 
+@picture
 def image_pairs(
     path: Path,
     pairs: Sequence[tuple[str, tuple[np.ndarray, np.ndarray], tuple[str, str]]],
@@ -165,6 +172,7 @@ def image_pairs(
     return _save(path, figure)
 
 
+@picture
 def range_picture(
     path: Path, rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, marks: Mapping[str, float], title: str
 ) -> Path:
@@ -176,11 +184,14 @@ def range_picture(
         axes.axvline(rate, color=f"C{number + 1}", linestyle="--", label=f"{name} {rate:.2g}")
     finite = smooth[np.isfinite(smooth)]
     axes.set(xscale="log", xlabel="optimizer.lr (per 256 examples)", ylabel="loss", title=title)
+    axes.xaxis.set_major_formatter("{x:g}")  # matplotlib's own are formulas
+    axes.xaxis.set_minor_formatter("")
     axes.set_ylim(0.9 * finite.min(), 1.1 * min(finite.max(), 2 * finite[0]))
     axes.legend()
     return _save(path, figure)
 
 
+@picture
 def schedule_picture(
     path: Path, steps: Sequence[int], columns: Mapping[str, Sequence[float]], starts: Sequence[int], title: str
 ) -> Path:
@@ -197,6 +208,7 @@ def schedule_picture(
     return _save(path, figure)
 
 
+@picture
 def history_picture(path: Path, history: Sequence[Mapping[str, float]], metric: str, title: str) -> Path:
     """A PNG of the lines of history.csv over the steps: the training loss, and below it the held-out `metric`.
 
@@ -216,6 +228,7 @@ def history_picture(path: Path, history: Sequence[Mapping[str, float]], metric: 
     return _save(path, figure)
 
 
+@picture
 def sizes_picture(path: Path, curves: Mapping[str, Mapping[int, float]], metric: str, title: str) -> Path:
     """A PNG of scores against the test size: one line per entry of `curves` (score by size), the last one thick."""
     figure, axes = _plot(7.0, 4.5)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.files import replacing
+from src.reporting.guarded import picture
 
 COLUMNS = 6
 CELL, GAP, HEADING, MARGIN = 150, 10, 36, 30  # pixels of the picture
@@ -54,6 +55,7 @@ def closest(off: np.ndarray, values: np.ndarray, count: int = COLUMNS) -> tuple[
     return good, others[np.argsort(-off[others], kind="stable")][:count]
 
 
+@picture
 def gallery(path: Path, lines: Sequence[tuple[str, Sequence[Exhibit]]], title: str) -> Path:
     """A PNG: for each of `lines` (its name, at most COLUMNS exhibits) the images, each above itself with its heat map.
 

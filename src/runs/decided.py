@@ -43,7 +43,7 @@ def quote(config: Config, competition: Competition, oof: Predictions) -> Quoted:
     task, metric, new = competition.task, metric_of(config, competition), config.competition.new
     one = as_submitted(config, competition, task.encode(oof.target), oof)
     y = one.y
-    found = scores(reported(config, competition), y, one.pred)
+    found = scores(reported(config, competition), y, one.pred, strict=False)
     plain = found[metric.name]
     if config.competition.decide == "none" or not fits_for(metric, task, new):
         return Quoted(found, plain, None)

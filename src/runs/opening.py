@@ -78,6 +78,12 @@ def groups_of(config: Config, competition: Competition, rows: np.ndarray) -> np.
     return None if groups is None else groups[rows]
 
 
+def names_of(competition: Competition, rows: np.ndarray) -> np.ndarray:
+    """The target of training rows (n,) int64 in words, (n,) str; of numbers nothing, as each has its own."""
+    cells = competition.task.cells(competition.y[rows])
+    return np.full(len(rows), "") if competition.task.numeric else cells
+
+
 def solution_path(config: Config) -> Path | None:
     """The hidden labels, if they are configured and there; a relative path counts from the competition's root."""
     if config.competition.solution is None:

@@ -12,6 +12,7 @@ from src.competition.grading import grade
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import Competition
 from src.config import Config
+from src.errors import first_few
 from src.files import read_json, remove_leftovers, write_json
 from src.predictions import concatenate, fold_mean, load_predictions
 from src.runs.claims import run_lock
@@ -43,19 +44,23 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
     oof = concatenate([load_predictions(folder / "oof.npz") for folder in folders])
     test = fold_mean([load_predictions(folder / "test.npz") for folder in folders])
     per_fold = [manifest["score"] for manifest in manifests]
+    scored = [score for score in per_fold if score == score]  # a fold of one class has no AUC: NaN
     quoted = quote(config, competition, oof)
+    bad = {name for manifest in manifests for name in manifest.get("unreadable_test_ids", ())}
+    unreadable = [name for name in test.ids.tolist() if name in bad]
     summary = {
         "run": run,
         "competition": competition.name,
         "metric": metric.name,
         "greater_is_better": metric.greater_is_better,
         "folds": dict(zip(map(str, folds), per_fold, strict=True)),
-        "mean": float(np.mean(per_fold)),
-        "std": float(np.std(per_fold, ddof=1)) if len(per_fold) > 1 else 0.0,
+        "mean": float(np.mean(scored)) if scored else float("nan"),
+        "std": float(np.std(scored, ddof=1)) if len(scored) > 1 else 0.0,
         "oof": quoted.scores[metric.name],
         "plain": quoted.plain,
         "scores": quoted.scores,
         "decision": None if quoted.decision is None else quoted.decision.to_json(),
+        "unreadable_test_ids": unreadable,
         "seconds": sum(manifest["seconds"]["total"] for manifest in manifests),
     }
     submission = Path(config.paths.submissions) / f"{run}.csv"
@@ -86,6 +91,12 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
     if quoted.decision is not None:
         by = "each fold by the others" if len(folds) > 1 else "each half of the fold by the other"
         print(f"  decided  {quoted.decision.note}; scores are nested ({by}), plain {quoted.plain:.4f}")
+    if unreadable:
+        share = f"{len(unreadable)} of {len(test.ids)} test images"
+        print(
+            f"  warning: {share} cannot be read ({first_few(unreadable)}); their rows have the prior of the training "
+            f"rows, all of them are in {runs / run / 'cv.json'} (unreadable_test_ids)"
+        )
     if "test" in summary:
         print(f"  test     {summary['test']:.4f}   (hidden labels: {solution})")
     print(f"wrote {runs / run} and {submission}", flush=True)

@@ -6,10 +6,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from src.files import replacing
+from src.reporting.guarded import picture
 
 OWN, CONTROL = "#1f4e8c", "#b35900"
 
 
+@picture
 def effects_picture(
     path: Path,
     rows: Sequence[tuple[str, float, float | None, float | None, str]],

@@ -34,7 +34,8 @@ class Trackers(NoTracker):
         self._each("summary", values)
 
     def image(self, name: str, path: Path) -> None:
-        self._each("image", name, path)
+        if path.is_file():  # not one that could not be drawn
+            self._each("image", name, path)
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         self._each("table", name, columns, rows)

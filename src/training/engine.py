@@ -59,13 +59,18 @@ def fit(
             x = preprocess(batch.images[0], batch.colour)
             y = objective.targets(batch.rows.to(x.device, non_blocking=True))
             loss = learner.step(*apply_mix(x, y, plan.mix(step, len(x), rank)), objective)
-            running, counted = running + loss, counted + 1
+            if accelerator.scaler is None:
+                running, counted = running + loss, counted + 1
+            else:  # in fp16 a loss may overflow: the scaler skips the step, and the mean leaves it out
+                fine = torch.isfinite(loss)
+                running, counted = running + torch.where(fine, loss, torch.zeros_like(loss)), counted + fine.long()
         learner.average(step + 1, step == last, plan.in_swa(step))
         session.bar.step(stage, step)
 
         # ---- look ---------------------------------------------------------------------------------------------------
         if is_epoch_end(plan.stages, step, plan.validate_every):
-            mean_loss = float(accelerator.reduce(running, "mean")) / counted
+            count = float(accelerator.reduce(torch.as_tensor(counted, device=running.device).float(), "mean"))
+            mean_loss = float(accelerator.reduce(running, "mean")) / count if count else float("nan")
             running, counted = torch.zeros((), device=accelerator.device), 0
             if not np.isfinite(mean_loss):
                 raise UserError(

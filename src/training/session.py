@@ -22,11 +22,13 @@ class Progress(NamedTuple):
     step: int
     history: list[dict[str, float]]
     spent: float
-    loss_so_far: tuple[Any, int] = (0.0, 0)
+    loss_so_far: tuple[Any, Any] = (0.0, 0)
 
     def settled(self) -> Progress:
         """As plain values that do not change any more; waits for the device, where the sum still lies."""
-        return self._replace(history=list(self.history), loss_so_far=(float(self.loss_so_far[0]), self.loss_so_far[1]))
+        return self._replace(
+            history=list(self.history), loss_so_far=(float(self.loss_so_far[0]), int(self.loss_so_far[1]))
+        )
 
 
 @dataclass

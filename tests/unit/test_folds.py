@@ -131,7 +131,7 @@ def test_auto() -> None:
     ("labels", "groups", "n", "kind", "message"),
     [
         ([0] * 9 + [1] * 2, None, 3, "auto", "class 'y' has 2 rows, fewer than folds.n=3; set folds.n=2 or less, or"),
-        ([0] * 9 + [1], None, 3, "auto", "class 'y' has 1 row, fewer than folds.n=3; merge or drop"),
+        ([0] * 9 + [1], None, 3, "auto", "class 'y' has 1 row, fewer than folds.n=3; add at least one row of it"),
         ([0, 1, 2] * 2, None, 3, "auto", r"class 'x' \(and 2 more classes\) has 2 rows"),
         ([0] * 6, ["a", "b"] * 3, 3, "auto", r"2 groups \(a, b\) cannot fill folds.n=3"),
         ([0] * 6, ["a", "b"] * 3, 3, "group", "2 groups"),
@@ -185,9 +185,9 @@ CHANGES: dict[str, tuple[Competition, int, str, list[str]]] = {
     "another n": (competition(SIX), 3, KEPT, ["toy.csv has 2 folds, but folds.n=3; set folds.n=2, or set folds.file="]),
     "repeated id": (competition(SIX), 2, KEPT + "i5,y,0\n", ["toy.csv: 1 id occurs more than once (i5)"]),
     "empty fold": (competition(SIX), 3, KEPT.replace(",1\n", ",2\n"), ["fold 1 has no rows"]),
-    "not a number": (competition(SIX), 2, KEPT.replace("i3,y,1", "i3,y,1.0"), ["fold '1.0' is not a number"]),
+    "not a number": (competition(SIX), 2, KEPT.replace("i3,y,1", "i3,y,1.5"), ["fold '1.5' is not a number"]),
     "negative": (competition(SIX), 2, KEPT.replace("i3,y,1", "i3,y,-2"), ["fold '-2' is not a number"]),
-    "huge": (competition(SIX), 2, KEPT.replace("i3,y,1", f"i3,y,{10**30}"), ["folds, but folds.n=2"]),
+    "huge": (competition(SIX), 2, KEPT.replace("i3,y,1", f"i3,y,{10**30}"), ["is not a number from 0 to 1"]),
     "no fold column": (competition(SIX), 2, KEPT.replace("fold", "flod"), ["no column 'fold'", "'flod'?"]),
     "empty cell": (competition(SIX), 2, KEPT.replace("i3,y,1", "i3,y,"), ["toy.csv line 5: empty 'fold'"]),
     "torn group": (

@@ -235,12 +235,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         {},
         ["train.csv", "2 of 3 ids have no image (a1, a3)", "looked in folder", "competition.train_images="],
     ),
-    "missing test image": (
-        {"images": images_without("test/t2.jpg")},
+    "no test image": (
+        {"images": (*IMAGES[:3], "test/other.jpg")},
         {},
-        ["test.csv", "1 of 2 ids has no image (t2)", "competition.test_images="],
+        ["test.csv", "2 of 2 ids have no image (t1, t2)", "competition.test_images="],
     ),
-    "missing by template": ({}, {"train_images": "train/{id}.gif"}, ["3 of 3", "train/{id}.gif"]),
+    "missing by template": ({}, {"train_images": "train/{id}_x.gif"}, ["3 of 3", "train/{id}_x.gif"]),
     "two images": ({"images": (*IMAGES, "train/a1.png")}, {}, ["'a1' fits 2 images (a1.jpg and a1.png)"]),
     "no folder": (
         {},

@@ -37,7 +37,7 @@ class Single:
     def target_columns(column: str | None, candidates: list[str], sample: Sample, path: Path) -> list[str]:
         """The one target column among the `candidates` of the training table `path`: configured, else the sample's
         other column, else the only one that is left. Raises UserError where that is not enough."""
-        if column is None and len(sample.columns) == 2 and sample.value_columns[0] in candidates:
+        if column is None and len(sample.value_columns) == 1 and sample.value_columns[0] in candidates:
             return [sample.value_columns[0]]
         found = candidates if column is None else [column]
         if len(found) != 1:

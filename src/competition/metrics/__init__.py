@@ -51,11 +51,18 @@ def score(metric: str, target: np.ndarray, pred: np.ndarray) -> float:
 
 
 def scores(
-    wanted: Iterable[str | Metric], target: np.ndarray, pred: np.ndarray, among: Mapping[str, Metric] | None = None
+    wanted: Iterable[str | Metric],
+    target: np.ndarray,
+    pred: np.ndarray,
+    among: Mapping[str, Metric] | None = None,
+    strict: bool = True,
 ) -> dict[str, float]:
-    """Several metrics, by name, of those of a task; see `score`. target (N,) int, or (N, …) of another kind of task."""
+    """Several metrics, by name, of those of a task; see `score`. target (N,) int, or (N, …) of another kind of task.
+
+    strict: whether rows of which a metric has no score (all of one class, say) are an error; else that score is NaN.
+    """
     metrics = [metric if isinstance(metric, Metric) else find_metric(metric, among) for metric in wanted]
     check(target, pred)
     for metric in metrics:
         metric.check_classes(pred.shape[1])
-    return {metric.name: metric.function(target, pred) for metric in metrics}
+    return {metric.name: (metric.function if strict else metric.score)(target, pred) for metric in metrics}

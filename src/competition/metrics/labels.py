@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from src.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+MANY = 1000  # classes, above which the zeros of their counts are left out
 OfCounts = Callable[[np.ndarray], float]
 
 
@@ -23,7 +24,19 @@ def confusion(target: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray
 
 def of_predictions(of_counts: OfCounts) -> Callable[[np.ndarray, np.ndarray], float]:
     """The metric of target (N,) int and pred (N, C) probabilities behind one of counts."""
-    return lambda target, pred: of_counts(confusion(target, pred.argmax(axis=1), pred.shape[1]))
+
+    def metric(target: np.ndarray, pred: np.ndarray) -> float:
+        guess, classes = pred.argmax(axis=1), pred.shape[1]
+        return of_counts((confusion if classes <= MANY else _sparse_confusion)(target, guess, classes))
+
+    return metric
+
+
+def _sparse_confusion(target: np.ndarray, guess: np.ndarray, classes: int) -> Any:
+    """`confusion` without its zeros, of which 10,000 classes have 800 MB."""
+    from scipy.sparse import coo_array
+
+    return coo_array((np.ones(len(target), np.int64), (target, guess)), shape=(classes, classes)).tocsr()
 
 
 def share_right(counts: np.ndarray) -> float:
@@ -86,7 +99,8 @@ def matthews(counts: np.ndarray) -> float:
 def kappa(power: int) -> OfCounts:
     """Cohen's kappa with costs |i - j| ** power of the classes' numbers; power 0: 1 for each mistake."""
 
-    def of_counts(counts: np.ndarray) -> float:
+    def of_counts(counts: Any) -> float:
+        counts = counts if isinstance(counts, np.ndarray) else counts.toarray()
         steps = np.arange(len(counts))
         cost = np.abs(steps[:, None] - steps[None, :]) ** power if power else 1 - np.eye(len(counts))
         by_chance = (cost * np.outer(counts.sum(axis=1), counts.sum(axis=0))).sum() / counts.sum()
@@ -116,8 +130,8 @@ def per_class(target: np.ndarray, pred: np.ndarray, classes: Sequence[str] | np.
     import pandas as pd
 
     check(target, pred)
-    counts = confusion(target, pred.argmax(axis=1), pred.shape[1])
-    right, support, guessed = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    guess, many = pred.argmax(axis=1), pred.shape[1]
+    right, support, guessed = (np.bincount(at, minlength=many) for at in (target[target == guess], target, guess))
     with np.errstate(invalid="ignore"):
         return pd.DataFrame(
             {

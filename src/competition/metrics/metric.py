@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from src.errors import UserError, nearest
+from src.log import say_once
 
 Choice = TypeVar("Choice")
 Function = Callable[[np.ndarray, np.ndarray], float]  # target as the task encodes it, pred (N, C)
@@ -84,6 +86,10 @@ def words_of(name: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
     return tuple(sorted(words)), tuple(float(token) for token in tokens if token[0].isdigit())
 
 
+class Undefined(UserError):
+    """These rows have no such score; others may."""
+
+
 @dataclass(frozen=True)
 class Metric:
     name: str
@@ -99,14 +105,23 @@ class Metric:
     needs_weights: bool = False
     aliases: tuple[str, ...] = ()
 
+    def score(self, target: np.ndarray, pred: np.ndarray) -> float:
+        """The function's, or NaN with one line where these rows have none: all of one class, for an area under a
+        curve."""
+        try:
+            return self.function(target, pred)
+        except Undefined as error:
+            say_once(f"no score of {len(target)} rows by {error}")
+            return float("nan")
+
     @property
     def sign(self) -> int:
         """What a score is multiplied with to make greater better."""
         return 1 if self.greater_is_better else -1
 
     def best(self, scores: Mapping[Choice, float]) -> Choice:
-        """The key with the best score; of equals, the first."""
-        return max(scores, key=lambda key: self.sign * scores[key])
+        """The key with the best score; of equals, the first. NaN is the worst."""
+        return max(scores, key=lambda key: -math.inf if math.isnan(scores[key]) else self.sign * scores[key])
 
     def check_classes(self, count: int) -> None:
         """UserError if it is for another number of classes."""

@@ -224,7 +224,7 @@ def _table(pred: np.ndarray, task: Task, sample: Sample) -> pd.DataFrame:
     import pandas as pd
 
     columns = {sample.id_column: np.arange(len(pred)), **task.submit(pred.astype(np.float64), sample)}
-    table = pd.DataFrame({column: columns[column] for column in sample.columns})
+    table = pd.DataFrame({column: columns[column] for column in sample.columns if column in columns})
     for column in sample.value_columns:
         cells = pd.to_numeric(table[column], errors="coerce")
         if cells.notna().all():

@@ -16,7 +16,7 @@ from src.competition.metrics.curves import (
     average_precision,
     probabilistic_f1,
 )
-from src.competition.metrics.metric import Family, Function, Metric, Metrics, count
+from src.competition.metrics.metric import Family, Function, Metric, Metrics, Undefined, count
 from src.errors import UserError
 
 accuracy = labels.of_predictions(labels.share_right)
@@ -81,7 +81,7 @@ def over_classes(
         rows = {number: int((target == number).sum()) for number in numbers}
         there = [number for number, count in rows.items() if 0 < count < len(target)]
         if not there:
-            raise UserError(
+            raise Undefined(
                 f"metric {name}: the rows are all of one class; use fewer folds (folds.n=) or another metric"
             )
         found = [of_one(target == number, pred[:, number]) for number in there]
@@ -105,7 +105,7 @@ def auc_pairs(target: np.ndarray, pred: np.ndarray) -> float:
             sides = [area_under_curve(target[rows] == c, pred[rows, c]) for c in (a, b)]
             found.append(np.mean(sides))
     if not found:
-        raise UserError("metric auc_pairs: the rows are all of one class; use fewer folds (folds.n=)")
+        raise Undefined("metric auc_pairs: the rows are all of one class; use fewer folds (folds.n=) or another metric")
     return float(np.mean(found))
 
 
