@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from src.errors import UserError
+from src.training.device import count_gpus
 
 Start = Callable[..., int]
 
@@ -31,17 +30,6 @@ def processes_wanted(wanted: int | str, device: str) -> int:
     if device in ("auto", "tpu") and os.environ.get("ISTPUVM") == "1":
         return 0
     return max(1, count_gpus()) if device in ("auto", "cuda") else 1
-
-
-def count_gpus() -> int:
-    """NVIDIA GPUs by nvidia-smi: asking torch would initialise CUDA here, after which no process can be forked."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
 def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:

@@ -17,7 +17,7 @@ from src.log import say
 from src.tracking import NoTracker
 from src.training.budget import Watch
 from src.training.checkpoint import CheckpointWriter
-from src.training.device import from_main, loader_workers
+from src.training.device import from_main, workers_beside
 from src.training.engine import fit
 from src.training.interrupt import stop_on_signals
 from src.training.learner import Learner
@@ -60,7 +60,7 @@ def train_in_time(
         watch = timing.watch(plan.stages, so_far.step) if timing is not None else None
         bar = ProgressBar(plan.stages, so_far.step, around.metric, accelerator.is_main_process, around.tracker.log)
         orders = plan.orders(so_far.step, rank, world)
-        made = batches(lesson.store, orders, loader_workers(config.workers), accelerator.device)
+        made = batches(lesson.store, orders, workers_beside(config.workers, accelerator), accelerator.device)
         notes = {
             "cuts": cuts,
             "wandb": around.tracker.id or "",

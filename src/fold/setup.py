@@ -26,7 +26,7 @@ from src.model.pruning import prune
 from src.model.weights import WeightsSource, find_weights
 from src.runs.opening import image_spec, open_images
 from src.runs.start import claim_start
-from src.training.device import loader_workers, precision_of
+from src.training.device import precision_of, workers_beside
 from src.training.stages import pixels
 
 
@@ -79,7 +79,7 @@ def set_up(config: Config, competition: Competition, fold: Fold, k: int, run: Pa
     test = images(competition.test.images, unreadable="mark")
     if policy == "skip":
         with accelerator.main_process_first():  # which decodes all images into the cache
-            readable = without_unreadable(fold, train, loader_workers(config.workers))
+            readable = without_unreadable(fold, train, workers_beside(config.workers, accelerator))
     else:
         readable = fold
     normalisation, augment = measure_pixels(config, train, readable.train, expected)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,15 +129,36 @@ def on_tpu() -> bool:
     return os.environ.get("PJRT_DEVICE", "").upper() in ("TPU", "CPU") or os.environ.get("ISTPUVM") == "1"
 
 
-def loader_workers(wanted: int | str) -> int:
+def count_gpus() -> int:
+    """NVIDIA GPUs by nvidia-smi: asking torch would initialise CUDA here, after which no process can be forked."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def loader_workers(wanted: int | str, processes: int | None = None, device: str = "cpu") -> int:
     """`auto`: the cores that this process may use, less one for the training loop itself, at most 8.
 
-    On one or two cores the loop makes its batches itself: at 9,000 cached 64 px images/s a worker has nothing to win.
+    processes: that train on this machine, None: as many as the environment says. device: the type of torch's. On one
+    or two cores of a CPU the loop makes its batches itself: at 9,000 cached 64 px images/s a worker has nothing to win.
+    On a GPU or TPU the loop waits for the device in every step, and at least one makes the next batch meanwhile; a
+    TPU's eight loops have at most two each, which is more than their cores eat.
     """
     if wanted != "auto":
         if not str(wanted).isdigit():
             raise UserError(f"workers={wanted}: give a number from 0, or auto")
         return int(wanted)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return 0 if cores <= 2 else min(8, cores - 1)
+    cores //= processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device == "cpu":
+        return 0 if cores <= 2 else min(8, cores - 1)
+    return max(1, min(2 if device == "xla" else 8, cores - 1))
+
+
+def workers_beside(wanted: int | str, accelerator: Any) -> int:
+    """`loader_workers` for one of the processes of `accelerator`, all of which are on this machine."""
+    return loader_workers(wanted, accelerator.num_processes, accelerator.device.type)
