@@ -80,6 +80,9 @@ def run_plain(verb: Verb, words: Sequence[str]) -> int:
 
 def run(verb: Verb, config: Config, began: float) -> int:
     """One composed configuration, on as many processes as the machine has devices for."""
+    from src.training.device import prepare_tpu
+
+    prepare_tpu(Path(config.paths.cache))
     if verb.processes == "one":
         return start(verb, config, began)
     from src.launch import launch, processes_wanted
@@ -94,9 +97,14 @@ def start(verb: Verb, config: Config, began: float, *more: Any) -> int:
     """
     recipe = recipe_of(verb)
     from src.training.interrupt import Interrupted
+    from src.training.memory import in_one_line
 
     try:
         recipe(config, began) if verb.timed else recipe(config, *more)
+    except (RuntimeError, MemoryError) as error:
+        if (told := in_one_line(error)) is None:
+            raise
+        raise UserError(told) from None
     except Interrupted as stop:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"\n{stop}; the same command goes on from there", file=sys.stderr, flush=True)

@@ -10,10 +10,12 @@ import atexit
 import ctypes
 import multiprocessing
 import os
+import queue
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -143,7 +145,7 @@ def batches(
         loader = _make_loader(store, workers, pin)
     loader.sampler.orders = orders
     try:
-        for batch in loader:
+        for batch in uploaded(loader, device) if device is not None and device.type == "xla" else loader:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
@@ -157,6 +159,42 @@ def batches(
         loader.sampler.orders = ()
         if workers and _idle is not None:
             _idle.append(loader)
+
+
+def uploaded(made: Iterable[Batch | UserError], device: torch.device) -> Iterator[Batch | UserError]:
+    """`made` with the pixels of training batches on `device` already, sent by a thread two batches ahead, while the
+    device works. Evaluation batches stay: their views are compared on the host."""
+    waiting: queue.Queue[Any] = queue.Queue(2)
+    left = threading.Event()
+
+    def send() -> None:
+        try:
+            for batch in made:
+                if isinstance(batch, Batch) and batch.colour is not None:
+                    batch = batch._replace(images=batch.images.to(device), colour=batch.colour.to(device))
+                hand_over(batch)
+                if left.is_set():
+                    return
+            hand_over(None)
+        except BaseException as error:  # of a loader process, raised where it is waited for
+            hand_over(error)
+
+    def hand_over(item: Any) -> None:
+        while not left.is_set():
+            with suppress(queue.Full):
+                waiting.put(item, timeout=0.2)
+                return
+
+    thread = threading.Thread(target=send, daemon=True, name="upload")
+    thread.start()
+    try:
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException) and not isinstance(item, UserError):
+                raise item
+            yield item
+    finally:
+        left.set()
+        thread.join()
 
 
 @contextmanager

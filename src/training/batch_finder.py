@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.data.spec import RGB, ImageSpec, example_input
-from src.training.memory import free_memory
+from src.training.memory import free_memory, out_of_memory
 
 # Share of a CPU's free memory that a training step may take: the rest is for the page cache, workers and other people.
 SHARE = 0.5
@@ -57,10 +57,8 @@ def step_fits(
             _averages = [copy.deepcopy(network) for _ in range(2)]
             for _ in range(2):
                 step(batch)
-        except (torch.OutOfMemoryError, MemoryError):
-            return False
-        except RuntimeError as error:  # torch's CPU allocator, and what cuDNN makes of it
-            if not any(sign in str(error) for sign in ("memory", "CUDNN_STATUS_ALLOC_FAILED")):
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
                 raise
             return False
         return True

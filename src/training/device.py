@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,11 @@ from src.training.memory import keep_freed_memory
 if TYPE_CHECKING:  # loading torch takes a second, and some recipes may only ask how many workers there should be
     import torch
     from torch import nn
+
+
+# How long processes wait for each other in a collective call. The first one may decode all images or search for
+# duplicates meanwhile; who starts the processes ends them all when one fails, so that nobody waits for the dead.
+PATIENCE = timedelta(days=2)
 
 
 def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: int = 1, freezing: bool = False) -> Any:
@@ -40,20 +47,33 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         device = next(name for name in ("tpu", "cuda", "mps", "cpu") if available[name])
     if precision == "auto":
         precision = natural_precision(device)
+    if device == "tpu" and precision == "fp16":
+        raise UserError("precision=fp16: a TPU has bf16 and fp32; use precision=auto")
     if device == "cpu":
         keep_freed_memory()
+    if device == "cuda":  # a stage's shapes are all alike, so trying cuDNN's algorithms out pays
+        torch.backends.cudnn.benchmark = True
 
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
     # the jobs of a multirun share this process, and Accelerate keeps the first one's precision for ever
     AcceleratorState._reset_state(reset_partial_state="WORLD_SIZE" not in os.environ)
+    ddp = DistributedDataParallelKwargs(
+        find_unused_parameters=freezing,
+        gradient_as_bucket_view=True,  # saves a copy of all gradients
+        broadcast_buffers=False,  # before every forward pass; `average_buffers` makes them alike where it counts
+    )
     accelerator = Accelerator(
         cpu=device == "cpu",
-        mixed_precision="no" if precision == "fp32" else precision,
+        # "bf16" on a TPU would turn every float32 into bf16 (XLA_USE_BF16): averages of weights that stand still, sums
+        # of losses that stop at 256
+        mixed_precision="no" if precision == "fp32" or device == "tpu" else precision,
         gradient_accumulation_steps=accumulate,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)] if freezing else None,
+        kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=PATIENCE)] if "WORLD_SIZE" in os.environ else None,
     )
+    if device == "tpu" and precision == "bf16":  # autocast alone, as on a GPU
+        accelerator.state._mixed_precision, accelerator.native_amp = "bf16", True
     if device == "cpu" and precision == "fp16":
         # Accelerate trains fp32 without a word here, although torch has both autocast and a loss scaler for fp16 on
         # CPU. They make the T4's path testable, so they are switched on.
@@ -69,9 +89,34 @@ def precision_of(accelerator: Any) -> str:
 
 def from_main(accelerator: Any, value: Any) -> Any:
     """What the first process says, so that all of them decide alike about files and clocks that only one may read."""
+    if accelerator.num_processes > 1 and accelerator.device.type == "xla":
+        import torch_xla.core.xla_model as xm
+
+        # Accelerate's way reads it by torch.load, which takes few kinds of objects
+        return pickle.loads(xm.rendezvous("from main", pickle.dumps(value))[0])
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
+
+
+def end_step(device: torch.device) -> None:
+    """Have the device carry out what was recorded, in all processes at the same point. XLA would else wait for the
+    first who reads a value: the first process with its checkpoint, at a program that no other process runs, and the
+    collective calls in it would wait for ever."""
+    if device.type == "xla":
+        import torch_xla
+
+        torch_xla.sync()
+
+
+def prepare_tpu(cache: Path) -> None:
+    """What a TPU wants of the environment before torch_xla is loaded; nothing without one.
+
+    cache: folder in which compiled programs are kept for later starts, which minutes of a session go into otherwise.
+    """
+    if on_tpu():
+        os.environ.pop("TPU_PROCESS_ADDRESSES", None)  # Kaggle's "local" is not what eight processes are to find
+        os.environ.setdefault("XLA_PERSISTENT_CACHE_PATH", str((cache / "xla").absolute()))
 
 
 def notebook_began() -> float | None:

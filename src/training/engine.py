@@ -13,7 +13,7 @@ from src.data.loader import Batch
 from src.data.preprocess import Preprocess
 from src.errors import UserError
 from src.training.averaging import average_buffers
-from src.training.device import seed_torch
+from src.training.device import end_step, seed_torch
 from src.training.freezing import train_only
 from src.training.interrupt import Interrupted
 from src.training.learner import Learner
@@ -39,7 +39,8 @@ def fit(
 
     batches: micro-batches from that step on, images (1, B, S, S, C) samples. validate: (network, size) -> scores of the
     held-out fold. The caller compares the step with the plan's end, and calls again with a shorter plan.
-    Raises Interrupted after a checkpoint when the session wishes so, UserError when the loss is no longer finite.
+    Raises Interrupted after a checkpoint when the session wishes so, UserError when the loss is no longer finite, and
+    after a checkpoint when memory runs out or kills a loader process.
     """
     accelerator, history, (loss_sum, counted) = learner.accelerator, list(so_far.history), so_far.loss_so_far
     rank, last, began = accelerator.process_index, plan.steps - 1, time.monotonic()
@@ -51,16 +52,23 @@ def fit(
         train_only(learner.model, learner.optimizer, plan.part(step), plan.hold_norms)
 
         # ---- learn --------------------------------------------------------------------------------------------------
-        for micro in range(accelerator.gradient_accumulation_steps):
-            batch = next(batches)
-            # what torch draws (dropout, drop path) is a function of the step, as the data are: a resume needs no
-            # generator states. After the batch, because starting the loader draws a number as well.
-            seed_torch(hash((plan.seed, step, micro, rank)), accelerator.device)
-            x = preprocess(batch.images[0], batch.colour)
-            y = objective.targets(batch.rows.to(x.device, non_blocking=True))
-            loss = learner.step(*apply_mix(x, y, plan.mix(step, len(x), rank)), objective)
-            running, counted = running + loss, counted + 1
-        learner.average(step + 1, step == last, plan.in_swa(step))
+        learner.at, before = step, Progress(step, history, so_far.spent + time.monotonic() - began, (running, counted))
+        try:
+            for micro in range(accelerator.gradient_accumulation_steps):
+                batch = next(batches)
+                # what torch draws (dropout, drop path) is a function of the step, as the data are: a resume needs no
+                # generator states. After the batch, because starting the loader draws a number as well.
+                seed_torch(hash((plan.seed, step, micro, rank)), accelerator.device)
+                x = preprocess(batch.images[0], batch.colour)
+                y = objective.targets(batch.rows.to(x.device, non_blocking=True))
+                loss = learner.step(*apply_mix(x, y, plan.mix(step, len(x), rank)), objective)
+                running, counted = running + loss, counted + 1
+            learner.average(step + 1, step == last, plan.in_swa(step))
+            end_step(accelerator.device)
+        except (RuntimeError, MemoryError) as error:
+            if (told := session.rescue(error, learner, before, last)) is None:
+                raise
+            raise told from None
         session.bar.step(stage, step)
 
         # ---- look ---------------------------------------------------------------------------------------------------

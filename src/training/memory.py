@@ -108,3 +108,41 @@ def _number(file: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+# ---- when it is not enough ------------------------------------------------------------------------------------------
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that host or device has no memory for a tensor."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # torch's CPU allocator, what cuDNN and cuBLAS make of it, and XLA
+    signs = ("can't allocate memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "RESOURCE_EXHAUSTED",
+             "out of memory")  # fmt: skip
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+def worker_killed(error: BaseException) -> bool:
+    """Whether an error is torch's word that a loader process has died."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+
+
+def in_one_line(error: BaseException, where: str = "") -> str | None:
+    """What to tell of an error that means "too little memory", with the cure; None of any other. where: what was being
+    done."""
+    text = " ".join(str(error).split())
+    if worker_killed(error):
+        if "bus error" in text.lower() or "shared memory" in text.lower():
+            cure = "/dev/shm is too small: start the container with --shm-size=8g, or say workers=0"
+        else:
+            cure = "too little memory is the usual cause: fewer of them, workers=1 or workers=0, take less"
+        return f"workers: a loader process was killed{where}; {cure}"
+    if out_of_memory(error):
+        return (
+            f"batch_size: out of memory{where}; batch_size=auto finds the largest that fits, "
+            "a smaller eval.batch_size or size helps predictions, and another program may hold the card (nvidia-smi)"
+        )
+    return None
