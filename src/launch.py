@@ -96,13 +96,11 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
 
 def told_of_kill(rank: int, signum: int, processes: int) -> str:
     """One line about a process that a signal has ended."""
-    try:
-        name = signal.Signals(signum).name
-    except ValueError:
-        name = f"signal {signum}"
+    names = {each.value: each.name for each in signal.Signals}
+    name = names.get(signum, f"signal {signum}")
     why = {
-        signal.SIGKILL: "as the system does when memory runs out; workers=0 or a smaller batch_size take less",
-        signal.SIGBUS: "a full disk or /dev/shm is the usual cause (./run.sh doctor)",
+        signal.SIGKILL.value: "as the system does when memory runs out; workers=0 or a smaller batch_size take less",
+        signal.SIGBUS.value: "a full disk or /dev/shm is the usual cause (./run.sh doctor)",
     }.get(signum, "from outside, or by a library's fault")
     return (
         f"process {rank} of {processes} was ended by {name}, {why}; the same command goes on from the last checkpoint"

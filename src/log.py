@@ -52,12 +52,13 @@ class Ticker:
     that prints. Nothing is seen of what is over sooner."""
 
     def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done, self.bar = what, total, 0, None
+        self.what, self.total, self.done = what, total, 0
+        self.bar: Any = None
         self.began = self.spoke = time.monotonic()
         if _speaks and draws_bars():
             from tqdm import tqdm
 
-            self.bar: Any = tqdm(total=total, desc=what, dynamic_ncols=True, leave=False, delay=2.0)
+            self.bar = tqdm(total=total, desc=what, dynamic_ncols=True, leave=False, delay=2.0)
 
     def step(self, count: int) -> None:
         self.done += count

@@ -21,7 +21,7 @@ from src.errors import UserError, nearest
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
-    "competition.root", "competition.solution", "checkpoint", "session", "wandb", "paths",
+    "competition.root", "competition.solution", "eval.batch_size", "checkpoint", "session", "wandb", "paths",
 )  # fmt: skip
 
 

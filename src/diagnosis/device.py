@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from src.diagnosis.finding import Finding, ok, problem, size, warning
-
-T4 = "on Kaggle choose the accelerator GPU T4 x2 (pushed by the API: the machine shape NvidiaTeslaT4)"
+from src.training.device import T4, runs_on
 
 
 @dataclass(frozen=True)
@@ -53,25 +51,6 @@ def read_torch() -> Torch:
             return Torch(torch.__version__, torch.version.cuda, built_for, tuple(cards), mps)
     except Exception as error:  # a library that does not fit, a driver that does not answer
         return Torch(wrong=" ".join(f"{type(error).__name__}: {error}".split())[:200])
-
-
-def runs_on(capability: tuple[int, int], built_for: Collection[str]) -> bool:
-    """Whether kernels built for these architectures run on a card: binaries (sm_75) on cards of their major number and
-    at least their minor one, intermediate code (compute_90) on all later cards too."""
-    for architecture in built_for:
-        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
-        if match is None:
-            continue
-        own = (int(match[2]), int(match[3]))
-        if match[4] == "a":  # of exactly this card
-            fits = own == capability
-        elif match[1] == "sm" or match[4]:
-            fits = own[0] == capability[0] and own[1] <= capability[1]
-        else:
-            fits = own <= capability
-        if fits:
-            return True
-    return False
 
 
 def check_card(torch: Torch, listed: int, device: str, on_kaggle: bool, on_tpu: bool) -> Finding:

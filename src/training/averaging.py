@@ -93,7 +93,8 @@ def refresh_batchnorm(model: nn.Module, inputs: Iterable[Tensor], reduce: Any = 
         assert layer.running_mean is not None
         device = layer.running_mean.device
         wide = torch.float64 if device.type in ("cpu", "cuda") else torch.float32
-        seen[layer] = tuple(torch.zeros(n, dtype=wide, device=device) for n in (1, *2 * [layer.num_features]))
+        none = torch.zeros(layer.num_features, dtype=wide, device=device)
+        seen[layer] = none[:1].clone(), none, none
 
     def count(layer: Any, arguments: tuple[Tensor, ...]) -> None:
         values = arguments[0].detach().transpose(0, 1).flatten(1).float()

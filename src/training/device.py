@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ if TYPE_CHECKING:  # loading torch takes a second, and some recipes may only ask
     import torch
     from torch import nn
 
+
+T4 = "on Kaggle choose the accelerator GPU T4 x2 (pushed by the API: the machine shape NvidiaTeslaT4)"
 
 # How long processes wait for each other in a collective call. The first one may decode all images or search for
 # duplicates meanwhile; who starts the processes ends them all when one fails, so that nobody waits for the dead.
@@ -51,7 +55,9 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         raise UserError("precision=fp16: a TPU has bf16 and fp32; use precision=auto")
     if device == "cpu":
         keep_freed_memory()
-    if device == "cuda":  # a stage's shapes are all alike, so trying cuDNN's algorithms out pays
+    if device == "cuda":
+        refuse_old_cards()
+        # a stage's shapes are all alike, so trying cuDNN's algorithms out pays
         torch.backends.cudnn.benchmark = True
 
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -80,6 +86,39 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     speak(accelerator.is_main_process)
     return accelerator
+
+
+def runs_on(capability: tuple[int, int], built_for: Collection[str]) -> bool:
+    """Whether kernels built for these architectures run on a card: binaries (sm_75) on cards of their major number and
+    at least their minor one, intermediate code (compute_90) on all later cards too."""
+    for architecture in built_for:
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
+        if match is None:
+            continue
+        own = (int(match[2]), int(match[3]))
+        if match[4] == "a":  # of exactly this card
+            fits = own == capability
+        elif match[1] == "sm" or match[4]:
+            fits = own[0] == capability[0] and own[1] <= capability[1]
+        else:
+            fits = own <= capability
+        if fits:
+            return True
+    return False
+
+
+def refuse_old_cards() -> None:
+    """UserError for a GPU that this torch has no kernels for: the first of them would end in CUDA's own words."""
+    import torch
+
+    built_for = () if torch.version.hip else torch.cuda.get_arch_list()
+    for number in range(torch.cuda.device_count()):
+        capability = torch.cuda.get_device_capability(number)
+        if built_for and not runs_on(capability, built_for):
+            raise UserError(
+                f"device=cuda: {torch.cuda.get_device_name(number)} is sm_{capability[0]}{capability[1]}, and torch "
+                f"{torch.__version__} has kernels for {', '.join(built_for)} alone; {T4}, or say device=cpu"
+            )
 
 
 def precision_of(accelerator: Any) -> str:

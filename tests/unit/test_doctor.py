@@ -10,10 +10,12 @@ import pytest
 from src import cli
 from src.config import CompetitionConfig
 from src.diagnosis import device, host, places
-from src.diagnosis.device import Card, Torch, runs_on
+from src.diagnosis.device import Card, Torch
 from src.diagnosis.host import Disk
+from src.errors import UserError
 from src.model.weights import WeightsSource
 from src.training import memory
+from src.training.device import make_accelerator, runs_on
 
 GB = 10**9
 T4, P100 = Card("Tesla T4", (7, 5), 16 * GB, 16 * GB), Card("Tesla P100", (6, 0), 16 * GB, 16 * GB)
@@ -35,6 +37,18 @@ def torch_with(*cards: Card, cuda: str | None = "12.8") -> Torch:
 )  # fmt: skip
 def test_kernels_of_a_card(capability: tuple[int, int], built_for: tuple[str, ...], expected: bool) -> None:
     assert runs_on(capability, built_for) == expected
+
+
+def test_a_card_without_kernels_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, answer in {
+        "is_available": True, "device_count": 1, "get_arch_list": list(BUILT), "get_device_capability": (6, 0),
+        "get_device_name": "Tesla P100",
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, answer=answer: answer)
+    for name in ("ISTPUVM", "PJRT_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"Tesla P100 is sm_60, .*NvidiaTeslaT4\), or say device=cpu"):
+        make_accelerator("auto", "auto")
 
 
 @pytest.mark.parametrize(
