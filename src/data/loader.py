@@ -145,7 +145,8 @@ def batches(
         loader = _make_loader(store, workers, pin)
     loader.sampler.orders = orders
     try:
-        for batch in uploaded(loader, device) if device is not None and device.type == "xla" else loader:
+        made = handed_over(loader) if workers else iter(loader)
+        for batch in uploaded(made, device) if device is not None and device.type == "xla" else made:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
@@ -159,6 +160,15 @@ def batches(
         loader.sampler.orders = ()
         if workers and _idle is not None:
             _idle.append(loader)
+
+
+def handed_over(loader: Iterable[Batch | UserError]) -> Iterator[Batch | UserError]:
+    """The batches of a loader; a process of it that is killed while it hands one over ends it in torch's own words for
+    one that is killed at any other time."""
+    try:
+        yield from loader
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError(f"DataLoader worker is killed while it hands over a batch ({error})") from error
 
 
 def uploaded(made: Iterable[Batch | UserError], device: torch.device) -> Iterator[Batch | UserError]:

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from src import launch
-from src.data.loader import Batch, uploaded
+from src.data.loader import Batch, handed_over, uploaded
 from src.errors import UserError
 from src.training.averaging import Ema
 from src.training.device import end_step, from_main, make_accelerator, precision_of, prepare_tpu
 from src.training.learner import Learner
+from src.training.memory import worker_killed
 
 XLA = ("XLA_USE_BF16", "XLA_DOWNCAST_BF16", "TPU_PROCESS_ADDRESSES", "XLA_PERSISTENT_CACHE_PATH")
 
@@ -173,3 +174,15 @@ def test_who_leaves_early_leaves_no_thread_and_errors_arrive() -> None:
     assert isinstance(next(sending), UserError)
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         next(sending)
+
+
+def test_a_loader_process_that_dies_handing_over_is_known_as_killed() -> None:
+    def cut() -> Iterator[Batch | UserError]:
+        yield from made_of(1)
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    made = handed_over(cut())
+    next(made)
+    with pytest.raises(RuntimeError) as raised:
+        next(made)
+    assert worker_killed(raised.value)
