@@ -48,12 +48,11 @@ def fit(
 
     for step in range(so_far.step, plan.steps):
         stage = stage_at(plan.stages, step)
-        set_rate(learner.optimizer, plan.rate(step), plan.momentum(step))
-        train_only(learner.model, learner.optimizer, plan.part(step), plan.hold_norms)
-
         # ---- learn --------------------------------------------------------------------------------------------------
         learner.at, before = step, Progress(step, history, so_far.spent + time.monotonic() - began, (running, counted))
         try:
+            set_rate(learner.optimizer, plan.rate(step), plan.momentum(step))
+            train_only(learner.model, learner.optimizer, plan.part(step), plan.hold_norms)
             for micro in range(accelerator.gradient_accumulation_steps):
                 batch = next(batches)
                 # what torch draws (dropout, drop path) is a function of the step, as the data are: a resume needs no
@@ -65,11 +64,13 @@ def fit(
                 running, counted = running + loss, counted + 1
             learner.average(step + 1, step == last, plan.in_swa(step))
             end_step(accelerator.device)
-        except (RuntimeError, MemoryError) as error:
+            session.bar.step(stage, step)
+        except (RuntimeError, MemoryError) as error:  # that a loader process has died is said at any moment
+            if learner.at == step + 1 and not is_epoch_end(plan.stages, step, plan.validate_every):
+                before = before._replace(step=step + 1, loss_so_far=(running, counted))
             if (told := session.rescue(error, learner, before, last)) is None:
                 raise
             raise told from None
-        session.bar.step(stage, step)
 
         # ---- look ---------------------------------------------------------------------------------------------------
         if is_epoch_end(plan.stages, step, plan.validate_every):

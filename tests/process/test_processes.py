@@ -288,5 +288,7 @@ def test_a_killed_loader_process_is_one_line_after_a_checkpoint(start: Start, tm
     assert code == 2, output
     said = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(said) == 1 and "Traceback" not in output, output
-    assert "workers: a loader process was killed" in said[0] and "the same command goes on" in said[0]
-    assert list((tmp_path / "runs" / "r" / "fold0" / "checkpoints").glob("*.ckpt"))
+    assert "workers: a loader process was killed" in said[0]
+    # between two steps, or in a validation, the checkpoint before it is what there is (tests/unit/test_engine.py)
+    kept = list((tmp_path / "runs" / "r" / "fold0" / "checkpoints").glob("*.ckpt"))
+    assert bool(kept) == ("the same command goes on" in said[0])
