@@ -10,12 +10,10 @@ import atexit
 import ctypes
 import multiprocessing
 import os
-import queue
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -145,8 +143,7 @@ def batches(
         loader = _make_loader(store, workers, pin)
     loader.sampler.orders = orders
     try:
-        made = handed_over(loader) if workers else iter(loader)
-        for batch in uploaded(made, device) if device is not None and device.type == "xla" else made:
+        for batch in handed_over(loader) if workers else loader:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
@@ -169,42 +166,6 @@ def handed_over(loader: Iterable[Batch | UserError]) -> Iterator[Batch | UserErr
         yield from loader
     except (ConnectionError, EOFError) as error:
         raise RuntimeError(f"DataLoader worker is killed while it hands over a batch ({error})") from error
-
-
-def uploaded(made: Iterable[Batch | UserError], device: torch.device) -> Iterator[Batch | UserError]:
-    """`made` with the pixels of training batches on `device` already, sent by a thread two batches ahead, while the
-    device works. Evaluation batches stay: their views are compared on the host."""
-    waiting: queue.Queue[Any] = queue.Queue(2)
-    left = threading.Event()
-
-    def send() -> None:
-        try:
-            for batch in made:
-                if isinstance(batch, Batch) and batch.colour is not None:
-                    batch = batch._replace(images=batch.images.to(device), colour=batch.colour.to(device))
-                hand_over(batch)
-                if left.is_set():
-                    return
-            hand_over(None)
-        except BaseException as error:  # of a loader process, raised where it is waited for
-            hand_over(error)
-
-    def hand_over(item: Any) -> None:
-        while not left.is_set():
-            with suppress(queue.Full):
-                waiting.put(item, timeout=0.2)
-                return
-
-    thread = threading.Thread(target=send, daemon=True, name="upload")
-    thread.start()
-    try:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException) and not isinstance(item, UserError):
-                raise item
-            yield item
-    finally:
-        left.set()
-        thread.join()
 
 
 @contextmanager

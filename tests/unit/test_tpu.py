@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from src import launch
-from src.data.loader import Batch, handed_over, uploaded
+from src.data.loader import Batch, handed_over
 from src.errors import UserError
 from src.training.averaging import Ema
 from src.training.device import end_step, from_main, make_accelerator, precision_of, prepare_tpu
@@ -146,34 +145,6 @@ def made_of(count: int, training: bool = True) -> list[Batch | UserError]:
         Batch(images + i, colour + i if training else None, torch.tensor([i, -1]), torch.ones(2, dtype=torch.bool))
         for i in range(count)
     ]
-
-
-def test_training_batches_are_sent_ahead_in_their_order() -> None:
-    sent = list(uploaded(made_of(7), torch.device("meta")))
-    assert [int(batch.rows[0]) for batch in sent] == list(range(7))
-    assert all(batch.images.is_meta and batch.colour.is_meta and not batch.rows.is_meta for batch in sent)
-    kept = list(uploaded(made_of(3, training=False), torch.device("meta")))
-    assert not any(batch.images.is_meta for batch in kept), "their views are compared on the host"
-
-
-def test_who_leaves_early_leaves_no_thread_and_errors_arrive() -> None:
-    def endless() -> Iterator[Batch | UserError]:
-        while True:
-            yield from made_of(1)
-
-    sending = uploaded(endless(), torch.device("meta"))
-    next(sending)
-    sending.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "upload"]
-
-    def broken() -> Iterator[Batch | UserError]:
-        yield UserError("a picture")
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-
-    sending = uploaded(broken(), torch.device("meta"))
-    assert isinstance(next(sending), UserError)
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
-        next(sending)
 
 
 def test_a_loader_process_that_dies_handing_over_is_known_as_killed() -> None:
