@@ -21,7 +21,7 @@ from src.errors import UserError, nearest
 from src.log import say_once
 from src.search.tricks import merged, named_tricks, pairing_of, words_of
 from src.verbs import VERBS, Verb, from_configs
-from src.words import CONFIGS, from_where_typed, full_words, has_key, key_of, quoted, refuse_twice, usage
+from src.words import CONFIGS, GROUPS, from_where_typed, full_words, has_key, key_of, quoted, refuse_twice, usage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = VERBS[name]
         if verb.base is None:
             return run_plain(verb, words)
+        if verb.diagnoses:
+            return run_diagnosis(verb, words)
         if verb.compares:
             return run_comparison(verb, words, began)
         words = full_words(verb, words)
@@ -81,6 +83,9 @@ def run_plain(verb: Verb, words: Sequence[str]) -> int:
 
 def run(verb: Verb, config: Config, began: float) -> int:
     """One composed configuration, on as many processes as the machine has devices for."""
+    from src.training.device import prepare_tpu
+
+    prepare_tpu(Path(config.paths.cache))
     if verb.processes == "one":
         return start(verb, config, began)
     from src.launch import launch, processes_wanted
@@ -95,9 +100,14 @@ def start(verb: Verb, config: Config, began: float, *more: Any) -> int:
     """
     recipe = recipe_of(verb)
     from src.training.interrupt import Interrupted
+    from src.training.memory import in_one_line
 
     try:
         recipe(config, began) if verb.timed else recipe(config, *more)
+    except (RuntimeError, MemoryError) as error:
+        if (told := in_one_line(error)) is None:
+            raise
+        raise UserError(told) from None
     except Interrupted as stop:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"\n{stop}", file=sys.stderr, flush=True)
@@ -147,21 +157,58 @@ def composed_beside(base: Config, words: Sequence[str]) -> Config:
     return build(mounted_here(to_plain(OmegaConf, hydra.compose("config", merged(chosen, words)))))
 
 
+def run_diagnosis(verb: Verb, words: Sequence[str]) -> int:
+    """`doctor`: its recipe gets the configuration as far as it can be read, and what is wrong with the words."""
+    found: list[Config] = []
+    wrong: list[str] = []
+
+    def read(composed: Any) -> None:
+        from omegaconf import OmegaConf
+
+        try:
+            found.append(build(to_plain(OmegaConf, composed)))
+        except UserError as error:  # caught here, as in `compose`
+            wrong.append(str(error))
+
+    try:
+        if any(word.startswith("-") for word in words):
+            raise UserError(f"{verb.name}: takes key=value words only, no flags")
+        given = {key_of(word) for word in words}
+        group = [] if "competition" in given or "competition.root" not in given else ["competition=folder"]
+        with_hydra(with_root([*group, *full_words(verb, words)]), read)
+    except UserError as error:
+        wrong.append(str(error))
+    except ImportError as error:  # a machine whose packages could not all be installed
+        wrong.append(f"{error}: the configuration cannot be read")
+    config = found[0] if found else as_far_as_it_goes(verb, words)
+    return recipe_of(verb)(config, wrong)
+
+
+def as_far_as_it_goes(verb: Verb, words: Sequence[str]) -> Config:
+    """The defaults with each of the words that can be taken by itself."""
+    config, usable = build(defaults()), list[str]()
+    for word in words:
+        try:
+            from omegaconf import OmegaConf
+
+            full = [] if key_of(word) in GROUPS else full_words(verb, [word])
+            base = OmegaConf.create(defaults())
+            config = build(to_plain(OmegaConf, OmegaConf.merge(base, from_words(OmegaConf, [*usable, *full]))))
+            usable += full
+        except (UserError, ImportError):
+            continue
+    return config
+
+
 def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
     """Call `task` with the configuration of the words in full, or once per job of a multirun (`-m`)."""
-    import hydra
-    import yaml
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    words = with_guesses(with_root(words))
-    ConfigStore.instance().store(name="base", node=defaults())
     codes: list[int] = []
 
     def job(composed: Any) -> None:
+        import hydra
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
         settings = HydraConfig.get()
         try:
             values = to_plain(OmegaConf, composed)
@@ -178,13 +225,25 @@ def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
             complain(error)
             codes.append(2)
 
+    with_hydra(with_guesses(with_root(words)), job)
+    return max(codes, default=0)
+
+
+def with_hydra(words: Sequence[str], job: Callable[[Any], None]) -> None:
+    """Call `job` with what Hydra composes of configs/ and the words in full, once per job of a multirun."""
+    import hydra
+    import yaml
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    ConfigStore.instance().store(name="base", node=defaults())
     sys.argv = [sys.argv[0], *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # a bug keeps its whole traceback
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(" ".join(str(error).split())) from None
-    return max(codes, default=0)
 
 
 def with_root(words: Sequence[str]) -> list[str]:

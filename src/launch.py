@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing.connection
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import Any
 
 from src.errors import UserError
+from src.training.device import count_gpus
 
 Start = Callable[..., int]
 
@@ -33,17 +35,6 @@ def processes_wanted(wanted: int | str, device: str) -> int:
     return max(1, count_gpus()) if device in ("auto", "cuda") else 1
 
 
-def count_gpus() -> int:
-    """NVIDIA GPUs by nvidia-smi: asking torch would initialise CUDA here, after which no process can be forked."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
-
-
 def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
     """Call `start(*arguments)` here, or in `processes` new processes; 0, or the exit code of the first that failed.
 
@@ -56,10 +47,16 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
     if processes == 0:
         import torch_xla
 
-        torch_xla.launch(_start_on_tpu, args=(start, arguments))
+        try:
+            torch_xla.launch(_start_on_tpu, args=(start, arguments))
+        except BrokenProcessPool:
+            told = "one of the TPU's processes was ended, as the system does when memory runs out; workers=0 takes less"
+            print(f"error: {told}; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
+            return 128 + signal.SIGKILL
         return 0
     import torch.multiprocessing as mp
 
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # warnings of those whose neighbour has died
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
     complaints = mp.get_context("spawn").SimpleQueue()
     ranked = (start, arguments, processes, complaints)
@@ -72,17 +69,42 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
                 os.kill(process.pid, signum)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # that it ends the others is no news
+    killed: tuple[int, int] | None = None
     try:
-        while not context.join():  # ends the others when one fails
-            pass
-    except mp.ProcessExitedException as ended:
+        ended = False
+        while not ended:
+            multiprocessing.connection.wait([each.sentinel for each in context.processes if each.exitcode is None])
+            # before `join` ends the others, the last of them by SIGKILL
+            codes = [each.exitcode or 0 for each in context.processes]
+            killed = next(((rank, -code) for rank, code in enumerate(codes) if code < 0), None)
+            ended = context.join()  # raises when one has failed
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+        if killed is not None:  # what the others then say is not the cause
+            print(f"error: {told_of_kill(*killed, processes)}", file=sys.stderr, flush=True)
+            return 128 + killed[1]
+        if isinstance(error, mp.ProcessRaisedException):  # a bug
+            raise
         if not complaints.empty():
             raise UserError(complaints.get()) from None
-        return ended.exit_code if ended.exit_code > 0 else 1
+        return error.exit_code if error.exit_code > 0 else 1
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def told_of_kill(rank: int, signum: int, processes: int) -> str:
+    """One line about a process that a signal has ended."""
+    names = {each.value: each.name for each in signal.Signals}
+    name = names.get(signum, f"signal {signum}")
+    why = {
+        signal.SIGKILL.value: "as the system does when memory runs out; workers=0 or a smaller batch_size take less",
+        signal.SIGBUS.value: "a full disk or /dev/shm is the usual cause (./run.sh doctor)",
+    }.get(signum, "from outside, or by a library's fault")
+    return (
+        f"process {rank} of {processes} was ended by {name}, {why}; the same command goes on from the last checkpoint"
+    )
 
 
 def _start_ranked(rank: int, start: Start, arguments: tuple[Any, ...], world: int, complaints: Any) -> None:
@@ -103,6 +125,7 @@ def _start_ranked(rank: int, start: Start, arguments: tuple[Any, ...], world: in
 
 
 def _start_on_tpu(index: int, start: Start, arguments: tuple[Any, ...]) -> None:
+    os.environ["XLA_PERSISTENT_CACHE_READ_ONLY"] = str(int(index > 0))  # all compile the same: one of them keeps it
     code = start(*arguments)
     if code:
         sys.exit(code)

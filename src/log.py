@@ -1,7 +1,15 @@
-"""Printing once, whatever the number of processes."""
+"""Printing once, whatever the number of processes, and how far work has come: a bar in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+# Seconds between two lines about one piece of work: a notebook keeps every one, for hours.
+BETWEEN_LINES = 30.0
 _speaks = True
 _said: set[str] = set()
 
@@ -24,3 +32,51 @@ def say_once(line: str) -> None:
     if line not in _said:
         _said.add(line)
         say(line)
+
+
+def draws_bars(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether somebody looks at a terminal. A notebook's `!` runs its commands in one that nobody sees: each message of
+    a bar would be kept, ten a second."""
+    known = os.environ if environment is None else environment
+    in_notebook = (
+        known.get("KAGGLE_KERNEL_RUN_TYPE")
+        or known.get("COLAB_RELEASE_TAG")
+        or known.get("JPY_PARENT_PID")
+        or known.get("MPLBACKEND", "").startswith("module://")  # a kernel's, which its children inherit
+    )
+    return not in_notebook and known.get("TERM") != "dumb" and sys.stderr.isatty()
+
+
+class Ticker:
+    """Counts what is done of `total`, in a terminal as a bar, elsewhere as a line now and then; only in the process
+    that prints. Nothing is seen of what is over sooner."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.bar: Any = None
+        self.began = self.spoke = time.monotonic()
+        if _speaks and draws_bars():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, desc=what, dynamic_ncols=True, leave=False, delay=2.0)
+
+    def step(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(count)
+        elif now - self.spoke > BETWEEN_LINES:
+            self.spoke = now
+            left = clock((self.total - self.done) * (now - self.began) / self.done)
+            say(f"{self.what}: {self.done / self.total:.0%}, {left} left")
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def clock(seconds: float) -> str:
+    """75 -> 1m15s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -138,6 +138,7 @@ class Verb:
     words: tuple[str, ...] | None = ()  # its own words, which are no keys; None: any, as they are typed
     compares: bool = False  # its words say which configurations are paired (src/search/tricks.py)
     timed: bool = False  # its recipe takes the time at which the command began, from which a time budget counts
+    diagnoses: bool = False  # its recipe is told what is wrong with the words, instead of not being started
 
 
 VERBS = {
@@ -256,6 +257,12 @@ VERBS = {
             ("score", "score_submission"),
             base=None,
             words=("submission", "solution", "metric", "kind"),
+        ),
+        Verb(
+            "doctor",
+            "what this machine is, and what would go wrong on it: card, memory, disk, weights, internet …",
+            ("doctor", "doctor"),
+            diagnoses=True,
         ),
         Verb("smoke", "the whole path on a few images, under a minute", ("smoke", "smoke")),
         Verb("runs", "a table of all runs", ("runs", "list_runs"), preferred=("preset=scratch",)),

@@ -187,7 +187,7 @@ def batches(
         loader = _make_loader(store, workers, pin)
     loader.sampler.orders = orders
     try:
-        for batch in loader:
+        for batch in handed_over(loader) if workers else loader:
             if isinstance(batch, UserError):
                 raise batch
             yield from_pipe(batch) if isinstance(batch, PipedBatch) else batch
@@ -201,6 +201,15 @@ def batches(
         loader.sampler.orders = ()
         if workers and _idle is not None:
             _idle.append(loader)
+
+
+def handed_over(loader: Iterable[Batch | UserError]) -> Iterator[Batch | UserError]:
+    """The batches of a loader; a process of it that is killed while it hands one over ends it in torch's own words for
+    one that is killed at any other time."""
+    try:
+        yield from loader
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError(f"DataLoader worker is killed while it hands over a batch ({error})") from error
 
 
 @contextmanager

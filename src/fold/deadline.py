@@ -13,12 +13,11 @@ from src.fold.lesson import Lesson
 from src.fold.network import optimizer_from
 from src.fold.setup import Setup
 from src.inference.tta import View, parse_views
-from src.log import say
+from src.log import clock, say
 from src.training.budget import Cost, Watch, folds_in_time, measure, remaining, views_in_time
 from src.training.device import from_main, notebook_began, on_tpu
 from src.training.learner import rehearsal
 from src.training.plan import Plan
-from src.training.progress import clock
 from src.training.schedule import seconds
 from src.training.stages import Stage
 
@@ -28,6 +27,8 @@ SUMMARY = 1.5
 SAVING = 2.5
 # Steps as a multiple of bare ones, with loading, averaging and the optimiser: to choose how many folds to begin.
 OVERHEAD = 1.15
+# Steps of a run that is long enough for a trial of each stage's shape, to know how long it will take.
+LONG = 1000
 
 
 def deadline(config: Config, began: float) -> float | None:
@@ -101,6 +102,16 @@ def plan_in_time(
         cuts.append([step, agreed])
         say(f"time_budget: {agreed:.0%} of the steps still to come")
     return timing
+
+
+def costs_of(config: Config, start: Setup, lesson: Lesson, plan: Plan, accelerator: Any) -> tuple[float, ...] | None:
+    """Seconds of a step of each stage, to say how long the run will take; None where it is not worth the trial."""
+    stages = plan.stages
+    if len({(stage.batch_size, stage.size) for stage in stages}) == 1 or plan.steps < LONG or config.model.compile:
+        return None
+    optimizer = partial(optimizer_from, config.optimizer)
+    with rehearsal(start.network, optimizer, lesson.objective, start.train.spec, accelerator) as one_step:
+        return measure(one_step, start.network, stages, start.train.spec, accelerator).steps
 
 
 def affordable_views(tta: Any, timing: FoldTime | None, each: float, accelerator: Any) -> list[View]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,12 @@ from src.log import say
 from src.tracking import Trackers
 from src.training.budget import Watch
 from src.training.checkpoint import CheckpointWriter
-from src.training.device import from_main, loader_workers
+from src.training.device import from_main, workers_beside
 from src.training.engine import fit
 from src.training.interrupt import stop_on_signals
 from src.training.learner import Learner
 from src.training.plan import Plan
-from src.training.progress import ProgressBar
+from src.training.progress import Afterwards, ProgressBar
 from src.training.session import Progress, Session
 
 Validate = Callable[[nn.Module, int], Mapping[str, float]]
@@ -31,13 +31,16 @@ Validate = Callable[[nn.Module, int], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Around:
-    """What looks on while a fold trains; metric: the score that is shown; precisions: see `resume`."""
+    """What looks on while a fold trains; metric: the score that is shown; precisions: see `resume`; after: what follows
+    the steps; costs: of a step of each stage, relative to each other, where they were measured."""
 
     config: Config
     tracker: Trackers
     writer: CheckpointWriter
     metric: str
     precisions: list[list[Any]]
+    after: Afterwards
+    costs: Sequence[float] | None
 
 
 def train_in_time(
@@ -60,9 +63,18 @@ def train_in_time(
     plan = shortened(whole, cuts)
     while so_far.step < plan.steps:  # once, unless the time budget asks for a shorter plan on the way
         watch = timing.watch(plan.stages, so_far.step) if timing is not None else None
-        bar = ProgressBar(plan.stages, so_far.step, around.metric, accelerator.is_main_process, around.tracker.log)
+        bar = ProgressBar(
+            plan.stages,
+            so_far.step,
+            around.metric,
+            accelerator.is_main_process,
+            around.tracker.log,
+            config.eval.every,
+            around.after,
+            around.costs,
+        )
         orders = plan.orders(so_far.step, rank, world)
-        made = batches(lesson.store, orders, loader_workers(config.workers), accelerator.device)
+        made = batches(lesson.store, orders, workers_beside(config.workers, accelerator), accelerator.device)
         notes = {
             "cuts": cuts,
             "wandb": around.tracker.id or "",

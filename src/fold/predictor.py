@@ -27,7 +27,7 @@ from src.model.outputs import Outputs
 from src.model.weights import WeightsSource
 from src.runs.folder import Runs, fold_folder
 from src.runs.opening import image_spec
-from src.training.device import loader_workers
+from src.training.device import workers_beside
 
 
 def make_predictor(
@@ -41,7 +41,7 @@ def make_predictor(
         accelerator=accelerator,
         crop=config.eval.crop,
         batch_size=config.eval.batch_size or 2 * batch_size_or_default(config),
-        workers=loader_workers(config.workers),
+        workers=workers_beside(config.workers, accelerator),
         preprocess=preprocess,
     )
 

@@ -28,7 +28,7 @@ from src.model.weights import WeightsSource, find_weights
 from src.runs.folder import open_runs
 from src.runs.opening import image_spec, names_of, open_images
 from src.runs.start import claim_start
-from src.training.device import loader_workers, precision_of
+from src.training.device import precision_of, workers_beside
 from src.training.stages import pixels
 
 
@@ -81,7 +81,7 @@ def set_up(config: Config, competition: Competition, fold: Fold, k: int, run: Pa
     test = images(competition.test.images, unreadable="mark")
     if policy == "skip":
         with accelerator.main_process_first():  # which decodes all images into the cache
-            readable = without_unreadable(fold, train, loader_workers(config.workers))
+            readable = without_unreadable(fold, train, workers_beside(config.workers, accelerator))
     else:
         readable = fold
     sizes = [pixels(stage.size, config.size) for stage in config.stages]

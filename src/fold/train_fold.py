@@ -17,7 +17,7 @@ from src.competition.metrics import scores
 from src.competition.tables import Competition
 from src.config import Config
 from src.fold.choose import choose_weights
-from src.fold.deadline import affordable_views, plan_in_time, shortened
+from src.fold.deadline import affordable_views, costs_of, plan_in_time, shortened
 from src.fold.explain import explain
 from src.fold.in_time import Around, train_in_time
 from src.fold.lesson import open_lesson
@@ -30,7 +30,7 @@ from src.fold.pruned import before_and_after
 from src.fold.resume import described, precisions, unfinished
 from src.fold.setup import set_up
 from src.inference.tta import parse_views
-from src.log import say
+from src.log import clock, say
 from src.model.backbone import check_sizes
 from src.model.report import inspect
 from src.predictions import Predictions
@@ -42,7 +42,7 @@ from src.runs.scoring import metric_of, reported
 from src.training.checkpoint import CheckpointWriter, remove_checkpoints
 from src.training.device import from_main
 from src.training.memory import count_memory
-from src.training.progress import clock
+from src.training.progress import Afterwards
 from src.training.session import Progress
 
 
@@ -90,6 +90,7 @@ def train_fold(
     if end is not None and timing is None:
         return False
     plan = shortened(whole, cuts)
+    costs = timing.cost.steps if timing is not None else costs_of(config, start, lesson, plan, accelerator)
     for stage in plan.stages:
         say(stage.describe())
     report = inspect(start.network, plan.stages[-1].size, spec)
@@ -109,7 +110,11 @@ def train_fold(
         pred = probabilities(network, start.train, held_out, size=size, views=parse_views("none"))
         return scores(metrics, competition.y[held_out], pred, strict=False)
 
-    around = Around(config, tracker, writer, metric.name, precisions(state, accelerator))
+    held, views_each = len(held_out), len(parse_views(config.tta))
+    kinds = 1 + (learner.ema is not None) + (learner.swa is not None) if config.average.compare else 1
+    fresh = config.average.bn_batches if learner.swa is not None and not plan.holds_statistics else 0
+    after = Afterwards(held, kinds * held + views_each * (held + len(competition.test)), fresh)
+    around = Around(config, tracker, writer, metric.name, precisions(state, accelerator), after, costs)
     done, final = train_in_time(learner, lesson, start.preprocess, whole, cuts, timing, validate, around, so_far)
 
     # ---- choose the weights -----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from src.data.cache import ImageStore
 from src.data.loader import batches, evaluation_orders
 from src.data.preprocess import Preprocess
 from src.inference.tta import View, apply_symmetry, weights_of, windows
-from src.log import say
+from src.log import Ticker, say
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -56,6 +56,7 @@ def predict(
     seen: list[Tensor] = []
     readable: list[Tensor] = []
     predicted: list[Tensor] = []
+    ticker = Ticker("predicting", len(orders))
     for batch in batches(store, orders, workers, accelerator.device):
         weights = weights_of(views, batch.images.numpy())
         counting += (weights > 0).sum(axis=0)[batch.rows.numpy() >= 0].tolist()
@@ -70,8 +71,10 @@ def predict(
             mixed = mixed + share[:, None] * activation(logits.float())
         for values, more in ((seen, batch.rows), (readable, batch.readable), (predicted, mixed)):
             values.append(more.to(accelerator.device))
+        ticker.step(1)
         if not go_on():
             break
+    ticker.close()
     of_all = [accelerator.gather(torch.cat(values)).cpu().numpy() for values in (seen, readable, predicted)]
     reached = np.isin(rows, of_all[0])
     result, could_be_read = (in_order(rows[reached], of_all[0], of_all[i]) for i in (2, 1))

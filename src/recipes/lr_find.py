@@ -24,7 +24,7 @@ from src.reporting.figures import range_picture
 from src.runs.claims import run_name
 from src.runs.opening import image_spec, open_competition, open_folds, open_images
 from src.runs.scoring import metric_of
-from src.training.device import loader_workers, make_accelerator
+from src.training.device import make_accelerator, workers_beside
 from src.training.range_test import range_test, smoothed, suggest
 from src.training.stages import training_orders
 
@@ -64,7 +64,7 @@ def lr_find(config: Config) -> None:
     losses = range_test(
         learner,
         lesson.objective,
-        batches(store, orders, loader_workers(config.workers), accelerator.device),
+        batches(store, orders, workers_beside(config.workers, accelerator), accelerator.device),
         preprocess,
         rates,
         config.seed,

@@ -14,6 +14,7 @@ from src.config import Config
 from src.errors import UserError
 from src.files import held, read_json, write_json
 from src.fold.train_run import train_run
+from src.log import clock
 from src.runs.claims import FoldBusy, claim_run
 from src.runs.folder import finished, fold_folder
 from src.runs.opening import open_competition, open_folds
@@ -22,7 +23,6 @@ from src.search.effects import Effect
 from src.search.table import Pair, write_table
 from src.search.tricks import BASELINE, Pairing, folder_name
 from src.training.interrupt import Interrupted
-from src.training.progress import clock
 
 
 @dataclass(frozen=True)

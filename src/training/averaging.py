@@ -64,11 +64,13 @@ def make_swa(model: nn.Module) -> Any:
 
 @torch.no_grad()
 def average_buffers(model: nn.Module, accelerator: Any) -> None:
-    """The mean over processes of the float buffers (BatchNorm's statistics), so that all of them predict alike."""
-    if accelerator.num_processes > 1:
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                buffer.copy_(accelerator.reduce(buffer, "mean"))
+    """The mean over processes of the float buffers (BatchNorm's statistics), so that all of them predict alike; in one
+    collective call."""
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if accelerator.num_processes > 1 and buffers:
+        means = accelerator.reduce(torch.cat([buffer.float().flatten() for buffer in buffers]), "mean")
+        for buffer, mean in zip(buffers, means.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
 
 
 @torch.no_grad()
@@ -76,32 +78,56 @@ def refresh_batchnorm(model: nn.Module, inputs: Iterable[Tensor], reduce: Any = 
     """Replace the running mean and variance of every BatchNorm by the population's (precise BN, 2105.07576).
 
     inputs: (B, 3, S, S) training batches, in train mode but without gradients. Over k batches of b values per channel
-    the population has mean E[x] and variance E[x²] - E[x]², unbiased by n/(n-1) as torch keeps it. `reduce` sums a
+    the population has the mean of all values and their variance, unbiased by n/(n-1) as torch keeps it. `reduce` sums a
     tensor over all processes (None: one process). torch's `update_bn` averages the batches' variances instead, which
     leaves out the variance between batches, and it does not talk to other processes.
+
+    Counted on the device, which never waits, with deviations from the mean so far (Chan, Golub, LeVeque 1983): float32
+    is enough for them where the device has nothing wider. Two collective calls for all layers together.
     """
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not layers:
         return
-    sums = {layer: torch.zeros(3, layer.num_features, dtype=torch.float64) for layer in layers}
+    seen: dict[Any, tuple[Tensor, Tensor, Tensor]] = {}  # by layer: n (1,), mean (C,), sum of squared deviations (C,)
+    for layer in layers:
+        assert layer.running_mean is not None
+        device = layer.running_mean.device
+        wide = torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+        none = torch.zeros(layer.num_features, dtype=wide, device=device)
+        seen[layer] = none[:1].clone(), none, none
 
     def count(layer: Any, arguments: tuple[Tensor, ...]) -> None:
         values = arguments[0].detach().transpose(0, 1).flatten(1).float()
-        mean, variance = values.mean(1).cpu().double(), values.var(1, unbiased=False).cpu().double()
-        # summed in double on the host: not every device has it, and E[x²] - E[x]² needs it
-        sums[layer] += values.shape[1] * torch.stack([torch.ones_like(mean), mean, variance + mean.square()])
+        n, mean, squares = seen[layer]
+        more = torch.full_like(n, values.shape[1])
+        variance, own = torch.var_mean(values, 1, unbiased=False)
+        off, total = own.to(mean) - mean, n + more
+        seen[layer] = (total, mean + off * more / total, squares + variance.to(mean) * more + off**2 * n * more / total)
 
     with _observed(model, layers, count):
         for x in inputs:
             model(x)
-    for layer in layers:
-        assert layer.running_mean is not None and layer.running_var is not None
-        total = reduce(sums[layer].to(layer.running_mean.device)).cpu() if reduce else sums[layer]
-        if not total[0].any():  # no batch came: keep what is there
-            continue
-        n, mean, square = total[0], total[1] / total[0], total[2] / total[0]
-        layer.running_mean.copy_(mean)
-        layer.running_var.copy_((square - mean.square()) * n / (n - 1).clamp(min=1))
+    if reduce is not None:
+        seen = _of_all_processes(seen, reduce)
+    for layer, (n, mean, squares) in seen.items():
+        # kept where no batch came; asked on the device, which would have to be waited for
+        layer.running_mean.copy_(torch.where(n > 0, mean.to(layer.running_mean), layer.running_mean))
+        unbiased = (squares / (n - 1).clamp(min=1)).to(layer.running_var)
+        layer.running_var.copy_(torch.where(n > 0, unbiased, layer.running_var))
+
+
+def _of_all_processes(
+    seen: dict[Any, tuple[Tensor, Tensor, Tensor]], reduce: Callable[[Tensor], Tensor]
+) -> dict[Any, tuple[Tensor, Tensor, Tensor]]:
+    """The same of the values of all processes, each of which has the same layers."""
+    widths = [len(mean) for _, mean, _ in seen.values()]
+    sums = reduce(torch.cat([part for n, mean, _ in seen.values() for part in (n, n * mean)]))
+    pieces = sums.split([size for width in widths for size in (1, width)])
+    totals = {layer: (pieces[2 * i], pieces[2 * i + 1]) for i, layer in enumerate(seen)}
+    means = {layer: total / n.clamp(min=1) for layer, (n, total) in totals.items()}
+    around = reduce(torch.cat([sq + n * (mean - means[layer]) ** 2 for layer, (n, mean, sq) in seen.items()]))
+    squares = around.split(widths)
+    return {layer: (totals[layer][0], means[layer], squares[i]) for i, layer in enumerate(seen)}
 
 
 @contextmanager

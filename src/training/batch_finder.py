@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from src.data.spec import RGB, ImageSpec, example_input
+from src.training.memory import free_memory, out_of_memory
 
 # Share of a CPU's free memory that a training step may take: the rest is for the page cache, workers and other people.
 SHARE = 0.5
@@ -57,10 +57,8 @@ def step_fits(
             _averages = [copy.deepcopy(network) for _ in range(2)]
             for _ in range(2):
                 step(batch)
-        except (torch.OutOfMemoryError, MemoryError):
-            return False
-        except RuntimeError as error:  # torch's CPU allocator, and what cuDNN makes of it
-            if not any(sign in str(error) for sign in ("memory", "CUDNN_STATUS_ALLOC_FAILED")):
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
                 raise
             return False
         return True
@@ -83,14 +81,3 @@ def saved_bytes(model: nn.Module, size: int, spec: ImageSpec = RGB) -> float:
     own = {tensor.untyped_storage().data_ptr() for tensor in trial.state_dict().values()}
     del kept
     return sum(size for pointer, size in held.items() if pointer not in own) / 2
-
-
-def free_memory() -> int:
-    """Bytes that this machine, or the container that the process is in, has left."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free

@@ -13,7 +13,7 @@ from src.data.loader import Batch
 from src.data.preprocess import Preprocess
 from src.errors import UserError
 from src.training.averaging import average_buffers
-from src.training.device import seed_torch
+from src.training.device import end_step, seed_torch
 from src.training.freezing import train_only
 from src.training.interrupt import Interrupted
 from src.training.learner import Learner
@@ -39,7 +39,8 @@ def fit(
 
     batches: micro-batches from that step on, images (1, B, S, S, C) samples. validate: (network, size) -> scores of the
     held-out fold. The caller compares the step with the plan's end, and calls again with a shorter plan.
-    Raises Interrupted after a checkpoint when the session wishes so, UserError when the loss is no longer finite.
+    Raises Interrupted after a checkpoint when the session wishes so, UserError when the loss is no longer finite, and
+    after a checkpoint when memory runs out or kills a loader process.
     """
     accelerator, history, (loss_sum, counted) = learner.accelerator, list(so_far.history), so_far.loss_so_far
     rank, last, began = accelerator.process_index, plan.steps - 1, time.monotonic()
@@ -47,25 +48,33 @@ def fit(
 
     for step in range(so_far.step, plan.steps):
         stage = stage_at(plan.stages, step)
-        set_rate(learner.optimizer, plan.rate(step), plan.momentum(step))
-        train_only(learner.model, learner.optimizer, plan.part(step), plan.hold_norms)
-
         # ---- learn --------------------------------------------------------------------------------------------------
-        for micro in range(accelerator.gradient_accumulation_steps):
-            batch = next(batches)
-            # what torch draws (dropout, drop path) is a function of the step, as the data are: a resume needs no
-            # generator states. After the batch, because starting the loader draws a number as well.
-            seed_torch(hash((plan.seed, step, micro, rank)), accelerator.device)
-            x = preprocess(batch.images[0], batch.colour)
-            y = objective.targets(batch.rows.to(x.device, non_blocking=True))
-            loss = learner.step(*apply_mix(x, y, plan.mix(step, len(x), rank)), objective)
-            if accelerator.scaler is None:
-                running, counted = running + loss, counted + 1
-            else:  # in fp16 a loss may overflow: the scaler skips the step, and the mean leaves it out
-                fine = torch.isfinite(loss)
-                running, counted = running + torch.where(fine, loss, torch.zeros_like(loss)), counted + fine.long()
-        learner.average(step + 1, step == last, plan.in_swa(step))
-        session.bar.step(stage, step)
+        learner.at, before = step, Progress(step, history, so_far.spent + time.monotonic() - began, (running, counted))
+        try:
+            set_rate(learner.optimizer, plan.rate(step), plan.momentum(step))
+            train_only(learner.model, learner.optimizer, plan.part(step), plan.hold_norms)
+            for micro in range(accelerator.gradient_accumulation_steps):
+                batch = next(batches)
+                # what torch draws (dropout, drop path) is a function of the step, as the data are: a resume needs no
+                # generator states. After the batch, because starting the loader draws a number as well.
+                seed_torch(hash((plan.seed, step, micro, rank)), accelerator.device)
+                x = preprocess(batch.images[0], batch.colour)
+                y = objective.targets(batch.rows.to(x.device, non_blocking=True))
+                loss = learner.step(*apply_mix(x, y, plan.mix(step, len(x), rank)), objective)
+                if accelerator.scaler is None:
+                    running, counted = running + loss, counted + 1
+                else:  # in fp16 a loss may overflow: the scaler skips the step, and the mean leaves it out
+                    fine = torch.isfinite(loss)
+                    running, counted = running + torch.where(fine, loss, torch.zeros_like(loss)), counted + fine.long()
+            learner.average(step + 1, step == last, plan.in_swa(step))
+            end_step(accelerator.device)
+            session.bar.step(stage, step)
+        except (RuntimeError, MemoryError) as error:  # that a loader process has died is said at any moment
+            if learner.at == step + 1 and not is_epoch_end(plan.stages, step, plan.validate_every):
+                before = before._replace(step=step + 1, loss_so_far=(running, counted))
+            if (told := session.rescue(error, learner, before, last)) is None:
+                raise
+            raise told from None
 
         # ---- look ---------------------------------------------------------------------------------------------------
         if is_epoch_end(plan.stages, step, plan.validate_every):

@@ -25,6 +25,7 @@ class Learner:
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self.ema, self.swa, self.clip = ema, swa, clip
         self.network: nn.Module = accelerator.unwrap_model(model)
+        self.at: int | None = 0  # the step that all weights and averages are after, None amid one
 
     def step(self, x: Tensor, y: Tensor, objective: Objective) -> Tensor:
         """Forwards, backwards and, with the last micro-batch of an optimiser step, the step; the loss, detached.
@@ -39,6 +40,8 @@ class Learner:
             accelerator.backward(loss)
             if self.clip is not None and accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(self.model.parameters(), self.clip)
+            if accelerator.sync_gradients:
+                self.at = None  # until `average`
             self.optimizer.step()
             self.optimizer.zero_grad()
         return loss.detach()
@@ -49,6 +52,7 @@ class Learner:
             self.ema.update(self.network, step, last)
         if self.swa is not None and swa:
             self.swa.update_parameters(self.network)
+        self.at = step
 
     def snapshot(self) -> dict[str, Any]:
         """Copies on the host of all tensors that training changes; data, schedule and random numbers follow from the

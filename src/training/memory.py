@@ -1,4 +1,4 @@
-"""This process' memory on the host: what is kept for the next step, and the peak of what is used."""
+"""Memory on the host: what a process keeps for the next step, the peak of what it uses, and what is left for it."""
 
 from __future__ import annotations
 
@@ -67,3 +67,82 @@ def resident_peak() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+# ---- what is left ---------------------------------------------------------------------------------------------------
+
+CGROUPS = Path("/sys/fs/cgroup")
+# By version of Linux' control groups: the folder, its limit, what is used, and the line of memory.stat that counts
+# what of it are pages of files, which the kernel takes back when memory is asked for.
+VERSIONS = (
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def memory_limit(groups: Path = CGROUPS) -> int | None:
+    """Bytes that the container of this process may use; None without a limit."""
+    limits = [limit for folder, name, _, _ in VERSIONS if (limit := _number(groups / folder / name)) is not None]
+    return min((limit for limit in limits if limit < 2**60), default=None)  # version 1 says "none" by a huge number
+
+
+def free_memory(groups: Path = CGROUPS) -> int:
+    """Bytes that this machine, or the container that the process is in, has left."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for folder, name, used, files in VERSIONS:
+        limit, taken = _number(groups / folder / name), _number(groups / folder / used)
+        if limit is not None and taken is not None:
+            statistics = groups / folder / "memory.stat"
+            lines = statistics.read_text().splitlines() if statistics.is_file() else []
+            back = sum(int(line.split()[1]) for line in lines if line.startswith(f"{files} "))
+            free = min(free, max(0, limit - taken + min(back, taken)))
+    return free
+
+
+def _number(file: Path) -> int | None:
+    """What a file of one number holds; None where it is not there or says max."""
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+# ---- when it is not enough ------------------------------------------------------------------------------------------
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that host or device has no memory for a tensor."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # torch's CPU allocator, what cuDNN and cuBLAS make of it, and XLA
+    signs = ("can't allocate memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "RESOURCE_EXHAUSTED",
+             "out of memory")  # fmt: skip
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+def worker_killed(error: BaseException) -> bool:
+    """Whether an error is torch's word that a loader process has died."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+
+
+def in_one_line(error: BaseException, where: str = "") -> str | None:
+    """What to tell of an error that means "too little memory", with the cure; None of any other. where: what was being
+    done."""
+    text = " ".join(str(error).split())
+    if worker_killed(error):
+        if "bus error" in text.lower() or "shared memory" in text.lower():
+            cure = "/dev/shm is too small: start the container with --shm-size=8g, or say workers=0"
+        else:
+            cure = "too little memory is the usual cause: fewer of them, workers=1 or workers=0, take less"
+        return f"workers: a loader process was killed{where}; {cure}"
+    if out_of_memory(error):
+        return (
+            f"batch_size: out of memory{where}; batch_size=auto finds the largest that fits, "
+            "a smaller eval.batch_size or size helps predictions, and another program may hold the card (nvidia-smi)"
+        )
+    return None

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from src.errors import UserError
 from src.training.budget import Watch
-from src.training.checkpoint import CheckpointWriter
+from src.training.checkpoint import CheckpointWriter, checkpoints
 from src.training.interrupt import StopWish
+from src.training.learner import Learner
+from src.training.memory import in_one_line, out_of_memory
 from src.training.progress import ProgressBar
 
 
@@ -64,3 +67,17 @@ class Session:
         if now or time.monotonic() - self.saved_at > self.checkpoint_every:
             self.checkpoints.write(done.step, {**snapshot(), **self.notes, **done.settled()._asdict()})
             self.saved_at = time.monotonic()
+
+    def rescue(self, error: BaseException, learner: Learner, done: Progress, last: int) -> UserError | None:
+        """What to end with for an error in the step after `done` that means "too little memory", in one line, after a
+        checkpoint if there is something to keep; None for any other error."""
+        told = in_one_line(error, f" in step {done.step + 1} of {last + 1}")
+        if told is None:
+            return None
+        if learner.accelerator.is_main_process and learner.at == done.step > 0:
+            self.save(done, learner.snapshot, now=True)
+        self.checkpoints.wait()
+        kept = any(checkpoints(self.checkpoints.folder))
+        goes_on = f"; the same command goes on from the checkpoint in {self.checkpoints.folder}" if kept else ""
+        other = "; another batch_size is another run (run=NAME)" if kept and out_of_memory(error) else ""
+        return UserError(f"{told}{goes_on}{other}")

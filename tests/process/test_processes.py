@@ -207,7 +207,12 @@ def test_an_unfinished_run_with_another_configuration_is_refused(start: Start, c
 
 def test_wandb_offline_keeps_curves_and_says_how_to_sync(start: Start, tmp_path: Path) -> None:
     code, output = finish(
-        start("competition=digits", "epochs=1", "wandb.mode=offline", environment={"WANDB_API_KEY": ""})
+        start(
+            "competition=digits",
+            "epochs=1",
+            "wandb.mode=offline",
+            environment={"WANDB_API_KEY": "", "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+        )
     )
     assert code == 0, output
     assert "wandb sync " in output
@@ -234,3 +239,56 @@ raise RuntimeError("a bug")
 """
     run = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, timeout=90)
     assert run.returncode == 1 and "RuntimeError: a bug" in run.stderr
+
+
+def killed(how: str) -> int:
+    """What a recipe is for `launch`: the second process ends in the given way, the first waits for it."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    dist.barrier()
+    if os.environ["RANK"] == "1":
+        if how == "bug":
+            raise ValueError("a bug")
+        os.kill(os.getpid(), getattr(signal, how))
+    dist.barrier()
+    return 0
+
+
+@pytest.mark.parametrize(("how", "code"), [("SIGKILL", 137), ("SIGSEGV", 139)])
+def test_a_killed_process_is_one_sentence(how: str, code: int, capfd: pytest.CaptureFixture[str]) -> None:
+    from src.launch import launch
+
+    assert launch(killed, (how,), 2) == code
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"error: process 1 of 2 was ended by {how}, ")
+    assert "the same command goes on from the last checkpoint" in lines[0]
+
+
+def test_a_bug_of_a_process_keeps_its_traceback() -> None:
+    from src.launch import launch
+
+    with pytest.raises(Exception, match="ValueError: a bug"):
+        launch(killed, ("bug",), 2)
+
+
+def test_a_killed_loader_process_is_one_line_after_a_checkpoint(start: Start, tmp_path: Path) -> None:
+    import psutil
+
+    process = start("competition=digits", "epochs=400", "workers=1", "eval.every=20", "checkpoint.every=3600")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("stage 1/2") and "loss" in line:
+            children = psutil.Process(process.pid).children(recursive=True)
+            loaders = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+            loaders[0].kill()
+            break
+    code, output = finish(process)
+    assert code == 2, output
+    said = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and "Traceback" not in output, output
+    assert "workers: a loader process was killed" in said[0]
+    # between two steps, or in a validation, the checkpoint before it is what there is (tests/unit/test_engine.py)
+    kept = list((tmp_path / "runs" / "r" / "fold0" / "checkpoints").glob("*.ckpt"))
+    assert bool(kept) == ("the same command goes on" in said[0])

@@ -33,3 +33,51 @@ def test_a_fold_trains_and_predicts_on_an_xla_device(command: Callable[..., list
     oof = load_predictions(tmp_path / "runs" / "r" / "fold0" / "oof.npz")
     np.testing.assert_allclose(oof.pred.sum(1), 1, atol=1e-4)
     assert (tmp_path / "submissions" / "r.csv").is_file()
+
+
+ARITHMETIC = """
+import torch
+from torch import nn
+from types import SimpleNamespace
+from src.training.averaging import Ema
+from src.training.device import end_step, make_accelerator
+from src.training.learner import Learner
+
+accelerator = make_accelerator("tpu", "bf16")
+device = accelerator.device
+layer = nn.Linear(4, 3).to(device)
+nn.init.ones_(layer.weight), nn.init.zeros_(layer.bias)
+ema = Ema(layer, 0.999)
+with torch.no_grad():
+    layer.weight.fill_(2.0)
+x, running = torch.ones(8, 4, device=device), torch.zeros((), device=device)
+with accelerator.autocast():
+    assert (x @ layer.weight.t()).dtype == torch.bfloat16
+for step in range(1, 1001):
+    ema.update(layer, 20000 + step, True)
+    running = running + torch.full((), 0.7, device=device)
+    end_step(device)
+optimizer = torch.optim.SGD(layer.parameters(), lr=1e-4)
+model, optimizer = accelerator.prepare(layer, optimizer)
+learner = Learner(accelerator, model, optimizer, None, None, None)
+objective = SimpleNamespace(loss=lambda logits, y, x: logits.mean())
+for _ in range(20):
+    learner.step(x, x, objective)
+    end_step(device)
+print("moved", float(ema.module.weight[0, 0]) - 1, "sum", float(running), "weight", float(layer.weight[0, 0]))
+"""
+
+
+@pytest.mark.skipif(not PYTHON, reason="set XLA_PYTHON to a Python that has torch 2.8 and torch_xla 2.8")
+def test_averages_sums_and_steps_under_bf16_are_those_of_float32() -> None:
+    """In bf16 the average would not move, the sum end at 256 and steps of 1e-4 vanish beside a weight of 2."""
+    environment = {**os.environ, "PJRT_DEVICE": "CPU"}
+    run = subprocess.run(
+        [PYTHON, "-c", ARITHMETIC], cwd=REPO, capture_output=True, text=True, timeout=600, env=environment
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    words = run.stdout.split()
+    found = {name: float(words[words.index(name) + 1]) for name in ("moved", "sum", "weight")}
+    assert found["moved"] == pytest.approx(1 - 0.999**1000, rel=1e-3)
+    assert found["sum"] == pytest.approx(700, rel=1e-4)
+    assert found["weight"] == pytest.approx(2 - 20 * 1e-4 / 3, rel=1e-5)

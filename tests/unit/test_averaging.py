@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from src.training.averaging import Ema, make_swa, refresh_batchnorm
+from src.training.averaging import Ema, average_buffers, make_swa, refresh_batchnorm
 
 torch.set_num_threads(1)  # the networks are so small that threads only cost
 
@@ -240,23 +243,57 @@ def test_large_means_do_not_eat_the_variance() -> None:
 
 @pytest.mark.parametrize("shares", [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0,), (1, 2, 3))])
 def test_two_processes_equal_one(shares: tuple[tuple[int, ...], ...]) -> None:
-    """Each process sees its batches and adds the other's sums, which a first round has noted."""
+    """Each process, here a thread, sees its batches and sums with the other's."""
     data = inputs(8, 6, 8, 5)
     alone = network()
     refresh_batchnorm(alone, data)
 
-    noted: list[list[torch.Tensor]] = [[], []]
-    for rank, share in enumerate(shares):
-        refresh_batchnorm(network(), [data[i] for i in share], lambda t, rank=rank: noted[rank].append(t.clone()) or t)
-    for rank, share in enumerate(shares):
-        others = iter(noted[1 - rank])
+    both, there = threading.Barrier(2, timeout=60), [torch.empty(0)] * 2
+
+    def refreshed(rank: int) -> nn.Module:
+        def reduce(mine: torch.Tensor) -> torch.Tensor:
+            there[rank] = mine
+            both.wait()
+            total = there[0] + there[1]
+            both.wait()
+            return total
+
         model = network()
-        refresh_batchnorm(model, [data[i] for i in share], lambda t, others=others: t + next(others))
-        assert next(others, None) is None  # as many calls in either process
+        refresh_batchnorm(model, [data[i] for i in shares[rank]], reduce)
+        return model
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(refreshed, (0, 1)))
+    assert not torch.allclose(there[0], there[1])
+    for model in found:
         for name, tensor in alone.state_dict().items():
             if "running" in name:
                 torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-6, atol=1e-7)
-    assert not torch.allclose(noted[0][0], noted[1][0])
+
+
+def test_one_collective_call_averages_all_buffers() -> None:
+    model, calls = network(), []
+
+    def reduce(tensor: torch.Tensor, how: str) -> torch.Tensor:
+        calls.append(how)
+        return tensor / 2
+
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    average_buffers(model, SimpleNamespace(num_processes=2, reduce=reduce))
+    assert calls == ["mean"]
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(buffer, before[name] / 2 if buffer.is_floating_point() else before[name])
+
+
+def test_float32_is_enough_far_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a TPU counts in, of values whose squares have no digits left for their variance."""
+    model = nn.Sequential(nn.BatchNorm2d(2))
+    data = [3000 + torch.randn(8, 2, 6, 6, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    monkeypatch.setattr(torch, "float64", torch.float32)
+    refresh_batchnorm(model, data)
+    monkeypatch.undo()
+    values = torch.cat(data).double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(model[0].running_var.double(), values.var(1), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("training", [True, False])

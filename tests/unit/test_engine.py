@@ -16,8 +16,9 @@ from src.data.augment import Augment
 from src.data.loader import Batch
 from src.data.preprocess import Preprocess
 from src.data.spec import Normalisation
+from src.errors import UserError
 from src.model.outputs import outputs_of
-from src.training.checkpoint import CheckpointWriter
+from src.training.checkpoint import CheckpointWriter, checkpoints, load_checkpoint
 from src.training.device import make_accelerator
 from src.training.engine import fit
 from src.training.interrupt import StopWish
@@ -124,3 +125,61 @@ def test_stages_of_growing_size_train_one_network(tmp_path: Path, accumulate: in
     first = 3 * accumulate
     means = [np.mean(losses[:first]), np.mean(losses[first:])]
     assert [row["loss"] for row in done.history] == pytest.approx(means, rel=1e-4)
+
+
+# ---- too little memory ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "at", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "forward", "batch_size: out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "forward", "batch_size: out of memory"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "batch", "workers: a loader process"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's "
+                      "workers are out of shared memory."), "batch", "--shm-size"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "step", "batch_size: out of memory"),
+        (RuntimeError("a bug"), "forward", None),
+    ],
+)  # fmt: skip
+def test_too_little_memory_is_one_line_after_a_checkpoint(
+    error: Exception, at: str, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the fourth step, of the second stage."""
+    count = iter(range(100))
+    fails = {
+        "forward": (nn.Conv2d, "forward"), "batch": (Preprocess, "__call__"), "step": (torch.optim.SGD, "step")
+    }[at]  # fmt: skip
+    before = getattr(*fails)
+
+    def failing(*arguments: object, **named: object) -> object:
+        if next(count) == 3:
+            raise error
+        return before(*arguments, **named)
+
+    monkeypatch.setattr(*fails, failing)
+    with pytest.raises(UserError if told else RuntimeError) as raised:
+        by_the_loop(tmp_path, 1)
+    if told is None:
+        assert str(raised.value) == "a bug" and not checkpoints(tmp_path)
+        return
+    assert str(raised.value).startswith(told) or told in str(raised.value)
+    assert "in step 4 of 7" in str(raised.value)
+    state = load_checkpoint(tmp_path)
+    if at == "step":  # half of the weights may have moved
+        assert state is None and "goes on" not in str(raised.value)
+        return
+    assert state is not None and state["step"] == 3 and str(tmp_path) in str(raised.value)
+    assert "the same command goes on from the checkpoint" in str(raised.value)
+    assert len(state["history"]) == 1 and state["loss_so_far"] == (0.0, 0)
+
+
+def test_every_process_ends_the_step_before_the_first_one_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On XLA, reading a value runs what was recorded: collective calls that no other process makes at that point."""
+    calls: list[str] = []
+    monkeypatch.setattr("src.training.engine.end_step", lambda device: calls.append("end"))
+    monkeypatch.setattr(Session, "save", lambda *arguments, **named: calls.append("save"))
+    by_the_loop(tmp_path, 2)
+    assert calls == ["end", "save"] * len(SHAPES)

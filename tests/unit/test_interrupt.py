@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from src.errors import UserError
-from src.training.device import loader_workers
+from src.training.device import loader_workers, workers_beside
 from src.training.interrupt import Interrupted, StopWish, stop_on_signals
 
 
@@ -44,12 +45,21 @@ def test_the_exit_code_is_the_shells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "processes", "expected"), [(1, 1, 0), (2, 1, 0), (3, 1, 2), (8, 1, 7), (64, 1, 8), (8, 4, 0), (8, 2, 3)]
-)
-def test_loader_processes_by_cores(cores: int, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ("cores", "processes", "device", "expected"),
+    [
+        (1, 1, "cpu", 0), (2, 1, "cpu", 0), (3, 1, "cpu", 2), (8, 1, "cpu", 7), (64, 1, "cpu", 8), (8, 4, "cpu", 0),
+        (8, 2, "cpu", 3), (4, 2, "cuda", 1), (2, 2, "cuda", 1), (1, 1, "cuda", 1), (4, 1, "cuda", 3),
+        (64, 2, "cuda", 8), (96, 8, "xla", 2), (8, 8, "xla", 1),
+    ],
+)  # fmt: skip
+def test_loader_processes_by_cores(
+    cores: int, processes: int, device: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert loader_workers("auto") == expected
+    assert loader_workers("auto", device=device) == loader_workers("auto", processes, device) == expected
+    there = SimpleNamespace(num_processes=processes, device=SimpleNamespace(type=device))
+    assert workers_beside("auto", there) == expected
     assert loader_workers("3") == loader_workers(3) == 3
     with pytest.raises(UserError, match="workers=many: give a number from 0, or auto"):
         loader_workers("many")

@@ -1,0 +1,1 @@
+"""What this machine is and what would go wrong on it: `./run.sh doctor`."""
