@@ -145,7 +145,9 @@ COMMANDS = {
 def answer(words: list[str]) -> str:
     """What `./run.sh help WORDS` prints. Raises UserError for a word that is neither a key nor a verb."""
     if not words:
-        return f"{usage()}\n\n./run.sh help KEY or VERB explains one; eval \"$(./run.sh help completion)\" completes in bash"
+        return (
+            f'{usage()}\n\n./run.sh help KEY or VERB explains one; eval "$(./run.sh help completion)" completes in bash'
+        )
     return "\n\n".join(_about(word.partition("=")[0].lstrip("+~")) for word in words)
 
 
@@ -176,7 +178,9 @@ def of_verb(verb: Verb) -> str:
     lines = [f"./run.sh {verb.name}: {verb.help}"]
     words = WORDS.get(verb.name) if verb.compares else verb.words
     if words:
-        lines.append(f"  takes     {', '.join(f'{name}=' for name in words)}" + ("" if verb.base is None else " and keys"))
+        lines.append(
+            f"  takes     {', '.join(f'{name}=' for name in words)}" + ("" if verb.base is None else " and keys")
+        )
     elif words is None:
         lines.append("  takes     its own words, as they are typed")
     else:
@@ -218,7 +222,9 @@ def example(key: str) -> str:
 def _start(verb: Verb) -> str:
     """The command of a verb as far as it has to go: the runs that it is about."""
     words = COMMANDS[verb.name].split()
-    return " ".join(word for word in words if "=" not in word or word.split("=")[0] in ("run", "runs", "teacher", "fold"))
+    return " ".join(
+        word for word in words if "=" not in word or word.split("=")[0] in ("run", "runs", "teacher", "fold")
+    )
 
 
 def _other_value(key: str) -> str:
@@ -264,7 +270,14 @@ def describe(hint: Any) -> str:
         return f"a list of {describe(args[0])}" if ... in args else f"a list of {len(args)}: {describe(args[0])}"
     if origin in (list, dict):
         return "a list" if origin is list else "names and values, {NAME: VALUE}"
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null", Any: "anything"}  # noqa: E501
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+        Any: "anything",
+    }
     return words.get(hint) or f"sections with {', '.join(field.name for field in dataclasses.fields(hint))}"
 
 
@@ -295,7 +308,11 @@ def _of_section(name: str) -> str:
 def _of_group(group: str) -> str:
     also = f"\n\n{_of_section(group)}" if group in keys() else ""
     found = group_choices(group)
-    lines = [f"{group}: a file of configs/{group}", f"  choices   {', '.join(found)}", f"  example   ./run.sh fold=0 {group}={found[0]}"]  # noqa: E501
+    lines = [
+        f"{group}: a file of configs/{group}",
+        f"  choices   {', '.join(found)}",
+        f"  example   ./run.sh fold=0 {group}={found[0]}",
+    ]
     return "\n".join(lines) + also
 
 

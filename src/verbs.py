@@ -256,7 +256,7 @@ VERBS = {
         Verb("smoke", "the whole path on a few images, under a minute", ("smoke", "smoke")),
         Verb(
             "runs",
-            "a table of all runs, filtered, sorted or side by side: runs [filter=model=resnet18] [sort=test] [diff=[a,b]]",
+            "a table of all runs: runs filter=model=resnet18 sort=test; side by side: runs diff=[a,b]",
             ("runs", "list_runs"),
             base=None,
             words=("filter", "sort", "diff", "paths.runs"),

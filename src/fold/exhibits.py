@@ -61,8 +61,10 @@ class Looker:
             found.update({row: jpeg(picture) for row, picture in zip(part, pictures, strict=True)})
         return found
 
-    def explained(self, trained: TrainedFold, rows: Sequence[int], columns: Sequence[int]) -> dict[int, tuple[bytes, bytes | None]]:  # noqa: E501
-        """JPEGs of rows and of what spoke for each one's column of the prediction, None where Grad-CAM has no answer."""
+    def explained(
+        self, trained: TrainedFold, rows: Sequence[int], columns: Sequence[int]
+    ) -> dict[int, tuple[bytes, bytes | None]]:
+        """JPEGs of rows and of what spoke for each one's column of the prediction, None without Grad-CAM."""
         spec = self._stores[0].spec
         network, preprocess = self._placed(trained)
         asked = np.asarray(columns, np.int64)

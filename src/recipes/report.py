@@ -1,4 +1,4 @@
-"""One HTML file about a run, or several side by side: scores, mistakes, doubtful labels, leaks, time, how to repeat it."""
+"""One HTML file about a run, or several side by side: scores, mistakes, doubtful labels, leaks, time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from src.competition.tables import Competition
-from src.config import Config, build, defaults, difference
+from src.config import Config, defaults, difference
 from src.data.duplicates import Duplicates
 from src.errors import UserError, first_few
 from src.files import contents_of, read_config, write_csv
@@ -21,7 +21,7 @@ from src.log import is_first, say
 from src.predictions import Features, align, load_features
 from src.reporting.report.calibration import calibration
 from src.reporting.report.confusion import confusions
-from src.reporting.report.copies import CONTRARY, copies, kinds_of_copies, no_copies, worst_first
+from src.reporting.report.copies import copies, kinds_of_copies, no_copies, worst_first
 from src.reporting.report.curves import curves
 from src.reporting.report.gallery import cards_of, choose, gallery
 from src.reporting.report.labels import SHOWN, labels
@@ -36,7 +36,7 @@ from src.reporting.report.shift import LEAST, Shift, no_shift, shift, tell_apart
 from src.reporting.report.suspects import Suspects, suspects
 from src.reporting.report.thresholds import thresholds
 from src.runs.claims import run_name
-from src.runs.folder import finished_folds, fold_folder
+from src.runs.folder import finished_folds
 from src.runs.listing import find_runs, table
 from src.runs.opening import find_copies, known_copies, open_competition
 from src.runs.record import load_record, trained_under
@@ -123,7 +123,10 @@ def headline(names: Sequence[str], record: Record, doubtful: Suspects, shifted: 
     ]
     if "test" in cv:
         figures.append((score_text(cv["test"]), "test, hidden labels"))
-    figures += [(f"{len(record.y):,}", f"rows in {len(record.manifests)} folds"), (f"{doubtful.sure:,}", "doubtful labels")]  # noqa: E501
+    figures += [
+        (f"{len(record.y):,}", f"rows in {len(record.manifests)} folds"),
+        (f"{doubtful.sure:,}", "doubtful labels"),
+    ]
     if shifted is not None:
         figures.append((f"{shifted.auc:.2f}", "AUC, test against training"))
     figures.append((clock(float(cv["seconds"])), "computing"))
@@ -159,7 +162,7 @@ class Look:
         count = max(4, CARDS // len(records) // 3)
         for record in records:
             classes = max(1, len(np.unique(record.task.strata(record.y))))
-            choice = choose(record, count // 2, max(1, min(4, count // 2 // classes)))
+            choice = choose(record, count, max(1, min(4, count // classes)))
             column, ids = record.task.shown(record.y, record.oof.pred), record.oof.ids
             images: dict[int, tuple[bytes | None, bytes | None]] = {}
             owners = trained_under(runs, record.name)
@@ -200,7 +203,9 @@ class Look:
         competition = self.competition
         found: Duplicates | None = (find_copies if search else known_copies)(self.config, competition)
         if found is None:
-            return no_copies("Copies of images have not been looked for yet: ./run.sh report does, or ./run.sh prepare.")
+            return no_copies(
+                "Copies of images have not been looked for yet: ./run.sh report does, or ./run.sh prepare."
+            )
         folds = self._folds()
         place = np.concatenate([folds, np.full(len(competition.test), -1)])
         cells = np.concatenate([competition.task.cells(competition.y), np.full(len(competition.test), "")])
@@ -226,7 +231,6 @@ class Look:
             held = folds >= 0
             pairs = np.unique(np.stack([groups[held], folds[held].astype(str)], axis=1), axis=0)
             split = int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
-        assert CONTRARY in kinds
         return copies(found, kinds, split, groups is not None, cards)
 
     def _folds(self) -> np.ndarray:
@@ -267,12 +271,18 @@ class Look:
         source += f"; {len(x[0])} training and {len(x[1])} test rows, logistic regression, cross-validated."
         unlike = test[np.argsort(-found.test, kind="stable")[:12]]
         like = train[np.argsort(-found.train, kind="stable")[:12]]
-        share = {**dict(zip(test.tolist(), found.test, strict=True)), **dict(zip(train.tolist(), found.train, strict=True))}
+        share = {
+            **dict(zip(test.tolist(), found.test, strict=True)),
+            **dict(zip(train.tolist(), found.train, strict=True)),
+        }
         images = self.looker.thumbnails([*unlike.tolist(), *like.tolist()])
         ids = np.concatenate([competition.train.ids, competition.test.ids])
 
         def cards(rows: np.ndarray) -> list[Card]:
-            return [Card(str(ids[r]), images[r], [("id", str(ids[r])), ("test-like", f"{share[r]:.3f}")]) for r in rows.tolist()]  # noqa: E501
+            return [
+                Card(str(ids[r]), images[r], [("id", str(ids[r])), ("test-like", f"{share[r]:.3f}")])
+                for r in rows.tolist()
+            ]
 
         return found, shift(found, source, cards(unlike), cards(like))
 
@@ -315,7 +325,9 @@ def _members(runs: Path, competition: Competition, records: Sequence[Record], be
         if len(records) > 1:
             left = [r.name for r in records if r.name not in names]
             more = [Note(f"Of other rows, and left out here: {', '.join(left)}.")] if left else []
-            section = dataclasses.replace(section, title="Side by side", blocks=[paired(records), *section.blocks, *more])
+            section = dataclasses.replace(
+                section, title="Side by side", blocks=[paired(records), *section.blocks, *more]
+            )
         found.append(section)
     if teacher and finished_folds(runs, str(teacher)):
         both = student(first, load_record(runs, str(teacher), competition))
@@ -359,14 +371,13 @@ def _repeat(runs: Path, competition: Competition, config: Config, record: Record
         ("images", f"{fingerprint(competition.root, paths)} (paths, sizes, times; below {competition.root})"),
     ]
     task = config.competition
-    for name in (task.train_csv, task.test_csv, task.sample_csv):
-        if name and (competition.root / name).is_file():
-            data.append((str(name), contents_of(competition.root / name)))
+    tables = [name for name in (task.train_csv, task.test_csv, task.sample_csv) if name]
+    data += [(name, contents_of(competition.root / name)) for name in tables if (competition.root / name).is_file()]
     folds = Path(config.folds.file or Path(config.paths.folds) / f"{competition.name}.csv")
     if folds.is_file():
         data.append((str(folds), contents_of(folds)))
     own = read_config(runs / record.name / "config.yaml")
     text = (runs / record.name / "config.yaml").read_text(encoding="utf-8")
-    changed = [line.replace(": ", "=", 1).split("=", 1)[0] + "=" + line.rsplit(" -> ", 1)[-1] for line in difference(defaults(), own)]  # noqa: E501
-    assert build(own)
+    lines = (line.split(": ", 1) for line in difference(defaults(), own))
+    changed = [f"{key}={value.rsplit(' -> ', 1)[-1]}" for key, value in lines]
     return repeat(record, data, changed, text)

@@ -72,8 +72,8 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def filtered(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
-    """Runs that fit all conditions: `model=resnet*`, `size>=128`, `test!=null`. Raises UserError for another form and for
-    what is neither a column nor a key."""
+    """Runs that fit all conditions: `model=resnet*`, `size>=128`, `test!=null`. Raises UserError for another form
+    and for what is neither a column nor a key."""
     tests = [parsed(condition) for condition in conditions]
     return [run for run in runs if all(_fits(run.value(key), sign, wanted) for key, sign, wanted in tests)]
 
@@ -155,17 +155,14 @@ def table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 
 def compared(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of what differs between runs: scores, folds and their differences to the first, then settings."""
-    first, rows = runs[0], []
-    for key in ("competition", "metric", "oof", "mean", "std", "test", "seconds"):
-        rows.append([key, *(_cell(run.value(key)) for run in runs)])
-    for k in sorted({k for run in runs for k in run.cv["folds"]}, key=int):
-        rows.append([f"fold {k}", *(_cell(run.cv["folds"].get(k)) for run in runs)])
+    first, told = runs[0], ("competition", "metric", "oof", "mean", "std", "test", "seconds")
+    folds = sorted({k for run in runs for k in run.cv["folds"]}, key=int)
+    rows = [[key, *(_cell(run.value(key)) for run in runs)] for key in told]
+    rows += [[f"fold {k}", *(_cell(run.cv["folds"].get(k)) for run in runs)] for k in folds]
     if len({run.cv["metric"] for run in runs}) == 1:
         gains = [paired(first, run) for run in runs[1:]]
         rows.append(["gains by fold", "-", *gains])
-    changed = dict.fromkeys(
-        line.split(": ", 1)[0] for run in runs[1:] for line in difference(first.config, run.config)
-    )
+    changed = dict.fromkeys(line.split(": ", 1)[0] for run in runs[1:] for line in difference(first.config, run.config))
     rows += [[key, *(_cell(run.value(key)) for run in runs)] for key in changed]
     return ["", *(run.name for run in runs)], rows
 

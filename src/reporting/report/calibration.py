@@ -67,7 +67,9 @@ def _said(record: Record) -> list[tuple[str, np.ndarray, np.ndarray]]:
     parts = list(parts_of(record.task, record.y, record.oof.pred))
     if not parts:  # several labels: every cell is a statement
         found = [("all labels", record.oof.pred.reshape(-1), record.y.reshape(-1).astype(bool))]
-        hardest = np.argsort([abs(record.oof.pred[:, c].mean() - record.y[:, c].mean()) for c in range(record.y.shape[1])])  # noqa: E501
+        hardest = np.argsort(
+            [abs(record.oof.pred[:, c].mean() - record.y[:, c].mean()) for c in range(record.y.shape[1])]
+        )
         for column in hardest[::-1][:6].tolist():
             name = str(record.task.names[column])
             found.append((name, record.oof.pred[:, column], record.y[:, column].astype(bool)))

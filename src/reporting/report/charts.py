@@ -51,7 +51,9 @@ def lines(
     height: float = 3.6,
     logarithmic: bool = False,
 ) -> bytes:
-    """Curves by name; marks: values of x at which a dashed line stands, by what it says."""
+    """Curves by name; marks: x of dashed lines, by what they say; logarithmic: x within 1/8 and 8."""
+
+    xs_of = [xs for xs, _ in curves.values()]
 
     def draw(axes: Any) -> None:
         for name, (xs, ys) in curves.items():
@@ -62,6 +64,8 @@ def lines(
             axes.axvline(at, color="#3f3f3f", linestyle="--", linewidth=1, label=name)
         if logarithmic:
             axes.set_xscale("log", base=2)
+            ticks = [2.0**power for power in range(-3, 4) if min(map(min, xs_of)) <= 2.0**power <= max(map(max, xs_of))]
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set(xlabel=x, ylabel=y)
         if len(curves) + len(marks or {}) > 1:
             axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from src.competition.metrics import area_under_curve, confusion, per_class
@@ -108,5 +107,3 @@ def _numbers(record: Record) -> list[Block]:
 
 def _ratio(value: float) -> str:
     return "–" if value != value else f"{value:.3f}"
-
-

@@ -31,7 +31,7 @@ def kinds_of_copies(found: Duplicates, place: np.ndarray, names: np.ndarray) -> 
 
 
 def worst_first(found: Duplicates, kinds: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(P,) int64: those across folds and with other labels, then one of these, then with test rows, the nearest first."""
+    """(P,) int64: across folds and with other labels first, then one of these, then with test rows."""
     across, contrary = kinds[ACROSS], kinds[CONTRARY]
     return np.lexsort((found.distance, ~kinds[TEST], ~(across | contrary), ~(across & contrary)))
 
@@ -59,7 +59,9 @@ def copies(
     if not len(found.first):
         blocks.append(Note("No copies of images were found, neither exact nor near ones."))
     if len(found.unreadable):
-        blocks.append(Note(f"{len(found.unreadable)} images cannot be read (./run.sh prepare names them).", warning=True))
+        blocks.append(
+            Note(f"{len(found.unreadable)} images cannot be read (./run.sh prepare names them).", warning=True)
+        )
     if grouped:
         text = (
             f"{split_groups} groups have rows in several folds: the score knows them."

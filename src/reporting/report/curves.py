@@ -26,7 +26,11 @@ def curves(records: Sequence[Record]) -> Section:
 def _curve(record: Record, histories: dict[int, Sequence[Any]]) -> Picture:
     metric = record.metric.name
     shown = metric if all(metric in history[0] for history in histories.values()) else None
-    names = [("loss", "training loss"), *([(shown, f"held-out {shown}")] if shown else []), ("rate", "rate, of its top")]
+    names = [
+        ("loss", "training loss"),
+        *([(shown, f"held-out {shown}")] if shown else []),
+        ("rate", "rate, of its top"),
+    ]
 
     def draw(lines: Any) -> None:
         for axes, (name, label) in zip(lines, names, strict=True):

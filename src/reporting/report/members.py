@@ -46,7 +46,7 @@ def members(
 
 
 def paired(records: Sequence[Record]) -> Table:
-    """Of each run against the first: the difference in each fold that both have, its mean, and how often it is better."""
+    """Of each run against the first: the mean difference of the folds that both have, and how often it is better."""
     first, rows = records[0], []
     sign = first.metric.sign
     for other in records[1:]:
@@ -62,5 +62,7 @@ def paired(records: Sequence[Record]) -> Table:
 
 
 def student(record: Record, teacher: Record) -> Table:
-    rows = [[r.name, score_text(r.cv["oof"]), score_text(r.cv["mean"]), score_text(r.cv["std"])] for r in (teacher, record)]  # noqa: E501
+    rows = [
+        [r.name, score_text(r.cv["oof"]), score_text(r.cv["mean"]), score_text(r.cv["std"])] for r in (teacher, record)
+    ]
     return Table("Teacher and student", ["", "out-of-fold", "mean", "std"], rows, marked=1)

@@ -17,7 +17,9 @@ def repeat(record: Record, data: Sequence[tuple[str, str]], changed: Sequence[st
     if commands:
         blocks.append(Listing("Command" if len(commands) == 1 else "Commands, by session", "\n".join(commands)))
     else:
-        blocks.append(Note("The command was not kept by the version that made this run; its whole configuration is below."))  # noqa: E501
+        blocks.append(
+            Note("The command was not kept by the version that made this run; its whole configuration is below.")
+        )
     rows = [[name, value] for name, value in _versions(record, made)] + [[name, value] for name, value in data]
     blocks.append(Table("Code, packages and data", ["", "as it was"], rows, left=2))
     blocks.append(Listing(f"{len(changed)} settings that differ from the defaults", "\n".join(changed) or "none"))

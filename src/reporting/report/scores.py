@@ -11,6 +11,8 @@ from src.reporting.report import charts
 from src.reporting.report.record import Record, score_text
 from src.reporting.report.section import Block, Note, Picture, Section, Table
 
+PLAIN = "plain_"  # before a metric's name: without the decision that is fitted
+
 
 def scores(records: Sequence[Record]) -> Section:
     """Of each run a table of its folds, the honest number marked, and one drawing of them all."""
@@ -39,7 +41,8 @@ def _honest(record: Record) -> Note:
 def _of_run(record: Record, titled: bool) -> list[Block]:
     cv, name = record.cv, record.metric.name
     more = [other for other in cv["scores"] if other != name] if "scores" in cv else []
-    head = ["", "rows", name, *(other.removeprefix("plain_") + (" (plain)" if "plain_" in other else "") for other in more), "kept"]  # fmt: skip  # noqa: E501
+    named = [f"{other.removeprefix(PLAIN)} (plain)" if other.startswith(PLAIN) else other for other in more]
+    head = ["", "rows", name, *named, "kept"]
     rows: list[list[str]] = []
     for k, manifest in record.manifests.items():
         own = [score_text(manifest["scores"].get(other)) for other in more]

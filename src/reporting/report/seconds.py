@@ -86,7 +86,9 @@ def _plan(record: Record) -> list[Block]:
         if same:
             break
     wanted = [str(record.config.get(key)) for key in ("epochs", "size", "batch_size")]
-    caption = f"{record.name}: the plan as it was trained (asked for: {wanted[0]} epochs, {wanted[1]} px, batch {wanted[2]})"  # noqa: E501
+    caption = (
+        f"{record.name}: the plan as it was trained (asked for: {wanted[0]} epochs, {wanted[1]} px, batch {wanted[2]})"
+    )
     return [*blocks, Table(caption, ["", "stage"], rows, left=2)]
 
 

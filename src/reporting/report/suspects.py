@@ -100,7 +100,9 @@ def _far_off(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     rows = np.argsort(-far[at, column], kind="stable")[:200]
     names = record.task.names if len(record.task.names) > 1 else np.array([""])
     given, better = (
-        np.array([f"{names[c]}{'=' if names[c] else ''}{of[r, c]:.4g}" for r, c in zip(rows, column[rows], strict=True)])
+        np.array(
+            [f"{names[c]}{'=' if names[c] else ''}{of[r, c]:.4g}" for r, c in zip(rows, column[rows], strict=True)]
+        )
         for of in (record.y, record.oof.pred)
     )
     worst = far[at, column][rows]

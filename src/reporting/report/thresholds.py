@@ -146,7 +146,9 @@ def _abstaining(record: Record) -> list[Block]:
     rows = []
     for share in (1.0, 0.95, 0.9, 0.8, 0.5):
         kept = order[: max(1, round(share * len(order)))]
-        rows.append([f"{share:.0%}", f"{sure[kept[-1]]:.3f}", f"{right[kept].mean():.4f}", str(int((~right[kept]).sum()))])  # noqa: E501
+        rows.append(
+            [f"{share:.0%}", f"{sure[kept[-1]]:.3f}", f"{right[kept].mean():.4f}", str(int((~right[kept]).sum()))]
+        )
     head = ["rows answered", "least probability", "accuracy of these", "errors"]
     return [Table("Leaving the least sure rows unanswered", head, rows)]
 

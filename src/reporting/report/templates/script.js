@@ -16,7 +16,7 @@ for (const group of document.querySelectorAll(".cards")) {
     const shown = new Set(all ? fit : fit.slice(0, FIRST));
     for (const item of items) item.hidden = !shown.has(item);
     count.textContent = fit.length === 0 ? "No row is like this."
-      : shown.size < fit.length ? `${shown.size} of ${fit.length} rows that fit, the first`
+      : shown.size < fit.length ? `The first ${shown.size} of ${fit.length} rows`
       : `${fit.length} of ${items.length} rows`;
     more.hidden = shown.size === fit.length;
     more.textContent = `Show all ${fit.length}`;
