@@ -96,7 +96,8 @@ class Looker:
         least `least` of each."""
         network, preprocess = self._placed(trained)
         without_classifier(network)
-        began, found = time.monotonic(), [[] for _ in sides]  # type: list[list[np.ndarray]]
+        began = time.monotonic()
+        found: list[list[np.ndarray]] = [[] for _ in sides]
         with torch.no_grad():
             for start in range(0, max(map(len, sides)), BATCH):
                 if start >= least and time.monotonic() - began > limit:

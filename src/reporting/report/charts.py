@@ -15,10 +15,11 @@ COLOURS = ("#0060a8", "#b34a00", "#00734d", "#8c3b7a", "#6b5b00", "#3f3f3f", "#0
 def drawn(width: float, height: float, draw: Callable[[Any], object], lines: int = 1, columns: int = 1) -> bytes:
     """The SVG of a figure of so many inches; draw: gets its axes, one or an array of them."""
     import matplotlib
+    from cycler import cycler
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style = {
+    style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "report",
         "font.family": "sans-serif",
@@ -28,7 +29,7 @@ def drawn(width: float, height: float, draw: Callable[[Any], object], lines: int
         "axes.spines.right": False,
         "axes.grid": True,
         "grid.alpha": 0.3,
-        "axes.prop_cycle": matplotlib.cycler(color=list(COLOURS)),
+        "axes.prop_cycle": cycler(color=list(COLOURS)),
         "text.parse_math": False,
     }
     with matplotlib.rc_context(style):
