@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ window.addEventListener("load", () => {
   told.open = document.getElementById("closer").open;
   told.title = document.getElementById("closer-title").textContent;
   told.facts = [...facts.querySelectorAll("dd")].map((fact) => fact.textContent);
-  told.heat = document.getElementById("closer-heat").naturalWidth;
+  told.heat = document.getElementById("closer-heat").src;
   told.wide = document.documentElement.scrollWidth;
   const found = document.createElement("pre");
   found.id = "told";
@@ -119,6 +121,7 @@ def test_in_a_browser_the_gallery_shows_what_oof_says(place: Path, width: int, t
     assert set(told["all"]) <= set(oof.ids.tolist()) and len(told["all"]) == 48
     (row,) = np.flatnonzero(oof.ids == told["title"])
     assert told["open"] and told["facts"][:3] == [oof.target[row], guess[row], f"{oof.pred[row].max():.3f}"]
-    assert told["heat"] == 128, "Grad-CAM beside it"
+    heat = base64.b64decode(told["heat"].removeprefix("data:image/jpeg;base64,"))
+    assert cv2.imdecode(np.frombuffer(heat, np.uint8), cv2.IMREAD_COLOR).shape == (128, 128, 3), "Grad-CAM beside it"
     if width > 500:  # headless windows are no narrower than that
         assert told["wide"] <= width, "nothing sticks out"
