@@ -20,7 +20,7 @@ from src.errors import UserError, nearest
 
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
 RUNTIME_KEYS = (
-    "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
+    "fold", "run", "device", "processes", "workers", "resume", "report", "cache", "time_budget",
     "competition.root", "competition.solution", "checkpoint", "session", "wandb", "paths",
 )  # fmt: skip
 

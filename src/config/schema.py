@@ -308,6 +308,7 @@ class Config:
     workers: int | str = "auto"  # loader processes per training process
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
+    report: bool = True  # fold=all: one HTML file about the run at its end, runs/<run>/report.html
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
     runs: tuple[str, ...] = ()  # ensemble, stack, soup: the runs to combine; sizes: drawn beside the run
     combined: Literal["ensemble", "stack", "soup"] | None = None  # by which verb this run was made of others; set by it

@@ -338,11 +338,11 @@ def _members(runs: Path, competition: Competition, records: Sequence[Record], be
 def _worth(group: Sequence[Record], preds: Sequence[np.ndarray], correlations: np.ndarray) -> list[dict[str, Any]]:
     """What the plain mean of all loses without each."""
     metric, y, others = group[0].metric, group[0].y, len(group) - 1
-    whole = metric.function(y, np.mean(preds, axis=0, dtype=np.float64).astype(np.float32))
+    whole = metric.function(y, np.stack(preds).mean(axis=0, dtype=np.float64).astype(np.float32))
     rows = []
     for r, record in enumerate(group):
         rest = [pred for s, pred in enumerate(preds) if s != r]
-        without = metric.function(y, np.mean(rest, axis=0, dtype=np.float64).astype(np.float32)) if rest else None
+        without = metric.function(y, np.stack(rest).mean(axis=0, dtype=np.float64).astype(np.float32)) if rest else None
         rows.append({
             "run": record.name,
             "score": metric.function(y, preds[r]),

@@ -15,5 +15,5 @@ def train(config: Config, began: float) -> None:
     began: time.time() when the command was started; a time budget counts from there.
     """
     train_run(config, began)
-    if config.fold == "all":
+    if config.fold == "all" and config.report:
         report_at_end(config, run_name(config), began)

@@ -59,7 +59,7 @@ window.addEventListener("load", () => {
 @pytest.fixture(scope="module")
 def place(command_in: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("report")
-    assert cli.main(command_in(place, "fold=all", "epochs=1")) == 0
+    assert cli.main(command_in(place, "fold=all", "epochs=1", "report=true")) == 0
     return place
 
 
@@ -85,7 +85,7 @@ def test_a_report_that_fails_ends_nothing(
         raise RuntimeError("no paint\nleft")
 
     monkeypatch.setattr(recipe, "scores", fail)
-    assert cli.main(command_in(place, "fold=all", "epochs=1")) == 0
+    assert cli.main(command_in(place, "fold=all", "epochs=1", "report=true")) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "no report" in line]
     assert "RuntimeError: no paint left" in line and "./run.sh report run=r makes it" in line
 
