@@ -21,6 +21,11 @@ def speak(first: bool) -> None:
     _speaks = first
 
 
+def is_first() -> bool:
+    """Whether this is the process that prints."""
+    return _speaks
+
+
 def say(line: str) -> None:
     """Print from the first process, at once: a notebook shows what is flushed."""
     if _speaks:

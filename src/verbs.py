@@ -43,6 +43,14 @@ def sizes_of(given: Values, defaults: Values) -> dict[str, Any]:
     return {**run_of(given, defaults), "runs": [], "combined": None}
 
 
+def report_of(given: Values, defaults: Values) -> dict[str, Any]:
+    """The configuration of the run `run`, or of the first of `runs`, for all its finished folds; `runs` are those that
+    stand beside it, not those that it is made of."""
+    if given.get("run") is None and "runs" in given:
+        return {**first_member(given, defaults), "fold": "all", "run": None, "runs": [], "combined": None}
+    return sizes_of(given, defaults)
+
+
 def network_of(given: Values, defaults: Values) -> dict[str, Any] | None:
     """The configuration of the run `run` if there is one, one view; else Hydra's, for a backbone as it comes."""
     if not (runs_folder(given, defaults) / str(given.get("run")) / "config.yaml").is_file():
@@ -265,7 +273,19 @@ VERBS = {
             diagnoses=True,
         ),
         Verb("smoke", "the whole path on a few images, under a minute", ("smoke", "smoke")),
-        Verb("runs", "a table of all runs", ("runs", "list_runs"), preferred=("preset=scratch",)),
+        Verb(
+            "runs",
+            "a table of all runs: runs filter=model=resnet18 sort=test; side by side: runs diff=[a,b]",
+            ("runs", "list_runs"),
+            base=None,
+            words=("filter", "sort", "diff", "paths.runs"),
+        ),
+        Verb(
+            "report",
+            "one HTML file about a run, or several side by side: report run=NAME, report runs=[a,b]",
+            ("report", "report"),
+            report_of,
+        ),
         Verb(
             "bench",
             "measure against other libraries: bench loader|training|accuracy|inference|scale root=DIR",

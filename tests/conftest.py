@@ -20,7 +20,14 @@ from src.search.tricks import merged
 
 REPO = Path(__file__).resolve().parent.parent
 # The smallest network of timm, so that a fold trains in seconds.
-TINY = ["model=test_resnet", "model.pretrained=never", "wandb.mode=disabled", "workers=0", "precision=fp32"]
+TINY = [
+    "model=test_resnet",
+    "model.pretrained=never",
+    "wandb.mode=disabled",
+    "workers=0",
+    "precision=fp32",
+    "report=false",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -26,7 +26,7 @@ class CompetitionConfig:
     # a folder, or a template with the table's columns: "images/{label}/{id}.png", "train.zip/{id:05}" (zeros before a
     # number), "train/**/{id}" (in any folder below), "{id}_{red|green|blue}.png" (one picture's channels)
     train_images: str = "train"
-    test_images: str = "test"
+    test_images: str = "test"  # likewise, with the columns of the test table
     pixels: tuple[str, ...] = ()  # columns of the tables that hold the pictures themselves: [pixel*], [band_1, band_2]
     pixel_shape: tuple[int, int] | None = None  # rows and columns of these; None: square
     id_column: str | None = None  # of the training table; None: the sample's first column; "": rows are numbered
@@ -56,6 +56,8 @@ class CompetitionConfig:
     dicom: Literal["window", "full"] = "window"  # the header's window where there is one, or all its bits can hold
     array: str | None = None  # of .npz files with several arrays: the name of the one that is the picture
     max_megapixels: float = 100.0  # an image that declares more counts as unreadable and is never decoded
+    # what a submitted column holds; auto: by the sample submission. positive: the probability of one of two classes;
+    # ranked: the best `guesses` classes; confident: a class and how sure
     submission: Literal["auto", "labels", "probabilities", "positive", "ranked", "confident"] = "auto"
     positive: str | None = None  # which of two classes a single column of probabilities means; None: the last
     guesses: int = 5  # submission=ranked: how many of the most probable classes, as words
@@ -70,9 +72,10 @@ class CompetitionConfig:
 
 @dataclass(frozen=True)
 class FoldsConfig:
-    n: int = 5
+    n: int = 5  # how many
+    # auto: stratified, with whole groups where competition.group_column is set
     kind: Literal["auto", "stratified", "group", "stratified_group"] = "auto"
-    seed: int = 0
+    seed: int = 0  # of the draw of the folds, which all runs of a competition share
     group_duplicates: bool = False  # copies of an image stay in one fold (`./run.sh prepare` shows them)
     file: str | None = None  # None: <paths.folds>/<competition>.csv
 
@@ -83,8 +86,8 @@ class ModelConfig:
     # auto: a file, what lies attached, the hub's cache, a package of weights, the hub, else from scratch
     pretrained: Literal["auto", "never", "always"] = "auto"
     weights: str | None = None  # a .safetensors, .pth, .pth.tar, .pt, .bin or .ckpt file; another file is another run
-    drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
+    drop_rate: float = 0.0  # dropout before the classifier
+    drop_path_rate: float = 0.0  # stochastic depth (1603.09382)
     freeze: str | None = None  # "2 epochs", "10%" of the run at its start: only the classifier is trained
     options: dict[str, Any] = field(default_factory=dict)  # passed on to timm.create_model
     output_stride: int | None = None  # 8 or 16: dilated last stages, where timm's model takes it
@@ -93,7 +96,7 @@ class ModelConfig:
     separable_width: int = 1  # depthwise filters per channel
     acnet: bool = False  # 1x3 and 3x1 branches beside every 3x3, fused before prediction and saving (1908.03930)
     activation: str | None = None  # relu, leaky_relu, prelu, silu, mish, gelu, hard_swish ...; None: the model's own
-    pool: Literal["default", "avg", "max", "avgmax", "catavgmax", "gem"] = "default"
+    pool: Literal["default", "avg", "max", "avgmax", "catavgmax", "gem"] = "default"  # of the last maps
     head: Literal["linear", "cosface", "arcface"] = "linear"  # cosface (AM-softmax 1801.05599), arcface (1801.07698)
     margin: float = 0.3  # of these two, in the loss only: of the cosine, of the angle in radians
     scale: float = 30.0  # of these two: logits are scale times cosines
@@ -124,10 +127,10 @@ class StageConfig:
 @dataclass(frozen=True)
 class OptimizerConfig:
     name: str = "sgd"  # any optimiser of timm: sgd (with Nesterov momentum), adamw, lamb, lars, muon ...
-    lr: float = 0.1  # for 256 examples per step, and scaled to the batch that there is:
+    lr: float = 0.1  # for 256 examples per step, and scaled to the batch that there is, see scaling
     scaling: Literal["linear", "sqrt", "none"] = "linear"  # lr * total batch / 256 (1706.02677), or its root (Adam)
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    momentum: float = 0.9  # of sgd and its kin
+    weight_decay: float = 5e-4  # decoupled in adamw
     layer_decay: float = 1.0  # rate times this for each layer below the classifier (discriminative rates)
     fused: bool = False  # torch's fused kernels, for sgd and adamw
     decay_bias: bool = False  # True also decays biases and norm parameters (Bag of Tricks 3.1.4 says do not)
@@ -137,6 +140,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
+    # how the rate falls after its warm-up; one_cycle (1708.07120) rises and falls
     kind: Literal["cosine", "linear", "steps", "exponential", "constant", "one_cycle"] = "cosine"
     warmup: str = "5%"  # linear from 0 (one_cycle: cosine from `start`); a share of the run, "200 steps" or "2 epochs"
     final: float = 0.0  # cosine, linear and one_cycle end at this share of the peak rate
@@ -145,7 +149,7 @@ class ScheduleConfig:
     drops: tuple[float, ...] = (0.33, 0.66, 0.9)  # steps: shares of the run at which the rate falls
     factor: float = 0.1  # steps: times this at each drop
     decay: float = 0.94  # exponential: times this every `every`
-    every: str = "2 epochs"
+    every: str = "2 epochs"  # exponential: how often the rate falls
 
 
 @dataclass(frozen=True)
@@ -153,17 +157,17 @@ class AugmentConfig:
     """Bag of Tricks 2.1 by default; sampled per image, at the strength of the stage."""
 
     crop_area: tuple[float, float] = (0.08, 1.0)  # share of the image's area
-    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    crop_ratio: tuple[float, float] = (0.75, 1.3333)  # width by height of the crop
     flip: bool = True  # left-right, half of the time
-    vflip: bool = False
+    vflip: bool = False  # upside down, half of the time
     rotate: float = 0.0  # degrees, up to +-
     shear: float = 0.0  # degrees, up to +-
     zoom: float = 0.0  # size of the content times 1 +- this
     shift: float = 0.0  # share of the side, up to +-
     brightness: float = 0.4  # factor 1 +- this
     fit_brightness: bool = False  # the range of brightness is measured on the fold's training rows instead
-    contrast: float = 0.0
-    saturation: float = 0.4
+    contrast: float = 0.0  # factor 1 +- this
+    saturation: float = 0.4  # factor 1 +- this
     hue: float = 0.4  # turn of the colours in YIQ: +- this * 180 degrees (as MXNet, the paper's library)
     pca: float = 0.1  # standard deviation of the noise along the principal colours (AlexNet)
     erase: float = 0.0  # probability of a grey rectangle (random erasing, 1708.04896)
@@ -196,12 +200,12 @@ class LossConfig:
 class DistillConfig:
     """How a student learns from the run `teacher` (1503.02531, Bag of Tricks 5.3): CE + weight·T²·KL."""
 
-    temperature: float = 5.0
-    weight: float = 1.0
+    temperature: float = 5.0  # T, by which both sides' logits are divided
+    weight: float = 1.0  # of the teacher's part, beside the loss of the labels
     # patient: the teacher looks at the very crop that the student sees, mixed images too (2106.05237); precomputed: its
     # mean over the TTA views `views` of each image, once before training
     targets: Literal["patient", "precomputed"] = "patient"
-    views: str = "flip"
+    views: str = "flip"  # precomputed: the TTA views that the teacher looks at
     unlabelled: bool = False  # test images join, labelled by the fold's own teacher (noisy student, 1911.04252) ...
     confidence: float = 0.9  # ... where it is at least this sure
 
@@ -210,7 +214,7 @@ class DistillConfig:
 class PruneConfig:
     """Fold k starts with what is left of fold k of the run `run`; see src/model/pruning.py."""
 
-    run: str | None = None
+    run: str | None = None  # the finished run whose networks are pruned
     ratio: float = (
         0.5  # share of the channels of every layer that is taken out; the rest: about (1 - ratio)² of the work
     )
@@ -238,7 +242,7 @@ class EvalConfig:
 @dataclass(frozen=True)
 class CheckpointConfig:
     every: float = 60.0  # seconds of work; one is also written after the last step
-    keep: int = 2
+    keep: int = 2  # checkpoints of a fold, the newest ones
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,7 @@ class SessionConfig:
     """What `time_budget=auto` plans for on Kaggle, counted from the start of the notebook's machine."""
 
     limit: str = "12h"  # of a CPU or GPU session; 9h in many code competitions
-    tpu_limit: str = "9h"
+    tpu_limit: str = "9h"  # of a TPU session
     reserve: str = "10m"  # left for the other cells of the notebook
 
 
@@ -254,7 +258,7 @@ class SessionConfig:
 class WandbConfig:
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"  # auto: WANDB_MODE, else online with an API key
     project: str | None = None  # None: the competition's name
-    entity: str | None = None
+    entity: str | None = None  # the team; None: your own
 
 
 @dataclass(frozen=True)
@@ -272,6 +276,7 @@ class SoupConfig:
 
 @dataclass(frozen=True)
 class StackConfig:
+    # the second model; numbers have one of the last three; lightgbm is to be installed
     learner: Literal["logistic", "ridge", "lightgbm", "mlp"] = "logistic"
     # .npz files, folders with features.npz or fold<k>/features.npz, then columns of the tables: [F, columns:age, sex]
     features: tuple[str, ...] = ()
@@ -279,10 +284,10 @@ class StackConfig:
 
 @dataclass(frozen=True)
 class PathsConfig:
-    runs: str = "runs"
-    cache: str = "cache"
-    folds: str = "folds"
-    submissions: str = "submissions"
+    runs: str = "runs"  # where runs are kept
+    cache: str = "cache"  # decoded images, and what was found among them
+    folds: str = "folds"  # which row is in which fold, by competition
+    submissions: str = "submissions"  # where submissions are written
     # what is attached: competitions, runs and weights are looked for in it; KAGGLE_INPUT_DIR, else /kaggle/input
     input: str = field(default_factory=lambda: str(inputs_folder()))
 
@@ -291,23 +296,24 @@ class PathsConfig:
 class Config:
     fold: int | str = 0  # a number, or all
     run: str | None = None  # None: <competition>-<model>
-    seed: int = 0
+    seed: int = 0  # of weights, order of the rows, augmentation; the folds have folds.seed
     epochs: float = 10.0  # passes over the fold's training rows, all stages together
     least_steps: int = 0  # of a preset: where rows are few, as many epochs as make so many steps; with epochs= none
     size: int = 128  # pixels, of the last stage and of prediction
     batch_size: int | str = 64  # per process; auto: the largest that fits at the largest stage
-    stages: tuple[StageConfig, ...] = (StageConfig(),)
+    stages: tuple[StageConfig, ...] = (StageConfig(),)  # the plan: length, size, share of the rows ... of each
     normalise: Literal["model", "data"] = "model"  # as the weights expect, or mean and std of the fold's training rows
     balance: float = 0.0  # classes are drawn by their share of the rows (0), alike (1), or in between
     tta: str | list[Any] = "flip"  # none, flip, d4, crops, scales, or a list of views
     time_budget: str | None = "auto"  # "8.5h", "300s": ends in time, with a submission; auto: the notebook's session
-    device: Literal["auto", "cpu", "cuda", "mps", "tpu"] = "auto"
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps", "tpu"] = "auto"  # auto: the fastest that is there
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: what the device is fast in
     processes: int | str = "auto"  # auto: one per GPU or TPU core, one on a CPU
     workers: int | str = "auto"  # loader processes per training process
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
     trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()  # beside W&B (wandb.mode), where they are installed
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
+    report: bool = True  # fold=all: one HTML file about the run at its end, runs/<run>/report.html
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
     runs: tuple[str, ...] = ()  # ensemble, stack, soup: the runs to combine; sizes: drawn beside the run
     combined: Literal["ensemble", "stack", "soup"] | None = None  # by which verb this run was made of others; set by it

@@ -87,20 +87,36 @@ def open_duplicates(
 
     `say` is told when a search begins. Raises UserError if the disk refuses.
     """
-    both = _together(paths, test_paths)
-    state = f"{fingerprint(Path(root).resolve(), both)}-{len(paths)}{spec.suffix}"  # also of what counts as unreadable
-    file = folder / f"duplicates-{state}-v{VERSION}.npz"
-    if file.is_file():
-        try:
-            with np.load(file, allow_pickle=False) as stored:
-                return Duplicates(len(paths), **{name: stored[name] for name in stored.files})
-        except DAMAGED:
-            pass  # searched again and replaced
-    say(f"looking for duplicates among {len(both)} images")
+    known = stored_duplicates(root, paths, test_paths, folder, spec)
+    if known is not None:
+        return known
+    file = _kept(root, paths, test_paths, folder, spec)
+    say(f"looking for duplicates among {len(paths) + len(test_paths)} images")
     found = find_duplicates(root, paths, test_paths, workers, spec)
     with replacing(file) as temporary, open(temporary, "wb") as handle:
         np.savez_compressed(handle, **{name: value for name, value in vars(found).items() if name != "rows"})
     return found
+
+
+def stored_duplicates(
+    root: Path, paths: np.ndarray, test_paths: np.ndarray, folder: Path, spec: ImageSpec = RGB
+) -> Duplicates | None:
+    """What an earlier `open_duplicates` has found and kept in `folder`; None if it has not searched these files as they
+    are now."""
+    file = _kept(root, paths, test_paths, folder, spec)
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return Duplicates(len(paths), **{name: stored[name] for name in stored.files})
+    except DAMAGED:
+        return None  # searched again and replaced
+
+
+def _kept(root: Path, paths: np.ndarray, test_paths: np.ndarray, folder: Path, spec: ImageSpec) -> Path:
+    """Where results are kept, by the state of the files and by what counts as unreadable."""
+    both = _together(paths, test_paths)
+    return folder / f"duplicates-{fingerprint(Path(root).resolve(), both)}-{len(paths)}{spec.suffix}-v{VERSION}.npz"
 
 
 def find_duplicates(

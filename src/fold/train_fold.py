@@ -36,6 +36,7 @@ from src.model.report import inspect
 from src.predictions import Predictions
 from src.runs.decided import quote
 from src.runs.folder import finished_folds, open_runs
+from src.runs.made_by import made_by
 from src.runs.opening import groups_of
 from src.runs.output import FoldSummary, save_fold
 from src.runs.scoring import metric_of, reported
@@ -198,6 +199,7 @@ def train_fold(
             "seconds": {"training": done.spent, "total": so_far.spent + time.monotonic() - began},
             "memory": peak_memory(),
             "torch": torch.__version__,
+            "made_by": made_by(),
         },
     )
     sync = save_fold(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from src.config import Config
 from src.errors import UserError
 from src.fold.train_run import train_run
+from src.recipes.report import report_at_end
 from src.runs.claims import run_name
 
 
@@ -15,3 +16,5 @@ def distill(config: Config, began: float) -> None:
     if config.teacher == run_name(config):
         raise UserError(f"run={config.run}: is its own teacher; choose another run=NAME")
     train_run(config, began)
+    if config.fold == "all" and config.report:
+        report_at_end(config, run_name(config), began)

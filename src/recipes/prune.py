@@ -5,6 +5,7 @@ from __future__ import annotations
 from src.config import Config
 from src.errors import UserError
 from src.fold.train_run import train_run
+from src.recipes.report import report_at_end
 from src.runs.claims import run_name
 from src.runs.folder import finished_folds, open_runs
 
@@ -19,3 +20,5 @@ def prune(config: Config, began: float) -> None:
     if config.fold == "all" and not finished_folds(open_runs(config.paths), source):
         raise UserError(f"prune.run={source}: no fold is finished; train it first (./run.sh run={source})")
     train_run(config, began)
+    if config.fold == "all" and config.report:
+        report_at_end(config, run_name(config), began)

@@ -81,7 +81,7 @@ def gallery(path: Path, lines: Sequence[tuple[str, Sequence[Exhibit]]], title: s
             left = MARGIN + column * (CELL + GAP)
             image = _enlarged(each.image)
             canvas[top : top + CELL, left : left + CELL] = image
-            canvas[top + CELL + 2 : top + 2 * CELL + 2, left : left + CELL] = _heated(image, each.heat)
+            canvas[top + CELL + 2 : top + 2 * CELL + 2, left : left + CELL] = heated(image, each.heat)
             axes.text(left, top - 19, f"{_short(each.true)} →", va="bottom", **text)
             share = "" if each.share is None else f", {each.share:.2f}"
             axes.text(left, top - 4, f"{_short(each.predicted)}{share}", va="bottom", **text)
@@ -99,7 +99,7 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (CELL, CELL), interpolation=smooth if image.shape[0] < CELL else cv2.INTER_AREA)
 
 
-def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """`image` (H, W, 3) uint8 half covered by the colours of `heat` (h, w)."""
     import cv2
 

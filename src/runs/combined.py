@@ -20,6 +20,7 @@ from src.predictions import Predictions
 from src.runs.claims import claim_run, run_name
 from src.runs.decided import quote
 from src.runs.folder import finished_folds, fold_folder, open_runs
+from src.runs.made_by import made_by
 from src.runs.members import Members, load_members
 from src.runs.output import FoldSummary, save_fold
 from src.runs.scoring import metric_of
@@ -123,6 +124,7 @@ def save_run(
         else:
             save_tree(place / SECOND_LEVEL, dict(result.model))
         notes = {"members": list(config.runs), "features": list(config.stack.features), "seconds": {"total": seconds}}
+        notes["made_by"] = made_by()
         quoted = quote(config, competition, own)
         summary = FoldSummary(
             run=run,

@@ -13,7 +13,7 @@ from src.competition.folds import elsewhere, load_folds, merge_groups
 from src.competition.tables import Competition, load_competition
 from src.config import CompetitionConfig, Config, loss_for
 from src.data.cache import ImageStore, has_room
-from src.data.duplicates import Duplicates, open_duplicates
+from src.data.duplicates import Duplicates, open_duplicates, stored_duplicates
 from src.data.spec import ImageSpec
 from src.errors import UserError
 from src.log import say
@@ -67,6 +67,12 @@ def find_copies(config: Config, competition: Competition) -> Duplicates:
         print,
         image_spec(config.competition),
     )
+
+
+def known_copies(config: Config, competition: Competition) -> Duplicates | None:
+    """`find_copies` of an earlier search; None if the images as they are have not been searched."""
+    folder, spec = Path(config.paths.cache) / competition.name, image_spec(config.competition)
+    return stored_duplicates(competition.root, competition.train.images, competition.test.images, folder, spec)
 
 
 def groups_of(config: Config, competition: Competition, rows: np.ndarray) -> np.ndarray | None:
