@@ -108,7 +108,7 @@ class Start:
             time.sleep(0.002)
         self.process.kill()
 
-    def end(self, seconds: float = 120) -> tuple[int, str]:
+    def end(self, seconds: float = 900) -> tuple[int, str]:
         """Exit code, negative for a signal, and output, when it is over."""
         self.process.join(seconds)
         code = self.process.exitcode

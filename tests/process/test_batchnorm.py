@@ -95,7 +95,7 @@ def found(start_server: Any, tmp_path_factory: pytest.TempPathFactory) -> list[d
     for process in processes:
         process.start()
     for process in processes:
-        process.join(240)
+        process.join(900)
         assert process.exitcode == 0
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 

@@ -29,7 +29,7 @@ STAGES = f"stages=[{{length: {FIRST_STAGE} steps, size: 0.75, rows: 0.5}}, {{len
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=900)
     return process.returncode, output
 
 
@@ -63,7 +63,7 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
     assert submission.read_text() == first
     submission.unlink()
     two = [sys.executable, "-m", "src.cli", *words, "processes=2"]
-    run = subprocess.run(two, cwd=REPO, capture_output=True, text=True, timeout=240)
+    run = subprocess.run(two, cwd=REPO, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stderr
     assert submission.read_text() == first
 
@@ -124,7 +124,7 @@ def test_torchrun_and_a_mistake_keep_their_exit_codes(start: Start, command: Com
         cwd=REPO,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert run.returncode == 0, run.stderr[-2000:]
