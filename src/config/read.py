@@ -10,7 +10,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,10 @@ RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "workers", "resume", "cache", "time_budget",
     "competition.root", "competition.solution", "checkpoint", "session", "wandb", "paths",
 )  # fmt: skip
+
+
+# The annotated types of a section, which typing works out anew each time.
+_hints: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def defaults() -> dict[str, Any]:
@@ -129,12 +133,6 @@ def keys(of: Any = None, prefix: str = "") -> list[str]:
         if dataclasses.is_dataclass(hint):
             found += keys(hint, f"{prefix}{name}.")
     return found
-
-
-@cache
-def _hints(cls: Any) -> dict[str, Any]:
-    """The annotated types of a section, which typing works out anew each time."""
-    return typing.get_type_hints(cls)
 
 
 def kind_of(key: str) -> Any:
