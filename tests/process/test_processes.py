@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,15 +17,12 @@ import pytest
 
 from src.cli import main
 from src.predictions import load_predictions
-from tests.process.starts import Moment
-from tests.process.starts import Start as Forked
 
 pytestmark = pytest.mark.process
 REPO = Path(__file__).resolve().parent.parent.parent
 Start = Callable[..., "subprocess.Popen[str]"]
 Command = Callable[..., list[str]]
-FIRST_STAGE = 6  # steps
-STAGES = f"stages=[{{length: {FIRST_STAGE} steps, size: 0.75, rows: 0.5}}, {{length: 10 steps}}]"
+STAGES = "stages=[{length: 40%, size: 0.75, rows: 0.5}, {length: 60%}]"
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -44,9 +41,7 @@ def same_predictions(a: Path, b: Path, exactly: bool) -> None:
 
 
 def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: Path, mini_digits: Path) -> None:
-    # DistributedDataParallel waits for every gradient, unless it is told that some do not come
-    stages = ["model.freeze=30%", "stages=[{length: 60%}, {length: 40%, train: head+norm, lr: 0.01}]"]
-    code, output = finish(start("competition=digits", "processes=2", "device=cpu", "batch_size=8", *stages))
+    code, output = finish(start("competition=digits", "processes=2", "device=cpu", "batch_size=8"))
     assert code == 0, output
     assert "2 x cpu" in output
     assert output.count("fold 0: accuracy") == 1, "only the first process talks"
@@ -57,15 +52,23 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
     # the saved weights are those that predicted: the submission again, with one process and with two
     submission = tmp_path / "submissions" / "r.csv"
     first = submission.read_text()
-    words = ["predict", f"paths.runs={tmp_path / 'runs'}", "run=r", "batch_size=7", "device=cpu"]
-    submission.unlink()
-    assert main([*words, "processes=1"]) == 0
-    assert submission.read_text() == first
-    submission.unlink()
-    two = [sys.executable, "-m", "src.cli", *words, "processes=2"]
-    run = subprocess.run(two, cwd=REPO, capture_output=True, text=True, timeout=900)
-    assert run.returncode == 0, run.stderr
-    assert submission.read_text() == first
+    for processes in (1, 2):
+        submission.unlink()
+        words = [f"paths.runs={tmp_path / 'runs'}", "run=r", f"processes={processes}", "batch_size=7", "device=cpu"]
+        run = subprocess.run(
+            [sys.executable, "-m", "src.cli", "predict", *words], cwd=REPO, capture_output=True, text=True, timeout=900
+        )
+        assert run.returncode == 0, run.stderr
+        assert submission.read_text() == first
+
+
+def test_two_processes_freeze_alike(start: Start, tmp_path: Path) -> None:
+    """DistributedDataParallel waits for every gradient, unless it is told that some do not come."""
+    stages = "stages=[{length: 60%}, {length: 40%, train: head+norm, lr: 0.01}]"
+    words = ["processes=2", "device=cpu", "batch_size=8", "epochs=1", "model.freeze=30%", stages]
+    code, output = finish(start("competition=digits", *words))
+    assert code == 0, output
+    assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
 
 
 def test_an_error_of_one_process_is_told_once(start: Start, mini_digits: Path, tmp_path: Path) -> None:
@@ -80,7 +83,7 @@ def test_an_error_of_one_process_is_told_once(start: Start, mini_digits: Path, t
     assert str(broken) in output
 
 
-def test_ctrl_c_on_two_processes_leaves_a_checkpoint(start: Start, command: Command, tmp_path: Path, capsys) -> None:
+def test_ctrl_c_on_two_processes_leaves_a_checkpoint(start: Start, tmp_path: Path) -> None:
     process = start("competition=digits", "epochs=200", "processes=2", "device=cpu", "batch_size=8", "eval.every=5")
     assert process.stdout is not None
     for line in process.stdout:
@@ -91,12 +94,12 @@ def test_ctrl_c_on_two_processes_leaves_a_checkpoint(start: Start, command: Comm
     assert code == 130, output
     assert "the same command goes on from there" in output
     assert list((tmp_path / "runs" / "r" / "fold0" / "checkpoints").glob("*.ckpt"))
-    alone = command("competition=digits", "epochs=200", "processes=1", "device=cpu", "batch_size=8", "eval.every=5")
-    assert main(alone) == 2
-    assert "use processes=2 again" in capsys.readouterr().err
+    code, output = finish(start("competition=digits", "epochs=200", "processes=1", "batch_size=8", "eval.every=5"))
+    assert code == 2
+    assert "use processes=2 again" in output
 
 
-def test_two_processes_learn_what_one_learns(start: Start, command: Command, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns(start: Start, tmp_path: Path) -> None:
     """The same total batch gives the same gradients, BatchNorm aside: a network without it ends at the same place."""
     plain = [
         "competition=digits",
@@ -110,7 +113,8 @@ def test_two_processes_learn_what_one_learns(start: Start, command: Command, tmp
     plain += ["augment.zoom=0", "augment.shift=0", "optimizer.lr=0.05"]
     code, output = finish(start(*plain, "run=two", "processes=2", "device=cpu", "batch_size=8"))
     assert code == 0, output
-    assert main(command(*plain, "run=one", "processes=1", "device=cpu", "batch_size=16")) == 0
+    code, output = finish(start(*plain, "run=one", "processes=1", "device=cpu", "batch_size=16"))
+    assert code == 0, output
     same_predictions(tmp_path / "runs" / "one" / "fold0", tmp_path / "runs" / "two" / "fold0", exactly=False)
 
 
@@ -138,34 +142,48 @@ TECHNIQUES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def whole(start_in: Start, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The fold's folder of a run with these words that was never stopped; made once for the same words."""
+
+    @cache
+    def made(*words: str) -> Path:
+        place = tmp_path_factory.mktemp("whole")
+        code, output = finish(start_in(place, *words, "run=whole"))
+        assert code == 0, output
+        return place / "runs" / "whole" / "fold0"
+
+    return made
+
+
 @pytest.mark.parametrize(
     ("how", "expected", "more"),
-    [(signal.SIGTERM, 143, []), (signal.SIGINT, 130, []), (signal.SIGTERM, 143, TECHNIQUES)],
-    ids=["SIGTERM", "SIGINT", "SIGTERM while frozen"],
+    [(signal.SIGKILL, -9, []), (signal.SIGTERM, 143, []), (signal.SIGINT, 130, []), (signal.SIGTERM, 143, TECHNIQUES)],
 )
 def test_a_stopped_run_goes_on_where_it_was(
-    start_server: Any, command: Command, tmp_path: Path, how: signal.Signals, expected: int, more: list[str]
+    start: Start, whole: Callable[..., Path], tmp_path: Path, how: signal.Signals, expected: int, more: list[str]
 ) -> None:
     """Stopped in the second stage and started again: the predictions are those of the unbroken run, bit by bit.
 
     With `more`, while the network is frozen, and before it is no longer.
     """
-    words = ["competition=digits", STAGES, "mix.mixup=0.2", "model.drop_rate=0.2", "checkpoint.every=0.001", *more]
+    words = ["competition=digits", STAGES, "epochs=10", "mix.mixup=0.2", "model.drop_rate=0.2", "checkpoint.every=0.01"]
+    words += more
+    unbroken = whole(*words)
 
-    def begin(name: str, at: Moment | None = None) -> tuple[int, str]:
-        return Forked(start_server, command(*words, f"run={name}"), tmp_path / "log", at).end()
-
-    code, output = begin("whole")
-    assert code == 0, output
-    unbroken = tmp_path / "runs" / "whole" / "fold0"
-
-    at = Moment("os.rename", r"broken/fold0/checkpoints/step(\d+)\.ckpt$", beyond=FIRST_STAGE, signum=how)
-    code, output = begin("broken", at)
-    assert code == expected, output
+    process = start(*words, "run=broken")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("stage 2/2"):
+            process.send_signal(how)
+            break
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == expected, rest
     assert not (tmp_path / "runs" / "broken" / "fold0" / "manifest.json").exists()
-    assert "the same command goes on from there" in output
+    if expected > 0:
+        assert "the same command goes on from there" in rest
 
-    code, output = begin("broken")
+    code, output = finish(start(*words, "run=broken"))
     assert code == 0, output
     assert "going on at step" in output
     went_on = tmp_path / "runs" / "broken" / "fold0"
