@@ -22,6 +22,7 @@ import importlib
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -38,31 +39,96 @@ COLUMNS = ("room", "file", "line", "column", "change", "result", "by", "seconds"
 LOADED = ("numpy", "torch", "torchvision", "timm", "accelerate", "cv2", "pandas", "scipy.stats", "mlxtend.data",
           "sklearn.linear_model", "sklearn.model_selection", "albumentations", "matplotlib.pyplot", "hydra", "pytest",
           "hypothesis", "torch_pruning")  # fmt: skip
-# Of each room in src/: its test files, quick ones first.
-UNIT = {
-    "training": "sampling schedule plan stages losses_mixing objective distillation optimizer freezing memory budget "
-    "range_test batch_finder interrupt averaging checkpoint learner engine",
-    "ensembling": "soup blend stack",
-    "search": "effects study tricks",
-    "inference": "predict_tta",
-    "competition": "task metrics submission tables folds digits files",
-    "fold": "choose fold_parts network lesson objective",
-    "recipes": "runs duplicates submission",
-    "runs": "runs opening members files",
+# Of each room in src/, or of one module of it: the test files that should notice, or single tests of them, quick ones
+# first.
+RUN, STUDENTS = "fold/train::test_a_run_writes_every_artefact", "fold/students::test_students_soups_and_features"
+STUDENTS += "_are_runs_like_any_other"
+BUDGET = "unit/fold_parts unit/budget fold/train::test_a_budget_shortens_the_run_as_a_whole"
+MEMBERS, ENSEMBLE = "unit/members unit/files", "fold/second_level::test_an_ensemble_is_one_more_run"
+TESTS = {
+    "training": "unit/sampling unit/schedule unit/plan unit/stages unit/losses_mixing unit/objective unit/distillation "
+    "unit/optimizer unit/freezing unit/memory unit/budget unit/range_test unit/batch_finder unit/interrupt "
+    f"unit/averaging unit/checkpoint unit/learner unit/engine {RUN}",
+    "ensembling": "unit/soup unit/blend unit/stack",
+    "search": "unit/study unit/tricks unit/effects",
+    "search/effects": " ".join(
+        f"unit/effects::test_{name}"
+        for name in (
+            "an_interval_is_students_over_the_means_of_the_folds",
+            "holm_rejects_what_the_paper_rejects",
+            "seeds_do_not_stand_for_folds",
+            "verdicts",
+            "techniques_that_an_earlier_rung_has_dropped_count",
+            "what_a_rung_promotes",
+            "pairs_are_judged_by_their_fold",
+            "the_variances_between_and_within_folds_are_told_apart",
+            "the_design_that_is_needed_reaches_the_power_that_a_simulation_finds",
+        )
+    ),
+    "search/study": "unit/study",
+    "search/table": "unit/study",
+    "search/tricks": "unit/tricks",
+    "inference": "unit/predict_tta",
+    "competition": f"unit/task unit/metrics unit/submission unit/tables unit/folds unit/digits unit/files {ENSEMBLE}",
+    # ---- a fold and its parts ----
+    "fold": f"unit/fold_parts {RUN}",
+    "fold/batch_size": "unit/fold_parts unit/batch_finder fold/train::test_a_batch_size_is_found_once",
+    "fold/choose": f"unit/choose unit/learner unit/averaging {RUN}",
+    "fold/deadline": BUDGET,
+    "fold/explain": f"unit/grad_cam unit/gallery {RUN}",
+    "fold/in_time": BUDGET,
+    "fold/lesson": f"unit/lesson unit/distillation unit/fold_parts {STUDENTS} fold/students",
+    "fold/look_on": f"unit/fold_parts {RUN}",
+    "fold/measured": "unit/fold_parts unit/statistics unit/augment fold/train::test_statistics_of_the_training_rows_"
+    "belong_to_the_run",
+    "fold/network": f"unit/network unit/pruning {RUN} fold/probe",
+    "fold/objective": "unit/objective unit/objective_kinds unit/fold_parts unit/numbers_and_targets",
+    "fold/plan": "unit/fold_parts unit/plan unit/freezing",
+    "fold/predictor": f"unit/network {RUN} {STUDENTS} fold/pictures_and_grades",
+    "fold/probe": "unit/linear_probe fold/probe",
+    "fold/pruned": "unit/pruning fold/prune::test_fold_k_starts_from_fold_k_alone fold/prune",
+    "fold/resume": "unit/fold_parts unit/checkpoint process/kill::test_killed_at_an_aimed_moment",
+    "fold/setup": f"unit/fold_parts {RUN} fold/start",
+    "fold/teacher": f"unit/lesson {STUDENTS} fold/students fold/pictures_and_grades",
+    "fold/train_fold": f"{RUN} fold/train::test_learning_happens fold/train::test_a_batch_size_is_found_once "
+    "fold/at_chance_trained::test_copies_of_a_picture_are_in_one_half fold/decided_runs",
+    "fold/train_run": f"{RUN} fold/start fold/train::test_multirun_trains_several_folds "
+    "fold/train::test_data_that_changed_under_the_folds_are_refused",
+    # ---- runs ----
+    "runs": f"unit/opening {MEMBERS} {RUN} {ENSEMBLE}",
+    "runs/claims": f"unit/files fold/start {RUN} fold/train::test_data_that_changed_under_the_folds_are_refused "
+    "process/simultaneous",
+    "runs/combined": f"{MEMBERS} fold/second_level",
+    "runs/decided": f"unit/links unit/decisions fold/decided_runs {ENSEMBLE}",
+    "runs/members": MEMBERS,
+    "runs/opening": f"unit/opening fold/second_level::test_copies_stay_together_within_one_fold {RUN}",
+    "runs/output": f"unit/files unit/report {RUN} {ENSEMBLE}",
+    "runs/scoring": f"unit/scoring unit/own_metric {ENSEMBLE}",
+    "runs/start": f"fold/start {RUN}",
+    "runs/summary": f"{ENSEMBLE} fold/decided_runs fold/train::test_multirun_trains_several_folds",
+    # ---- recipes ----
+    "recipes/ablate": "unit/tricks unit/study fold/ablate",
+    "recipes/bench": "unit/benchmarks unit/verbs",
+    "recipes/distill": STUDENTS,
+    "recipes/ensemble": "fold/second_level",
+    "recipes/features": f"fold/features {STUDENTS} "
+    "fold/second_level::test_features_of_a_run_with_other_folds_are_refused",
+    "recipes/frozen": "fold/probe::test_frozen",
+    "recipes/init": "unit/words unit/guess",
+    "recipes/lr_find": "unit/range_test fold/train::test_lr_find_writes_a_picture_and_suggests_a_rate",
+    "recipes/predict": f"fold/decided_runs fold/prune {STUDENTS} fold/pictures_and_grades",
+    "recipes/prepare": "unit/duplicates fold/multi::test_looking_and_finding",
+    "recipes/prune": "fold/prune::test_fold_k_starts_from_fold_k_alone fold/prune",
+    "recipes/runs": "unit/runs",
+    "recipes/score": "fold/kinds::test_a_file_is_graded_by_itself unit/submission",
+    "recipes/sizes": "fold/train::test_score_against_test_size",
+    "recipes/smoke": "fold/multi::test_the_smoke_test_passes",
+    "recipes/soup": f"unit/soup {STUDENTS} fold/students",
+    "recipes/stack": "unit/beside fold/second_level::test_a_stack_of_runs_and_features fold/second_level",
+    "recipes/train": RUN,
 }
-# Whole runs, one test or file after the other, for what no unit test notices; of a recipe those that name its verb.
-FOLD = {
-    "training": "train::test_a_run_writes_every_artefact",
-    "ensembling": "",
-    "search": "",
-    "inference": "",
-    "competition": "second_level::test_an_ensemble_is_one_more_run",
-    "fold": "train::test_a_run_writes_every_artefact train::test_learning_happens "
-    "train::test_a_budget_shortens_the_run_as_a_whole at_chance_trained "
-    "students::test_students_soups_and_features_are_runs_like_any_other",
-    "recipes": "second_level features train at_chance_trained at_chance students prune multi",
-    "runs": "second_level start train::test_a_run_writes_every_artefact",
-}
+ROOMS = ("training", "ensembling", "search", "inference", "competition", "fold", "runs", "recipes")
+SHOWN = ("effects_plot.py",)  # pictures, which nobody tests line by line
 SWAPS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
          ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Add: ast.Sub,
          ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mod, ast.Mod: ast.Mult,
@@ -189,23 +255,25 @@ def called(node: ast.AST) -> str:
 
 # ---- whether the tests notice ---------------------------------------------------------------------------------------
 def tests_of(room: str, file: str) -> list[str]:
-    """The room's test files, those first that name the module; of a recipe only those that name it or its verb."""
+    """What should notice a change of a module: its own tests or its room's, those first that name the module."""
     module = file.removesuffix(".py").replace("/", ".")
-    every = [f"tests/unit/test_{name}.py" for name in UNIT[room].split()]
-    every += ["tests/fold/test_{}.py{}{}".format(*name.partition("::")) for name in FOLD[room].split()]
+    every = []
+    for name in (TESTS.get(f"{room}/{Path(file).stem}") or TESTS[room]).split():
+        folder, _, rest = name.partition("/")
+        stem, colons, test = rest.partition("::")
+        every.append(f"tests/{folder}/test_{stem}.py{colons}{test}")
     texts = {name: (REPO / name.partition("::")[0]).read_text() for name in every}
-    if room == "recipes":
-        verb = re.compile(rf'"{Path(file).stem}"|{module}\b')
-        every = [name for name in every if verb.search(texts[name])]
-    return sorted(every, key=lambda name: (not re.search(rf"\b{module}\b", texts[name]), "/fold/" in name))
+    return sorted(every, key=lambda name: ("/unit/" not in name, not re.search(rf"\b{module}\b", texts[name])))
 
 
 def run(tree: Path, tests: list[str], limit: float) -> tuple[str, str]:
-    """killed, survived or timeout (which on a busy machine says nothing), and the first test that failed."""
+    """killed, survived or timeout, and the first test that failed. limit: seconds of processor time, which unlike the
+    clock's do not depend on who else uses the machine."""
     log = tree / "log"
     child = os.fork()
     if not child:
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (round(limit), round(limit) + 1))
         os.chdir(tree)
         sys.path[:] = [str(tree), *(place for place in sys.path if Path(place or ".").resolve() != REPO)]
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -214,7 +282,7 @@ def run(tree: Path, tests: list[str], limit: float) -> tuple[str, str]:
         import pytest
 
         os._exit(int(pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests])))
-    end = time.monotonic() + limit
+    end = time.monotonic() + 20 * limit  # of what waits for ever
     while time.monotonic() < end:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
@@ -226,6 +294,8 @@ def run(tree: Path, tests: list[str], limit: float) -> tuple[str, str]:
         return "timeout", ""
     if status == 0:
         return "survived", ""
+    if os.waitstatus_to_exitcode(status) in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "timeout", ""
     failed = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py\S*)", log.read_text(errors="replace"), re.MULTILINE)
     return "killed", failed[1] if failed else f"exit status {os.waitstatus_to_exitcode(status)}"
 
@@ -249,7 +319,9 @@ def key(row: dict[str, object]) -> tuple[str, ...]:
 
 def sample(room: str, seed: int = 0) -> list[Mutant]:
     """All changes of a room in the order in which they are tried."""
-    files = sorted(str(path.relative_to(REPO)) for path in (REPO / "src" / room).rglob("*.py"))
+    files = sorted(
+        str(path.relative_to(REPO)) for path in (REPO / "src" / room).rglob("*.py") if path.name not in SHOWN
+    )
     every = [mutant for file in files for mutant in mutants(file, (REPO / file).read_bytes())]
     random.Random(f"{seed} {room}").shuffle(every)
     return every
@@ -257,8 +329,8 @@ def sample(room: str, seed: int = 0) -> list[Mutant]:
 
 def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
-    count, rooms = int(given.get("count", 20)), given.get("rooms", ",".join(UNIT)).split(",")
-    out, limit = Path(given.get("out", "cache/mutants.csv")), float(given.get("limit", 300))
+    count, rooms = int(given.get("count", 20)), given.get("rooms", ",".join(ROOMS)).split(",")
+    out, limit = Path(given.get("out", "cache/mutants.csv")), float(given.get("limit", 120))
     tree = Path(tempfile.mkdtemp(prefix="mutants-"))
     tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=REPO, capture_output=True, text=True)
     for name in tracked.stdout.splitlines():

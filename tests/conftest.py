@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from src.search.tricks import merged
+from tests.drawn import FOLDER, drawn_once
 
 REPO = Path(__file__).resolve().parent.parent
 # The smallest network of timm, so that a fold trains in seconds.
@@ -34,6 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """pytest-xdist's workers inherit this: they fill the cores by themselves, so each has one thread."""
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Any:
+    """Tiny folds, of which there are hundreds, draw their pictures once; also those that fixtures train."""
+    if item.path.parent.name != "fold":
+        return (yield)
+    with drawn_once(Path(FOLDER.name)):
+        return (yield)
 
 
 def pytest_collection_finish() -> None:

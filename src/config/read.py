@@ -10,7 +10,8 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,10 @@ RUNTIME_KEYS = (
     "model.compile", "optimizer.fused", "eval.batch_size", "eval.every", "competition.root", "competition.solution",
     "checkpoint", "session", "wandb", "trackers", "paths",
 )  # fmt: skip
+
+
+# The annotated types of a section, which typing works out anew each time.
+_hints: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 
 def defaults() -> dict[str, Any]:
@@ -127,7 +132,7 @@ def refuse_secrets(values: Mapping[str, Any], environment: Mapping[str, str]) ->
 def keys(of: Any = None, prefix: str = "") -> list[str]:
     """Every valid dotted key, sections included: `["fold", …, "model", "model.name", …]`."""
     found = []
-    for name, hint in typing.get_type_hints(of or Config).items():
+    for name, hint in _hints(of or Config).items():
         found.append(prefix + name)
         if dataclasses.is_dataclass(hint):
             found += keys(hint, f"{prefix}{name}.")
@@ -138,7 +143,7 @@ def kind_of(key: str) -> Any:
     """The annotated type of a dotted key; Any below a free mapping or a list."""
     found: Any = Config
     for name in key.split("."):
-        found = typing.get_type_hints(found).get(name, Any) if dataclasses.is_dataclass(found) else Any
+        found = _hints(found).get(name, Any) if dataclasses.is_dataclass(found) else Any
     return found
 
 
@@ -185,7 +190,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _build(cls: Any, values: Any, path: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{path.rstrip('.')}={values!r}: expected a section with {', '.join(keys(cls))}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for key in values:
         if key not in hints:
             raise unknown_key(f"{path}{key}", keys(cls, path))

@@ -79,6 +79,11 @@ def test_runs_students_and_soups(trained: Callable[[str], Place], kind: str) -> 
     place.check("student")
     place.combine("soup", "runs=[a,b]", "run=soup")
     place.check("soup")
+    place.combine("features", "run=a")
+    place.combine(
+        "stack", "runs=[a,b]", "features=[a]", "learner=ridge" if kind == "grades" else "learner=logistic", "run=s"
+    )
+    place.check("s")
 
 
 def test_a_teacher_that_knows_the_fold_is_refused(trained: Callable[[str], Place], tmp_path: Path, capsys) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,6 @@ from src.predictions import load_predictions
 from tests.conftest import TINY, write
 
 LABELS = np.array(["red", "green", "blue"])
-Run = Callable[..., int]
 
 
 def make(root: Path, columns: bool) -> Path:
@@ -39,11 +37,21 @@ def make(root: Path, columns: bool) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=["words", "columns"])
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp(request.param)
-    make(place / "data", columns=request.param == "columns")
-    for run, seed in (("a", 0), ("b", 1)):
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Words in a cell, and two runs."""
+    return trained(tmp_path_factory.mktemp("words"), columns=False, runs="ab")
+
+
+@pytest.fixture(scope="module")
+def of_columns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A column of the tables per label, and a run: once they are read, all is as it is with words."""
+    return trained(tmp_path_factory.mktemp("columns"), columns=True, runs="a")
+
+
+def trained(place: Path, columns: bool, runs: str) -> Path:
+    make(place / "data", columns)
+    for seed, run in enumerate(runs):
         assert start(place, "train", "fold=all", "competition=folder", f"run={run}", f"seed={seed}") == 0
     return place
 
@@ -75,7 +83,9 @@ def check(place: Path, run: str) -> None:
     assert "test" in json.loads((place / "runs" / run / "cv.json").read_text())
 
 
-def test_a_run_learns_and_is_graded(place: Path) -> None:
+@pytest.mark.parametrize("form", ["place", "of_columns"])
+def test_a_run_learns_and_is_graded(form: str, request: pytest.FixtureRequest) -> None:
+    place: Path = request.getfixturevalue(form)
     check(place, "a")
     found = scores(place, "a")
     assert found["f1_macro"] > 0.75 and found["log_loss"] < 0.55
@@ -129,6 +139,15 @@ def test_students(place: Path, targets: str) -> None:
     assert scores(place, f"student-{targets}")["f1_macro"] > 0.7
 
 
+def test_the_run_of_a_column_per_label_is_a_member_and_predicts_again(of_columns: Path) -> None:
+    place = of_columns
+    assert start(place, "ensemble", "runs=[a]", "method=climb", "run=e") == 0
+    check(place, "e")
+    before = (place / "submissions" / "a.csv").read_text()
+    assert start(place, "predict", "run=a") == 0
+    assert (place / "submissions" / "a.csv").read_text() == before
+
+
 def test_what_is_about_one_label_says_so(place: Path, capsys) -> None:
     for words, text in (
         (["distill.unlabelled=true"], "distill.unlabelled=true: takes the one class that a teacher is sure of"),
@@ -146,11 +165,11 @@ def test_looking_and_finding(place: Path, capsys) -> None:
     assert start(place, "prepare", "competition=folder") == 0
     assert "green" in capsys.readouterr().out
     assert start(place, "lr_find", "competition=folder", "run=lr") == 0
-    words = ["tricks=[focal,no_smoothing,class_weights]", "seeds=1", "folds=[0,1]", "epochs=1", "run=study"]
+    words = ["tricks=[focal,no_smoothing,class_weights]", "seeds=1", "folds=[0]", "epochs=1", "run=study"]
     assert start(place, "ablate", "competition=folder", *words) == 0
     printed = capsys.readouterr().out
     assert "| focal |" in printed and "refused" not in printed
 
 
-def test_the_smoke_test_passes(place: Path) -> None:
-    assert start(place, "smoke", "competition=folder", "workers=0") == 0
+def test_the_smoke_test_passes(of_columns: Path) -> None:
+    assert start(of_columns, "smoke", "competition=folder", "workers=0") == 0

@@ -45,6 +45,8 @@ def test_weights_may_move_but_not_change(command: Callable[..., list[str]], tmp_
     assert f"model.weights: {first} -> None" in capsys.readouterr().err
 
     first.unlink()
+    assert main([*words, "fold=1", f"model.weights={moved}", "loss.smoothing=0.3"]) == 2
+    assert "loss.smoothing: " in (says := capsys.readouterr().err) and "model.weights" not in says
     assert main([*words, "fold=1", f"model.weights={moved}"]) == 0
     assert (tmp_path / "runs" / "r" / "fold1" / "manifest.json").is_file()
     assert "sha256" in json.loads((tmp_path / "runs" / "r" / "started_from.json").read_text())["contents"]

@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 
 from src.files import read_json
+from tests.drawn import FOLDER, drawn_once
 
 PRELOADED = [
     "torch",
@@ -88,7 +89,8 @@ class Start:
         self, context: Any, words: list[str], log: Path, at: Moment | None = None, file_limit: int | None = None
     ) -> None:
         self.log = log
-        self.process: ForkServerProcess = context.Process(target=run, args=(words, log, at, file_limit))
+        arguments = (words, log, at, file_limit, Path(FOLDER.name))
+        self.process: ForkServerProcess = context.Process(target=run, args=arguments)
         self.process.start()
 
     def work(self) -> float:
@@ -106,7 +108,7 @@ class Start:
             time.sleep(0.002)
         self.process.kill()
 
-    def end(self, seconds: float = 120) -> tuple[int, str]:
+    def end(self, seconds: float = 900) -> tuple[int, str]:
         """Exit code, negative for a signal, and output, when it is over."""
         self.process.join(seconds)
         code = self.process.exitcode
@@ -155,8 +157,9 @@ def require_tidy(place: Path) -> None:
     assert not left, left
 
 
-def run(words: list[str], log: Path, at: Moment | None, file_limit: int | None) -> None:
-    """In the new process. file_limit: bytes that no file may grow beyond, which a write answers as a full disk does."""
+def run(words: list[str], log: Path, at: Moment | None, file_limit: int | None, drawn: Path) -> None:
+    """In the new process. file_limit: bytes that no file may grow beyond, which a write answers as a full disk does.
+    drawn: the folder of pictures that need not be drawn again."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -172,7 +175,8 @@ def run(words: list[str], log: Path, at: Moment | None, file_limit: int | None) 
         watch(at)
     from src.cli import main
 
-    sys.exit(main(words))
+    with drawn_once(drawn):
+        sys.exit(main(words))
 
 
 def watch(at: Moment) -> None:

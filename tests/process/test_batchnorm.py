@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import os
 import socket
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
@@ -87,17 +86,16 @@ def work(rank: int, port: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+def found(start_server: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(rank, port, folder)) for rank in (0, 1)]
+    processes = [start_server.Process(target=work, args=(rank, port, folder)) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(240)
+        process.join(900)
         assert process.exitcode == 0
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 

@@ -26,7 +26,7 @@ STAGES = "stages=[{length: 40%, size: 0.75, rows: 0.5}, {length: 60%}]"
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=900)
     return process.returncode, output
 
 
@@ -56,7 +56,7 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
         submission.unlink()
         words = [f"paths.runs={tmp_path / 'runs'}", "run=r", f"processes={processes}", "batch_size=7", "device=cpu"]
         run = subprocess.run(
-            [sys.executable, "-m", "src.cli", "predict", *words], cwd=REPO, capture_output=True, text=True, timeout=240
+            [sys.executable, "-m", "src.cli", "predict", *words], cwd=REPO, capture_output=True, text=True, timeout=900
         )
         assert run.returncode == 0, run.stderr
         assert submission.read_text() == first
@@ -128,7 +128,7 @@ def test_torchrun_and_a_mistake_keep_their_exit_codes(start: Start, command: Com
         cwd=REPO,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert run.returncode == 0, run.stderr[-2000:]

@@ -50,7 +50,7 @@ def same_fold_file_and_cache(place: Path, alone: Path) -> None:
             assert np.fromfile(path, np.uint16).all(), "each image is in the cache"
 
 
-@pytest.mark.parametrize("repeat", range(3))
+@pytest.mark.parametrize("repeat", range(2))
 def test_two_folds_of_one_run(repeat: int, start_server: Any, command_in: Command, alone: Path, tmp_path: Path) -> None:
     words = [command_in(tmp_path, *WORDS, f"fold={k}") for k in range(2)]
     for code, output in both(start_server, tmp_path, *words):
@@ -60,7 +60,7 @@ def test_two_folds_of_one_run(repeat: int, start_server: Any, command_in: Comman
     same_fold_file_and_cache(tmp_path, alone)
 
 
-@pytest.mark.parametrize("repeat", range(3))
+@pytest.mark.parametrize("repeat", range(2))
 def test_the_same_fold_twice(repeat: int, start_server: Any, command_in: Command, alone: Path, tmp_path: Path) -> None:
     words = command_in(tmp_path, *WORDS, "fold=0")
     ends = both(start_server, tmp_path, words, words)
@@ -74,8 +74,7 @@ def test_the_same_fold_twice(repeat: int, start_server: Any, command_in: Command
     require_tidy(tmp_path)
 
 
-@pytest.mark.parametrize("repeat", range(2))
-def test_two_runs(repeat: int, start_server: Any, command_in: Command, alone: Path, tmp_path: Path) -> None:
+def test_two_runs(start_server: Any, command_in: Command, alone: Path, tmp_path: Path) -> None:
     words = [command_in(tmp_path, *WORDS, "fold=all", f"run={name}") for name in ("r", "s")]
     for code, output in both(start_server, tmp_path, *words):
         assert code == 0, output

@@ -183,6 +183,9 @@ def test_verdicts() -> None:
     differences = dict(enumerate((noise + 0.0002).tolist()))
     wanted = design_needed(0.0002, *spreads(differences), level=0.05, fewest=(3, 3))
     assert wanted and table["noise"].verdict == f"undecided: about {wanted[0]} folds x {wanted[1]} seeds in all"
+    uneven = {0: [1.17, 1.41, 1.17], 1: [0.35], 2: [1.45, 1.22]}  # as many seeds as one fold has are there
+    assert judged({"it": uneven})["it"].verdict == "undecided: about 5 folds x 3 seeds in all"
+    assert design_needed(float(fold_means(uneven).mean()), *spreads(uneven), fewest=(3, 1)) == (5, 1)
     assert judged({"tiny": dict(enumerate((noise + 1e-7).tolist()))}, folds_n=4)["tiny"].verdict == (
         "undecided: not with 4 folds, whatever the seeds, if it is worth anything"
     )

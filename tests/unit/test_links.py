@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,8 @@ def test_out_of_fold_rows_are_scored_as_they_are_submitted() -> None:
     frame = pd.DataFrame(
         {"row": rows[order], "fold": fold, "y": y[order], "p": oof.pred[:, 1], "group": PATIENT[order]}
     )
+    elsewhere = dataclasses.replace(oof, ids=np.array(["gone", *oof.ids[1:]]))  # of a table that had one row more
+    assert as_submitted(Config(), competition, y[order], elsewhere).pred is elsewhere.pred
     wanted = frame.groupby(["fold", "row"]).agg({"y": "max", "p": "mean", "group": "first"}).reset_index()
     assert sorted(zip(found.fold, found.y, found.pred[:, 1].round(5), found.groups, strict=True)) == sorted(
         zip(wanted["fold"], wanted["y"], wanted["p"].astype(np.float32).round(5), wanted["group"], strict=True)

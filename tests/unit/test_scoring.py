@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from src.competition.kinds import task_of
 from src.competition.kinds.multi import Multi
 from src.competition.kinds.single import Single
 from src.competition.sample import Sample
@@ -29,6 +30,8 @@ def config(**keys: Any) -> Config:
 
 def test_weights_by_name_the_others_1() -> None:
     assert weights_of({"any": 2}, TASK).tolist() == [2, 1, 1]
+    assert weights_of({"a=b": 2}, Multi(np.array(["a=b", "c"]))).tolist() == [2, 1], "an = of its own"
+    assert weights_of({"mark": 3}, task_of("targets", np.array(["root=a", "root=b", "mark=x"]))).tolist() == [1, 3]
     metric = metric_of(config(metric="log loss", metric_weights={"any": 2}), of(TASK))
     assert metric.name == "weighted_log_loss"
     y, pred = np.array([[True, False, True]]), np.array([[0.9, 0.2, 0.6]])
