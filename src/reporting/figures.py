@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -244,7 +244,7 @@ def sizes_picture(path: Path, curves: Mapping[str, Mapping[int, float]], metric:
 def _over_steps(width: float, height: float, lines: int) -> tuple[Any, Any]:
     """A figure and its axes of so many inches each, one above the other. Its margins are fixed: to find them, a layout
     draws everything twice, which takes longer than the rest of a small fold's pictures."""
-    figure, axes = _plot(width, height * lines, lines, layout="none")
+    figure, axes = _plot(width, height * lines, lines, layout=None)
     whole = height * lines
     figure.subplots_adjust(
         left=1.1 / width, right=1 - 0.2 / width, bottom=0.55 / whole, top=1 - 0.4 / whole, hspace=0.1
@@ -253,7 +253,7 @@ def _over_steps(width: float, height: float, lines: int) -> tuple[Any, Any]:
 
 
 def _plot(
-    width: float, height: float, lines: int = 1, columns: int = 1, layout: str = "constrained"
+    width: float, height: float, lines: int = 1, columns: int = 1, layout: Literal["constrained"] | None = "constrained"
 ) -> tuple[Any, Any]:
     """An empty figure of so many inches and its axes, without pyplot, which would keep every figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
