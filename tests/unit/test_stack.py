@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from src.competition.kinds.number import Number
@@ -30,6 +30,8 @@ from src.ensembling.stack import (
     GRID,
     OF_NUMBERS,
     FeaturesFor,
+    _scaled,
+    _statistics,
     choose,
     features_of,
     log_odds,
@@ -68,7 +70,11 @@ def test_logistic_is_scikit_learns_grid_search_fold_by_fold() -> None:
     for k in range(5):
         rest = folds != k
         search = GridSearchCV(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-8)),
+            make_pipeline(
+                StandardScaler(),
+                FunctionTransformer(np.clip, kw_args={"a_min": -5, "a_max": 5}),
+                LogisticRegression(max_iter=1000, tol=1e-8),
+            ),
             {"logisticregression__C": [options["C"] for options in GRID["logistic"]]},
             scoring="neg_log_loss",
             cv=PredefinedSplit(folds[rest]),
@@ -438,3 +444,15 @@ def test_rows_that_no_fold_holds_out_are_learnt_from_and_never_scored() -> None:
         task = Number(np.array(["a", "b"]))
         found = stack("ridge", [same_for_all(x, x[:7])], y, which, task, task.metrics["rmse"])
         assert np.isnan(found.pred[:20]).all() and np.isfinite(found.pred[20:]).all()
+
+
+def test_a_unit_that_was_silent_in_training_does_not_blow_up_a_prediction() -> None:
+    rng = np.random.default_rng(0)
+    x, test = rng.normal(size=(90, 3)), rng.normal(size=(40, 3))
+    x[:, 2], test[:, 2] = 0, 0
+    x[:3, 2], test[0, 2] = 1e-3, 1.0  # three rows say a little, one test row much
+    y = x[:, 0] + 0.1 * rng.normal(size=90)
+    statistics = _statistics(x)
+    assert np.abs((test - statistics[0]) / statistics[1]).max() > 1000
+    model = train("ridge", {"alpha": 1.0}, _scaled(x, statistics), y[:, None], 1, 0)
+    assert np.abs(model(_scaled(test, statistics))).max() < 2 * np.abs(y).max()
