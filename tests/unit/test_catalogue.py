@@ -1,4 +1,4 @@
-"""The README's table of techniques: every key can be typed, every function and every test in it is there."""
+"""The table of techniques in docs/techniques.md: every key can be typed, every function and every test in it is there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 def table() -> list[Row]:
-    section = (ROOT / "README.md").read_text().split("\n## Every technique\n")[1].split("\n## ")[0]
+    section = (ROOT / "docs" / "techniques.md").read_text()
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
     assert lines[0] == COLUMNS and set("".join(lines[1])) == {"-"}
     return [Row(*line) for line in lines[2:]]
@@ -87,10 +87,11 @@ def check_command(text: str) -> None:
 
 
 def commands() -> list[str]:
-    """Every ./run.sh of the README but `./run.sh [verb] key=value …`."""
-    text = (ROOT / "README.md").read_text()
+    """Every ./run.sh of the README and of docs/ but `./run.sh [verb] key=value …` and the lab book's, which are dated."""
+    pages = [ROOT / "README.md", *(page for page in (ROOT / "docs").glob("*.md") if page.name != "lab-book.md")]
+    text = "\n".join(page.read_text() for page in pages)
     found = re.findall(r"`(\./run\.sh [^`\n]+)`", text) + re.findall(r"^(\./run\.sh .+)$", text, re.MULTILINE)
-    return sorted({command for command in found if "[verb]" not in command and not command.startswith("./run.sh help")})
+    return sorted({command for command in found if "[verb]" not in command and not command.startswith(("./run.sh help", "./run.sh kaggle", "./run.sh wheels"))})
 
 
 def test_there_are_commands() -> None:
