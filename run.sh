@@ -71,7 +71,7 @@ if [ -n "${KAGGLE_KERNEL_RUN_TYPE:-}" ] && runs python3 'import importlib.util a
     verb=train
     case ${1:-} in '' | -* | *=*) ;; *) verb=$1 ;; esac
     # what is missing does not keep the doctor away, who says it too
-    "$python" -P src/bootstrap.py --kaggle --verb "$verb" ${extra:+--extra "$extra"} || [ "$verb" = doctor ] || exit
+    "$python" -P src/bootstrap.py --kaggle --verb "$verb" ${extra:+--extra "$extra"} || { code=$?; [ "$verb" = doctor ] || exit $code; }
 else
     python=.venv/bin/python
     if ! ready; then setup; fi

@@ -235,6 +235,8 @@ def _transform(spec: Any) -> Any:
     transform = getattr(albumentations, str(name), None)
     if not (isinstance(transform, type) and issubclass(transform, _kinds())):
         raise UserError(f"augment.albumentations: no transform {name!r}{nearest(str(name), dir(albumentations))}")
+    if arguments is not None and not isinstance(arguments, (dict, list, tuple)):
+        raise UserError(f"augment.albumentations: {name}: expected its arguments, {{p: 0.5}}, not {arguments!r}")
     arguments = {"transforms": arguments} if isinstance(arguments, (list, tuple)) else dict(arguments or {})
     if isinstance(arguments.get("transforms"), (list, tuple)):
         arguments["transforms"] = [_transform(inner) for inner in arguments["transforms"]]

@@ -10,8 +10,8 @@ from src.help.known import choices, default_of, describe, meanings, shown
 HEAD = """\
 # Every key
 
-`./run.sh [verb] key=value …`; `./run.sh help KEY` prints an example too. A preset or experiment in `configs/` may set another
-default. This page is made of the comments in [schema.py](../src/config/schema.py).
+`./run.sh [verb] key=value …`; `./run.sh help KEY` prints an example too. A preset or experiment in `configs/` may set
+another default. This page is made of the comments in [schema.py](../src/config/schema.py).
 """
 
 

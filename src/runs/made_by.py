@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def remember_command(words: Sequence[str]) -> None:
-    os.environ[COMMAND] = shlex.join(["./run.sh", *words])
+    os.environ[COMMAND] = shlex.join(["./run.sh", *words]).replace("\0", "")
 
 
 def made_by() -> dict[str, str]:

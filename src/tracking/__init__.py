@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def start_tracking(
     `step` steps; 0 of one that begins."""
     found: dict[str, NoTracker] = {}
     ids, mode = ids or {}, resolve_mode(mode, os.environ)
-    if mode != "disabled" and importlib.util.find_spec("wandb") is None:
+    if mode != "disabled" and not is_installed("wandb"):
         print("W&B is not installed here: nothing is tracked (pip install wandb, or wandb.mode=disabled)", flush=True)
         mode = "disabled"
     common: dict[str, Any] = {
@@ -65,8 +66,12 @@ def start_tracking(
 def check_trackers(mode: str, others: Sequence[str]) -> None:
     """Raises UserError for a WANDB_MODE that there is not, and for a tracker that is asked for and not installed."""
     resolve_mode(mode, os.environ)
-    if mode in ("online", "offline") and importlib.util.find_spec("wandb") is None:
+    if mode in ("online", "offline") and not is_installed("wandb"):
         raise MissingPackage(f"wandb.mode={mode}: needs the package wandb; pip install wandb")
     for name in others:
-        if not any(importlib.util.find_spec(package) for package in PACKAGES[name]):
+        if not any(is_installed(package) for package in PACKAGES[name]):
             raise UserError(f"trackers: {name} is not installed; .venv/bin/pip install {name}, or leave it out")
+
+
+def is_installed(package: str) -> bool:
+    return package in sys.modules or importlib.util.find_spec(package) is not None

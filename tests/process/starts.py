@@ -140,7 +140,7 @@ def result(place: Path, run: str = "r", folds: int = 2) -> dict[str, Any]:
         found[f"fold{k}/history"] = history.to_csv()
         manifest = read_json(folder / "manifest.json")
         found[f"fold{k}/manifest"] = {
-            key: value for key, value in manifest.items() if key not in ("seconds", "memory", "run")
+            key: value for key, value in manifest.items() if key not in ("seconds", "memory", "run", "made_by")
         }
     return found
 

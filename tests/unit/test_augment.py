@@ -616,7 +616,7 @@ def test_erased_pixels_are_grey_and_no_others(store: ImageStore) -> None:
         ({"GaussianBlur": {"p": "often"}}, "augment.albumentations: GaussianBlur"),
         ({"GaussianBlur": 3}, "augment.albumentations: GaussianBlur"),
         ({"GaussianBlur": {}, "Blur": {}}, "one name with its arguments"),
-        ("GaussianBlur", "one name with its arguments"),
+        (3, "one name with its arguments"),
         pytest.param(
             {"GaussianBlur": {"blurlimit": 3}},
             "blurlimit",

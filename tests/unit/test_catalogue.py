@@ -1,4 +1,4 @@
-"""The table of techniques in docs/techniques.md: every key can be typed, every function and every test in it is there."""
+"""The table of techniques in docs/techniques.md: its keys can be typed, its functions and tests are there."""
 
 from __future__ import annotations
 
@@ -86,12 +86,15 @@ def check_command(text: str) -> None:
     full_words(verb, [word for word in words if word not in own])
 
 
+OWN = ("./run.sh help", "./run.sh kaggle", "./run.sh wheels")  # whose words are no keys
+
+
 def commands() -> list[str]:
-    """Every ./run.sh of the README and of docs/ but `./run.sh [verb] key=value …` and the lab book's, which are dated."""
+    """Every ./run.sh of the README and of docs/, but not those of the lab book, which are dated."""
     pages = [ROOT / "README.md", *(page for page in (ROOT / "docs").glob("*.md") if page.name != "lab-book.md")]
     text = "\n".join(page.read_text() for page in pages)
     found = re.findall(r"`(\./run\.sh [^`\n]+)`", text) + re.findall(r"^(\./run\.sh .+)$", text, re.MULTILINE)
-    return sorted({command for command in found if "[verb]" not in command and not command.startswith(("./run.sh help", "./run.sh kaggle", "./run.sh wheels"))})
+    return sorted({command for command in found if "[verb]" not in command and not command.startswith(OWN)})
 
 
 def test_there_are_commands() -> None:

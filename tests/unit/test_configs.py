@@ -33,6 +33,7 @@ def test_there_are_configurations() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_a_shipped_configuration_builds(path: Path) -> None:
     words = [f"{path.parent.name}={path.stem}", "competition.root=somewhere", "model.pretrained=never"]
+    words += ["competition=folder"] * (path.parent.name != "competition")
     config = composed(*words)
     assert config.stages
     assert parse_views(config.tta)

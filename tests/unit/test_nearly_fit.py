@@ -230,7 +230,9 @@ def test_fold_files_of_the_users_own(tmp_path: Path, name: str) -> None:
     before = path.read_bytes()
     assert load_folds(path, competition, n, 0).tolist() == [expected(at) for at in range(8)]
     assert path.read_bytes() == before
-    with pytest.raises(UserError, match=rf"has {n} folds, but folds\.n=3; set folds\.n={n}, or give another") as error:
+    with pytest.raises(
+        UserError, match=rf"has {n} folds, but folds\.n=3; set folds\.n={n}, or set folds\.file="
+    ) as error:
         load_folds(path, competition, 3, 0)
     cure = re.search(r"set folds\.n=(\d+)", str(error.value))
     assert cure is not None and len(load_folds(path, competition, int(cure[1]), 0)) == 8

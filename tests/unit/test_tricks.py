@@ -195,5 +195,5 @@ def test_refused_arms_are_named_and_a_model_does_not_bring_its_own_preset(
     assert isinstance(arms["loss.name=focal mix.mixup=0.2"], str)
     assert arms["planted_null"] == dataclasses.replace(base, seed=7919)
     changed = dataclasses.replace(base.model, name="test_resnet", pretrained="never")
-    assert base.optimizer.lr == 4e-3, "fine-tuning"
+    assert base.optimizer.scaling == "sqrt", "fine-tuning"
     assert arms["model=test_resnet model.pretrained=never"] == dataclasses.replace(base, model=changed)

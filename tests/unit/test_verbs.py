@@ -216,7 +216,7 @@ def test_a_verb_without_a_configuration_runs_beside_a_broken_one(tmp_path: Path)
     assert (done.returncode, done.stdout) == (0, "accuracy 0.5000\n"), done.stderr
     done = typed("score", "submision=mine.csv")
     assert done.returncode == 2 and "did you mean 'submission'?" in done.stderr and done.stderr.count("\n") == 1
-    done = typed("runs")  # needs it, and names the file
+    done = typed("fold=0")  # needs it, and names the file
     assert done.returncode == 2 and "config.yaml" in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
