@@ -19,7 +19,7 @@ from src.attached import find, find_competition, inputs_folder
 from src.config import Config, build, defaults, plain, refuse_secrets
 from src.errors import UserError, nearest
 from src.help import answer
-from src.log import say_once
+from src.log import forget_backend, say_once
 from src.runs.made_by import remember_command
 from src.search.tricks import merged, named_tricks, pairing_of, words_of
 from src.verbs import VERBS, Verb, from_configs
@@ -29,6 +29,7 @@ from src.words import CONFIGS, GROUPS, from_where_typed, full_words, has_key, ke
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 2 the user's mistake (one line), 130/143 interrupted; a bug keeps its traceback."""
     began = time.time()  # a time budget counts from here
+    forget_backend()
     words = from_where_typed(sys.argv[1:] if arguments is None else arguments)
     remember_command(words)
     try:

@@ -74,7 +74,9 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
     try:
         ended = False
         while not ended:
-            multiprocessing.connection.wait([each.sentinel for each in context.processes if each.exitcode is None])
+            running = {each.sentinel: each for each in context.processes if each.exitcode is None}
+            for sentinel in multiprocessing.connection.wait(list(running)):
+                running[sentinel].join()  # its exit code is there a moment after its sentinel
             # before `join` ends the others, the last of them by SIGKILL
             codes = [each.exitcode or 0 for each in context.processes]
             killed = next(((rank, -code) for rank, code in enumerate(codes) if code < 0), None)

@@ -13,6 +13,8 @@ BETWEEN_LINES = 30.0
 _speaks = True
 _said: set[str] = set()
 
+KERNEL = "KFOLD_KERNEL"  # of the environment: a notebook's kernel has started this
+
 
 def speak(first: bool) -> None:
     """Whether this process is the one that prints. Told once, where the processes learn which they are: the
@@ -39,6 +41,13 @@ def say_once(line: str) -> None:
         say(line)
 
 
+def forget_backend() -> None:
+    """Draw as if no kernel had started this process. Its MPLBACKEND may be of a package that is not here, and
+    matplotlib could then not be imported; that there is a kernel stays known."""
+    if os.environ.get("MPLBACKEND", "").startswith("module://"):
+        os.environ.update({"MPLBACKEND": "agg", KERNEL: "1"})
+
+
 def draws_bars(environment: Mapping[str, str] | None = None) -> bool:
     """Whether somebody looks at a terminal. A notebook's `!` runs its commands in one that nobody sees: each message of
     a bar would be kept, ten a second."""
@@ -47,6 +56,7 @@ def draws_bars(environment: Mapping[str, str] | None = None) -> bool:
         known.get("KAGGLE_KERNEL_RUN_TYPE")
         or known.get("COLAB_RELEASE_TAG")
         or known.get("JPY_PARENT_PID")
+        or known.get(KERNEL)
         or known.get("MPLBACKEND", "").startswith("module://")  # a kernel's, which its children inherit
     )
     return not in_notebook and known.get("TERM") != "dumb" and sys.stderr.isatty()

@@ -193,7 +193,7 @@ def test_sigterm_during_the_test_prediction(
     start_server: Any, command_in: Command, unbroken: tuple[Result, dict[str, int]], tmp_path: Path
 ) -> None:
     words = command_in(tmp_path, *WORDS)
-    at = Moment("open", r"/test/\d+\.png$", nth=5, signum=signal.SIGTERM)
+    at = Moment("open", r"/test/\d+\.png$", nth=35, signum=signal.SIGTERM)  # 30 are looked at when it starts
     code, output = Start(start_server, words, tmp_path / "log", at).end()
     assert code == -signal.SIGTERM, output
     assert " kept\n" in output
