@@ -171,7 +171,8 @@ class AugmentConfig:
     hue: float = 0.4  # turn of the colours in YIQ: +- this * 180 degrees (as MXNet, the paper's library)
     pca: float = 0.1  # standard deviation of the noise along the principal colours (AlexNet)
     erase: float = 0.0  # probability of a grey rectangle (random erasing, 1708.04896)
-    albumentations: tuple[dict[str, Any], ...] = ()  # e.g. [{GaussianBlur: {p: 0.2}}], after crop and flip
+    # after crop and flip, e.g. [{GaussianBlur: {p: 0.2}}]; OneOf, SomeOf and Sequential take a list of their own
+    albumentations: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
