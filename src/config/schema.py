@@ -103,7 +103,7 @@ class ModelConfig:
     subcentres: int = 1  # of these two: weight vectors per class
     # of a new classifier on pretrained weights: timm's draw, 0, or a linear model of the training rows' features
     start: Literal["default", "zero", "probe"] = "default"
-    hold_norms: bool = False  # BatchNorm keeps its pretrained statistics while everything trains
+    hold_norms: bool = False  # BatchNorm keeps its pretrained statistics, its weight and bias learn
     init: Literal["default", "he", "xavier"] = "default"  # of weights from scratch, biases 0; default: the model's own
     sync_bn: bool = False  # BatchNorm over the batches of all GPUs
     compile: bool = False  # torch.compile, once per size: minutes at the start, for long runs on a GPU

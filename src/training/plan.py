@@ -75,8 +75,8 @@ class Plan:
 
     @property
     def holds_statistics(self) -> bool:
-        """Whether no step moves a statistic of BatchNorm; a stage of head+norm is there to move the last one's."""
-        return self.hold_norms and all(stage.train != "head+norm" for stage in self.stages)
+        """Whether no step moves a statistic of BatchNorm."""
+        return self.hold_norms
 
     def mix(self, step: int, count: int, rank: int = 0) -> Mix | None:
         """How the `count` images of a process' micro-batch are mixed with each other."""
