@@ -55,6 +55,8 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         raise UserError("precision=fp16: a TPU has bf16 and fp32; use precision=auto")
     if device == "cpu":
         keep_freed_memory()
+    if device == "tpu":
+        give_held_norms_a_backward()
     if device == "cuda":
         refuse_old_cards()
         # a stage's shapes are all alike, so trying cuDNN's algorithms out pays
@@ -86,6 +88,35 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     speak(accelerator.is_main_process)
     return accelerator
+
+
+def give_held_norms_a_backward() -> None:
+    """Normalise by running statistics in plain arithmetic on XLA devices, whose backward pass of it ends the process
+    (torch_xla 2.8: "size of offset factor is 0"): fine-tuning with held statistics and Grad-CAM need one."""
+    import torch.nn.functional as F
+
+    plain = F.batch_norm
+    if hasattr(plain, "of_xla"):
+        return
+
+    def batch_norm(
+        input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+        momentum: float = 0.1, eps: float = 1e-5,
+    ) -> Any:  # fmt: skip
+        if training or running_mean is None or input.device.type != "xla":
+            return plain(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        return held_norm(input, running_mean, running_var, weight, bias, eps)
+
+    batch_norm.of_xla = True  # type: ignore[attr-defined]
+    F.batch_norm = batch_norm
+
+
+def held_norm(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """torch's `batch_norm` in evaluation mode of x (N, C, …), by two operations that every device can differentiate."""
+    scale = (var + eps).rsqrt() * (1 if weight is None else weight)
+    shift = (0 if bias is None else bias) - mean * scale
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)
 
 
 def runs_on(capability: tuple[int, int], built_for: Collection[str]) -> bool:

@@ -157,3 +157,22 @@ def test_a_loader_process_that_dies_handing_over_is_known_as_killed() -> None:
     with pytest.raises(RuntimeError) as raised:
         next(made)
     assert worker_killed(raised.value)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_held_norm_is_batch_norm_in_evaluation_mode(affine: bool) -> None:
+    from src.training.device import held_norm
+
+    random = torch.Generator().manual_seed(0)
+    norm = torch.nn.BatchNorm2d(3, affine=affine).eval()
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.normal_(generator=random)
+    norm.running_var.uniform_(0.5, 2, generator=random)
+    if affine:
+        torch.nn.init.uniform_(norm.weight, 0.5, 2, generator=random)
+        torch.nn.init.normal_(norm.bias, generator=random)
+    x = torch.randn(4, 3, 5, 5, generator=random, requires_grad=True)
+    found = held_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+    torch.testing.assert_close(found, norm(x))
+    toward = torch.randn(found.shape, generator=random)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, toward)[0] for y in (found, norm(x))))
