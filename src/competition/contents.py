@@ -13,6 +13,7 @@ from src.competition.tables import Competition, Rows
 
 # Of a million pictures, so many are asked for their sizes (0.2 s on a local disk), and of so many the first bytes read.
 ASKED, READ, BYTES = 50_000, 32, 1 << 20
+FOLDS = "folds"  # the part of the data that is no file of the competition
 
 
 def contents_of_data(competition: Competition, folds: np.ndarray | None = None) -> dict[str, str]:
@@ -31,7 +32,7 @@ def contents_of_data(competition: Competition, folds: np.ndarray | None = None) 
         "test pictures": _pictures(competition, test),
     }
     if folds is not None:
-        found["folds"] = _digest([train.ids, folds])
+        found[FOLDS] = _digest([train.ids, folds])
     return found
 
 

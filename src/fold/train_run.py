@@ -51,9 +51,8 @@ def train_run(config: Config, began: float) -> None:
         folder = claim_run(config, run)
         if accelerator.is_main_process:
             take_over(config, run, earlier)
-        claim_data(folder, competition, folds)
-        for k in wanted:
-            claim_sources(config, folder, k, competition)
+        data = claim_data(folder, competition, folds)
+        claim_sources(config, folder, wanted, competition, data)
 
     for number, k in enumerate(wanted):
         left = len(wanted) - number

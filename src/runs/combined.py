@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from src.competition.contents import contents_of_data
 from src.competition.metrics import Metric
 from src.competition.tables import Competition
 from src.config import Config
@@ -46,7 +47,8 @@ class FoldResult:
 def open_members(config: Config, competition: Competition) -> Members:
     """`config.runs`, all their finished folds or the one of `config.fold`. Raises UserError if they are of others."""
     fold = None if config.fold == "all" else int(config.fold)
-    members = load_members(open_runs(config.paths), config.runs, fold)
+    runs = open_runs(config.paths)
+    members = load_members(runs, config.runs, fold)
     for what, mine, theirs in (
         ("classes", competition.task.names, members.task.names),
         ("test rows", np.sort(competition.test.ids), np.sort(members.test_ids)),
@@ -57,8 +59,9 @@ def open_members(config: Config, competition: Competition) -> Members:
                 f"{differ(mine, theirs) or 'in another order'}; "
                 "set competition.root= to the data that it was trained on"
             )
+    data = contents_of_data(competition)
     for name in members.names:
-        check_data(Path(config.paths.runs), name, "runs", competition)
+        check_data(runs, name, "runs", competition, now=data)
     now = competition.task.cells(competition.y[rows_of(competition, members.ids)])
     then = members.task.cells(members.y)
     moved = np.flatnonzero(now != then)

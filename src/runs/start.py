@@ -4,12 +4,12 @@ every start; and of each fold the run that teaches it or that it is pruned from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.competition.contents import contents_of_data
+from src.competition.contents import FOLDS, contents_of_data
 from src.competition.tables import Competition
 from src.config import Config, migrate
 from src.errors import UserError
@@ -49,9 +49,9 @@ def but_for_moved(changed: list[str], folder: Path, config: Config) -> list[str]
     return [f"{line}, with other contents" if line.startswith(KEY) else line for line in changed]
 
 
-def claim_data(folder: Path, competition: Competition, folds: np.ndarray | None) -> None:
-    """Note the data of the run in `folder`. Raises UserError if it has been started with others: folders of one name
-    may hold other pictures under the same ids."""
+def claim_data(folder: Path, competition: Competition, folds: np.ndarray | None) -> dict[str, str]:
+    """Note the data of the run in `folder`; what `contents_of_data` says of them. Raises UserError if it has been
+    started with others: folders of one name may hold other pictures under the same ids."""
     found = contents_of_data(competition, folds)
     with lock_of(folder):
         record = read_record(folder)
@@ -64,10 +64,11 @@ def claim_data(folder: Path, competition: Competition, folds: np.ndarray | None)
                 "run=NAME"
             )
         write_record(folder, record | {"root": str(competition.root.resolve()), "data": {**before, **found}})
+    return found
 
 
 def _cure(run: str, changed: list[str], competition: Competition, record: Mapping[str, Any]) -> str:
-    if changed == ["folds"]:
+    if changed == [FOLDS]:
         return "restore the fold file, or "
     if set(changed) <= set(TEST):
         return f"predict them with ./run.sh predict run={run} competition.root={competition.root}, or "
@@ -75,11 +76,19 @@ def _cure(run: str, changed: list[str], competition: Competition, record: Mappin
     return f"set competition.root={there}, or " if there != str(competition.root.resolve()) else ""
 
 
-def check_data(runs: Runs | Path, run: str, said: str, competition: Competition, but: tuple[str, ...] = ()) -> None:
+def check_data(
+    runs: Runs | Path,
+    run: str,
+    said: str,
+    competition: Competition,
+    but: tuple[str, ...] = (),
+    now: Mapping[str, str] | None = None,
+) -> None:
     """UserError, beginning with `said`, if the run was started with other data than the competition's; the parts `but`
-    are left out. Nothing is known of runs from before the data were noted."""
+    are left out. Nothing is known of runs from before the data were noted. now: what `contents_of_data` says of the
+    competition, where several runs are checked: it asks for the sizes of up to 100,000 files."""
     record = read_record(runs / run)
-    before, now = record.get("data", {}), contents_of_data(competition)
+    before, now = record.get("data", {}), now or contents_of_data(competition)
     changed = [part for part in now if part not in but and before.get(part, now[part]) != now[part]]
     if changed:
         raise UserError(
@@ -92,27 +101,32 @@ def _listed(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def claim_sources(config: Config, folder: Path, k: int, competition: Competition) -> None:
-    """Note the outcome of the run that fold k of the run in `folder` learns from or is pruned from, if there is one.
+def claim_sources(
+    config: Config, folder: Path, folds: Sequence[int], competition: Competition, now: Mapping[str, str]
+) -> None:
+    """Note the outcomes of the run that `folds` of the run in `folder` learn from or are pruned from, if there is one.
 
-    Raises UserError if that was trained on other data, or again since the fold was started.
+    now: from `claim_data`. Raises UserError if that was trained on other data, or again since a fold was started.
     """
     runs = open_runs(config.paths)
     key, run = ("teacher", config.teacher) if config.prune.run is None else ("prune.run", config.prune.run)
-    if run is None or not finished(fold_folder(runs, run, k)):  # the latter is refused where it is opened
+    if run is None:
         return
-    check_data(runs, run, f"{key}={run}", competition, but=TEST)
-    now = outcome_of(runs, run, k)
+    outcomes = {k: outcome_of(runs, run, k) for k in folds if finished(fold_folder(runs, run, k))}
+    if not outcomes:  # what is not finished is refused where it is opened
+        return
+    check_data(runs, run, f"{key}={run}", competition, (*TEST, FOLDS), now)
     with lock_of(folder):
         record = read_record(folder)
         sources = record.get("sources", {})
-        started = finished(folder / f"fold{k}") or any((folder / f"fold{k}").glob("checkpoints/*.ckpt"))
-        if started and sources.get(str(k), now) != now:
-            raise UserError(
-                f"{key}={run}: fold {k} of it has been made again since fold {k} of run={folder.name} was started from "
-                "it; choose another name with run=NAME"
-            )
-        write_record(folder, record | {"sources": {**sources, str(k): now}})
+        for k, outcome in outcomes.items():
+            started = finished(folder / f"fold{k}") or any((folder / f"fold{k}").glob("checkpoints/*.ckpt"))
+            if started and sources.get(str(k), outcome) != outcome:
+                raise UserError(
+                    f"{key}={run}: fold {k} of it has been made again since fold {k} of run={folder.name} was started "
+                    "from it; choose another name with run=NAME"
+                )
+        write_record(folder, record | {"sources": {**sources, **{str(k): outcome for k, outcome in outcomes.items()}}})
 
 
 def outcome_of(runs: Runs | Path, run: str, k: int) -> str:
