@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -104,10 +103,6 @@ def check_tpu(environment: Mapping[str, str], on_tpu: bool, has_xla: bool, devic
             seen = f"{name}={environment[name]} makes all float32 bf16: averages of weights would stand still"
             return problem("tpu", seen, f"unset {name}; precision=bf16 does without")
     return ok("tpu", shown)
-
-
-def has_module(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
 
 
 def check_launch(environment: Mapping[str, str]) -> Finding:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from src.internet import answers_within
 
 TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its switches
 OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -62,18 +63,13 @@ def why_not(seconds: float) -> str | None:
 
 
 def answers(url: str, seconds: float) -> bool:
-    """Whether anything but a failing proxy answers there. Looking up a name knows no timeout, so a thread waits."""
+    """Whether anything but a failing proxy answers there."""
     from huggingface_hub.utils import get_session
 
-    codes: list[int] = []
-
-    def ask() -> None:
+    def ask() -> bool:
         try:
-            codes.append(get_session().head(url, timeout=seconds).status_code)
+            return int(get_session().head(url, timeout=seconds).status_code) < 500
         except Exception:  # of whichever library the client is built on
-            return
+            return False
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(codes) and codes[0] < 500
+    return answers_within(ask, seconds)

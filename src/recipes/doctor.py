@@ -47,6 +47,7 @@ def doctor(config: Config, wrong: Sequence[str]) -> int:
 def examine(config: Config) -> list[Finding]:
     """Every check, with what this machine answers."""
     from src.model import hub
+    from src.tracking import is_installed
     from src.tracking.wandb_mode import has_api_key
 
     environment, inputs = dict(os.environ), Path(config.paths.input)
@@ -63,7 +64,7 @@ def examine(config: Config) -> list[Finding]:
     processes = int(wanted) if wanted.isdigit() else device.total(torch.cards, listed, config.device, tpu)
     found = [
         device.check_card(torch, listed, config.device, kaggle, tpu),
-        device.check_tpu(environment, tpu, device.has_module("torch_xla"), config.device),
+        device.check_tpu(environment, tpu, is_installed("torch_xla"), config.device),
         device.check_launch(environment),
     ]
 

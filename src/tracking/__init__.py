@@ -11,7 +11,7 @@ from typing import Any
 
 from src.errors import MissingPackage, UserError
 from src.tracking.other_tracker import PACKAGES, OtherTracker
-from src.tracking.tracker import NoTracker, Trackers, in_one_line
+from src.tracking.tracker import NoTracker, Trackers, Watched, in_one_line
 from src.tracking.wandb_mode import answers, resolve_mode, server
 from src.tracking.wandb_tracker import WandbTracker
 
@@ -40,9 +40,7 @@ def start_tracking(
     if mode != "disabled" and not is_installed("wandb"):
         print("W&B is not installed here: nothing is tracked (pip install wandb, or wandb.mode=disabled)", flush=True)
         mode = "disabled"
-    common: dict[str, Any] = {
-        "project": project, "run": run, "fold": fold, "folder": folder, "config": config, "step": step,
-    }  # fmt: skip
+    watched = Watched(project, run, fold, folder, config, step)
     folder.mkdir(parents=True, exist_ok=True)
     if mode == "online" and not lost and not answers(server()):
         lost.append(f"{server()} does not answer")
@@ -50,14 +48,14 @@ def start_tracking(
     modes = [] if mode == "disabled" else ["offline"] if lost else dict.fromkeys([mode, "offline"])
     for each in modes:
         try:
-            found["wandb"] = WandbTracker(mode=each, entity=entity, id=ids.get("wandb") or None, **common)
+            found["wandb"] = WandbTracker(watched, mode=each, entity=entity, id=ids.get("wandb") or None)
             break
         except Exception as error:  # a wrong key, a server's bad day: none of them may end a training run
             lost.append(in_one_line(error))
             print(f"W&B: {lost[-1]}; tracking {'offline' if each == 'online' else 'without it'}", flush=True)
     for name in others:
         try:
-            found[name] = OtherTracker(name, id=ids.get(name), **common)
+            found[name] = OtherTracker(name, watched, ids.get(name))
         except Exception as error:
             print(f"{name}: {in_one_line(error)}; training goes on without it", flush=True)
     return Trackers(found)

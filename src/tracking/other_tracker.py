@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.tracking.tracker import NoTracker
+from src.tracking.tracker import NoTracker, Watched
 
 PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
 
@@ -16,21 +16,10 @@ class OtherTracker(NoTracker):
     """TensorBoard, in fold<k>/tensorboard, or MLflow, in mlflow.db beside the runs unless MLFLOW_TRACKING_URI says
     otherwise; both over Accelerate's trackers. id: MLflow's of a run that goes on."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        project: str,
-        run: str,
-        fold: int,
-        folder: Path,
-        config: Mapping[str, Any],
-        id: str | None,
-        step: int = 0,
-    ) -> None:
+    def __init__(self, name: str, watched: Watched, id: str | None) -> None:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-        self.name, self.step = name, step
+        self.name, self.step, folder = name, watched.step, watched.folder
         if name == "mlflow":
             import mlflow
 
@@ -38,15 +27,15 @@ class OtherTracker(NoTracker):
             runs = folder.parent.parent.resolve()
             if "MLFLOW_TRACKING_URI" not in os.environ:
                 mlflow.set_tracking_uri(f"sqlite:///{runs}/mlflow.db")
-            options = {"run_id": id} if id else {"run_name": f"{run}/fold{fold}"}
+            options = {"run_id": id} if id else {"run_name": f"{watched.run}/fold{watched.fold}"}
             artifacts = None if "MLFLOW_TRACKING_URI" in os.environ else (runs / "mlflow").as_uri()
-            self.tracker = LOGGER_TYPE_TO_CLASS[name](experiment_name=project, logging_dir=artifacts, **options)
+            self.tracker = LOGGER_TYPE_TO_CLASS[name](experiment_name=watched.project, logging_dir=artifacts, **options)
         else:
             self.tracker = LOGGER_TYPE_TO_CLASS[name](run_name=name, logging_dir=str(folder))
         getattr(self.tracker, "start", lambda: None)()  # older versions have started by now
         self.id = self.tracker.tracker.info.run_id if name == "mlflow" else None
-        if not step:
-            self.tracker.store_init_configuration(_flat(config))
+        if not watched.step:
+            self.tracker.store_init_configuration(_flat(watched.config))
 
     def log(self, values: Mapping[str, Any]) -> None:
         self.step = int(values.get("step", self.step))

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A fold of a run as trackers are told of it. config: its keys; folder: where it writes; step: how far it is."""
+
+    project: str
+    run: str
+    fold: int
+    folder: Path
+    config: Mapping[str, Any]
+    step: int = 0
 
 
 class NoTracker:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import netrc
 import os
-import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from src.errors import UserError
+from src.internet import answers_within
 
 ANSWER = 5.0  # seconds that a server has to answer, at all; W&B itself would try for 90
 MODES = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
@@ -37,24 +37,20 @@ def server() -> str:
 @cache
 def answers(url: str) -> bool:
     """Whether a server says anything at all within ANSWER seconds; asked once per process, through a proxy if one is
-    set. In a thread, because the resolution of names knows no time limit."""
-    found: list[bool] = []
+    set."""
 
-    def ask() -> None:
+    def ask() -> bool:
         try:
             urllib.request.urlopen(url, timeout=ANSWER).close()
-            found.append(True)
         except urllib.error.HTTPError:
-            found.append(True)
+            return True
         except urllib.error.URLError as error:  # certificates are W&B's own business
-            found.append("SSL" in type(error.reason).__name__)
+            return "SSL" in type(error.reason).__name__
         except (OSError, ValueError):
-            found.append(False)
+            return False
+        return True
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER)
-    return any(found)
+    return answers_within(ask, ANSWER)
 
 
 def has_api_key() -> bool:

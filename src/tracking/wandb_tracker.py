@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.tracking.tracker import NoTracker
+from src.tracking.tracker import NoTracker, Watched
 
 LONGEST = 128  # characters of a name
 INIT, FINISH = 30.0, 120.0  # seconds for W&B to begin a run, and to end one whose network has gone
@@ -18,36 +18,24 @@ INIT, FINISH = 30.0, 120.0  # seconds for W&B to begin a run, and to end one who
 class WandbTracker(NoTracker):
     """One W&B run per fold: group = run, name = run/fold<k>."""
 
-    def __init__(
-        self,
-        *,
-        mode: str,
-        project: str,
-        entity: str | None,
-        run: str,
-        fold: int,
-        folder: Path,
-        config: Mapping[str, Any],
-        id: str | None,
-        step: int = 0,
-    ) -> None:
+    def __init__(self, watched: Watched, *, mode: str, entity: str | None, id: str | None) -> None:
         import wandb
 
-        self.wandb, self.mode, self.folder = wandb, mode, folder
+        self.wandb, self.mode, self.folder = wandb, mode, watched.folder
         # W&B drops what has an earlier step than it has seen, and counts one up for what has none: pictures of before
         # the first step would use up those of the first epochs
-        self.step = step
+        self.step = watched.step
         os.environ.setdefault("WANDB_SILENT", "true")
         patience = {"finish_timeout": FINISH} if hasattr(wandb.Settings(), "finish_timeout") else {}
         self.run = wandb.init(
             mode=mode,  # type: ignore[arg-type]
-            project=re.sub(r"[/\\#?%:]", "-", project)[:LONGEST],
+            project=re.sub(r"[/\\#?%:]", "-", watched.project)[:LONGEST],
             entity=entity,
-            group=run[:LONGEST],
-            name=f"{run[: LONGEST - 10]}/fold{fold}",
+            group=watched.run[:LONGEST],
+            name=f"{watched.run[: LONGEST - 10]}/fold{watched.fold}",
             job_type="train",
-            dir=str(folder),
-            config=dict(config),
+            dir=str(watched.folder),
+            config=dict(watched.config),
             id=id,
             resume="allow" if id and mode == "online" else None,
             settings=wandb.Settings(

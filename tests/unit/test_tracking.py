@@ -162,7 +162,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
 
 
 def begin(folder: Path, mode: str = "offline", **more: Any) -> tracking.Trackers:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "x.png").touch()  # a picture that is not there is passed over
     about: dict[str, Any] = {"project": "p", "entity": None, "run": "r", "fold": 0, "config": {"size": 8}}
     return start_tracking(mode, folder=folder, **about, **more)
