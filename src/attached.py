@@ -91,7 +91,7 @@ def runs_folders(inputs: Path) -> tuple[Path, ...]:
 def _runs_folders(places: tuple[Path, ...]) -> tuple[Path, ...]:
     found: dict[str, Path] = {}
     for source in places:
-        for folder, below in walk(source, RUNS_DEPTH):
+        for folder, below, _ in walk(source, RUNS_DEPTH):
             if any(is_run(child) for child in below):
                 found.setdefault(os.path.realpath(folder), folder)
     return tuple(found.values())
@@ -103,8 +103,9 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and any(path for name in begun for path in _glob(folder, name))
 
 
-def walk(root: Path, depth: int) -> Iterator[tuple[Path, list[Path]]]:
-    """Each folder at most `depth` below `root`, near ones first, and the folders in it; loops are gone into once."""
+def walk(root: Path, depth: int, most: int = SUBFOLDERS) -> Iterator[tuple[Path, list[Path], list[Path]]]:
+    """Each folder at most `depth` below `root`, near ones first, the folders in it, of which `most` are gone into, and
+    the files; loops are gone into once. src/bootstrap.py has a walk of its own, as it comes before this package."""
     level, seen = [root], set()
     for _ in range(depth + 1):
         deeper: list[Path] = []
@@ -114,10 +115,13 @@ def walk(root: Path, depth: int) -> Iterator[tuple[Path, list[Path]]]:
                 continue
             seen.add(real)
             below: list[Path] = []
+            files: list[Path] = []
             with suppress(OSError), os.scandir(folder) as entries:
-                below = sorted(Path(entry.path) for entry in islice(entries, LOOK_AT) if entry.is_dir())
-            yield folder, below
-            deeper += below[:SUBFOLDERS]
+                for entry in islice(entries, LOOK_AT):
+                    (below if entry.is_dir() else files).append(Path(entry.path))
+            below.sort()
+            yield folder, below, files
+            deeper += below[:most]
         level = deeper
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from src.attached import LOOK_AT, walk
 from src.model.weights_file import SUFFIXES, suffix_of
 
 HASH = re.compile(r"-[0-9a-f]{8,}$")  # resnet18-5c106cde (torchvision), resnet18_a1_0-d63eafa0 (timm)
@@ -22,7 +20,6 @@ NO_MODEL = {"model", "pytorchmodel", "openclippytorchmodel", "checkpoint", "chec
 NO_WEIGHTS = {"optimizer", "scheduler", "scaler", "trainingargs", "rngstate"}  # what trainers save beside them
 FRAMEWORKS = {"pytorch", "transformers", "other"}  # Kaggle's models: <model>/<framework>/<variation>/<version>
 DEPTH = 8  # models/<owner>/<model>/<framework>/<variation>/<version> and two more
-LOOK_AT = 2000  # entries of one folder: an image folder may list a million, over a network
 
 
 @dataclass(frozen=True)
@@ -136,22 +133,10 @@ def _default_tag(architecture: str) -> str:
 
 
 def _weights_files(folder: Path) -> Iterator[Path]:
-    level, seen = [folder], set()
-    for _ in range(DEPTH + 1):
-        below: list[Path] = []
-        for place in level:
-            real = os.path.realpath(place)
-            if real in seen:
-                continue
-            seen.add(real)
-            with suppress(OSError), os.scandir(place) as entries:
-                for entry in islice(entries, LOOK_AT):
-                    path = Path(entry.path)
-                    if entry.is_dir():
-                        below.append(path)
-                    elif suffix_of(path) and _plain(path.name[: -len(suffix_of(path))]) not in NO_WEIGHTS:
-                        yield path
-        level = sorted(below)
+    for _, _, files in walk(folder, DEPTH, LOOK_AT):
+        for path in files:
+            if suffix_of(path) and _plain(path.name[: -len(suffix_of(path))]) not in NO_WEIGHTS:
+                yield path
 
 
 def _plain(text: str) -> str:

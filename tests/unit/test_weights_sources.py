@@ -290,7 +290,7 @@ def test_the_search_does_not_walk_a_million_images(place: Path, monkeypatch: pyt
     assert find_weights("resnet18", "auto", None, place / "input").kind == "scratch"
     make(place, *(f"train/{number}.pth" for number in range(30)))
     looked: list[object] = []
-    monkeypatch.setattr("src.model.attached_weights.LOOK_AT", 10)
+    monkeypatch.setattr("src.attached.LOOK_AT", 10)
     monkeypatch.setattr("src.model.attached_weights.what_it_says", lambda *path: looked.append(path))
     find_weights("resnet34", "auto", None, place / "input")
     assert len(looked) == 10
