@@ -14,6 +14,8 @@ from src.errors import UserError, first_few
 from src.files import DAMAGED, replacing
 from src.ids import differ, find_rows
 
+FEATURES, MADE_FROM = "features.npz", "features.json"  # of a run or a fold of it: its features, and what made them
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -70,6 +72,14 @@ class Features:
             return self.ids, self.x
         part = slice(self.training, None) if test else slice(self.training)
         return self.ids[part], self.x[part]
+
+    def of(self, ids: np.ndarray, test: bool) -> tuple[np.ndarray, list[str]]:
+        """(n, D) features of the rows `ids` (n,) str among the training rows, or the test rows; or none, and the ids
+        that are missing."""
+        own, x = self.side(test)
+        at = find_rows(own, ids)
+        missing = ids[at < 0].tolist()
+        return x[:0] if missing else x[at], missing
 
     def __post_init__(self) -> None:
         assert self.x.ndim == 2 and self.x.shape[0] == len(self.ids) and self.x.shape[1], (self.x.shape, len(self.ids))

@@ -59,20 +59,8 @@ def _found(
                 f"features: column {name!r} {why}{nearest(name, usable)}; only columns that the training and "
                 f"the test rows have can be learnt from ({', '.join(usable)})"
             )
-    return _in_order(path, key, id_column, ids, names, keys, competition, header)
 
-
-def _in_order(
-    path: Path,
-    key: str,
-    id_column: str | None,
-    ids: np.ndarray,
-    names: Sequence[str],
-    keys: CompetitionConfig,
-    competition: Competition,
-    header: Sequence[str],
-) -> Columns:
-    """The columns by id; tables without ids have their rows in the order of the competition's."""
+    # ---- by id; tables without ids have their rows in the order of the competition's ---------------------------------
     column = id_column
     if column is None:
         column = competition.id_column if competition.id_column in header else competition.sample.id_column

@@ -87,10 +87,10 @@ def open_duplicates(
 
     `say` is told when a search begins. Raises UserError if the disk refuses.
     """
-    known = stored_duplicates(root, paths, test_paths, folder, spec)
+    file = _kept(root, paths, test_paths, folder, spec)
+    known = _read(file, len(paths))
     if known is not None:
         return known
-    file = _kept(root, paths, test_paths, folder, spec)
     say(f"looking for duplicates among {len(paths) + len(test_paths)} images")
     found = find_duplicates(root, paths, test_paths, workers, spec)
     with replacing(file) as temporary, open(temporary, "wb") as handle:
@@ -103,12 +103,15 @@ def stored_duplicates(
 ) -> Duplicates | None:
     """What an earlier `open_duplicates` has found and kept in `folder`; None if it has not searched these files as they
     are now."""
-    file = _kept(root, paths, test_paths, folder, spec)
+    return _read(_kept(root, paths, test_paths, folder, spec), len(paths))
+
+
+def _read(file: Path, rows: int) -> Duplicates | None:
     if not file.is_file():
         return None
     try:
         with np.load(file, allow_pickle=False) as stored:
-            return Duplicates(len(paths), **{name: stored[name] for name in stored.files})
+            return Duplicates(rows, **{name: stored[name] for name in stored.files})
     except DAMAGED:
         return None  # searched again and replaced
 

@@ -22,7 +22,7 @@ from src.competition.task import Task
 from src.ensembling.learners import Model, Tree, train
 from src.ensembling.nested import Split, nested, splits
 from src.errors import UserError, first_few
-from src.ids import find_rows, only_in
+from src.ids import only_in
 from src.predictions import Features
 
 # For fold k: features of all N rows that the out-of-fold predictions are about, and of the M test rows.
@@ -235,15 +235,13 @@ def features_of(
                 )
         both = []
         for wanted, what in ((ids, "training"), (test_ids, "test")):
-            own, x = file.side(test=what == "test")
-            place = find_rows(own, wanted)
-            missing = wanted[place < 0].tolist()
+            x, missing = file.of(wanted, test=what == "test")
             if missing:
                 raise UserError(
                     f"features: {name!r} lacks {len(missing)} of {len(wanted)} {what} ids ({first_few(missing)}); "
                     "make the features again from the present rows"
                 )
-            both.append(x[place])
+            both.append(x)
         return both[0], both[1]
 
     return features_for

@@ -18,9 +18,8 @@ from src.config import Config
 from src.data.cache import ImageStore
 from src.data.loader import Order, evaluation_batch
 from src.data.preprocess import Preprocess
+from src.fold.explain import heat_maps
 from src.fold.predictor import TrainedFold, load_network
-from src.log import say
-from src.model.grad_cam import grad_cam
 from src.model.layers import without_classifier
 from src.reporting.gallery import heated
 from src.runs.folder import Runs, fold_folder
@@ -67,9 +66,7 @@ class Looker:
         """JPEGs of rows and of what spoke for each one's column of the prediction, None without Grad-CAM."""
         spec = self._stores[0].spec
         network, preprocess = self._placed(trained)
-        asked = np.asarray(columns, np.int64)
-        if trained.outputs.width < len(self.competition.task.names):  # grades: what tells class c is the step below it
-            asked = np.maximum(asked - 1, 0)
+        asked, steps = np.asarray(columns, np.int64), trained.outputs.width < len(self.competition.task.names)
         found: dict[int, tuple[bytes, bytes | None]] = {}
         possible = True
         for start in range(0, len(rows), BATCH):
@@ -78,12 +75,9 @@ class Looker:
             pictures = spec.visible(pixels.numpy())
             heat: Sequence[np.ndarray | None] = [None] * len(part)
             if possible:
-                try:
-                    wanted = torch.from_numpy(asked[start : start + BATCH]).to(self.device)
-                    heat = list(grad_cam(network, preprocess(pixels), wanted).numpy())
-                except (ValueError, RuntimeError) as error:  # of timm's thousand networks, some do not lend themselves
-                    say(f"no Grad-CAM of this network: {' '.join(str(error).split())[:160]}")
-                    possible = False
+                maps = heat_maps(network, preprocess, pixels, asked[start : start + BATCH], steps)
+                possible = maps is not None
+                heat = list(maps) if maps is not None else heat
             for row, picture, each in zip(part, pictures, heat, strict=True):
                 warm = None if each is None else jpeg(heated(enlarged(picture), each))
                 found[row] = jpeg(picture), warm

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.competition.task import Task
 from src.data.loader import Order, evaluation_batch
+from src.data.preprocess import Preprocess
 from src.fold.setup import Setup
 from src.log import say
 from src.model.grad_cam import grad_cam
@@ -50,14 +51,8 @@ def explain(
         right, wrong = surest(told, task.holds(y, column))
     shown = np.concatenate([right, wrong])
     pixels = evaluation_batch(start.train, Order(start.fold.val[shown], size, crop=crop)).images[0]
-    asked = column[shown]
-    if start.outputs.width < len(task.names):  # grades: what tells class c is the step "above c - 1"
-        asked = np.maximum(asked - 1, 0)
-    try:
-        columns = torch.from_numpy(asked).to(start.preprocess.device)
-        heat = grad_cam(network, start.preprocess(pixels), columns).numpy()
-    except (ValueError, RuntimeError) as error:  # of timm's thousand networks, some do not lend themselves to it
-        say(f"no Grad-CAM of this network: {' '.join(str(error).split())[:160]}")
+    heat = heat_maps(network, start.preprocess, pixels, column[shown], start.outputs.width < len(task.names))
+    if heat is None:
         return None
     exhibits = []
     for image, each, row in zip(pixels.numpy(), heat, shown.tolist(), strict=True):
@@ -68,3 +63,19 @@ def explain(
         else:
             exhibits.append(Exhibit(picture, each, str(oof.target[row]), str(oof.classes[at]), value))
     return gallery(path, [(names[0], exhibits[: len(right)]), (names[1], exhibits[len(right) :])], title)
+
+
+def heat_maps(
+    network: nn.Module, preprocess: Preprocess, pixels: Tensor, columns: np.ndarray, steps: bool
+) -> np.ndarray | None:
+    """What speaks for the column (n,) int64 of each of the `pixels` (n, S, S, C): (n, H, W) float32; None, and a line
+    that says why, for a network that Grad-CAM cannot be had of.
+
+    steps: of grades, the network says whether they are above each; what tells class c is the step "above c - 1".
+    """
+    asked = np.maximum(columns - 1, 0) if steps else columns
+    try:
+        return grad_cam(network, preprocess(pixels), torch.from_numpy(asked).to(preprocess.device)).numpy()
+    except (ValueError, RuntimeError) as error:  # of timm's thousand networks, some do not lend themselves to it
+        say(f"no Grad-CAM of this network: {' '.join(str(error).split())[:160]}")
+        return None

@@ -14,6 +14,7 @@ from src.data.loader import batches
 from src.data.preprocess import Preprocess
 from src.fold.deadline import FoldTime, shortened
 from src.fold.lesson import Lesson
+from src.inference.tta import parse_views
 from src.log import say
 from src.tracking import Trackers
 from src.training.budget import Watch
@@ -41,6 +42,14 @@ class Around:
     precisions: list[list[Any]]
     after: Afterwards
     costs: Sequence[float] | None
+
+
+def after_steps(config: Config, learner: Learner, plan: Plan, held_out: int, tests: int) -> Afterwards:
+    """What is left to do behind the steps, for the time left: each kind of weights on the held-out rows, all views of
+    these and of the test rows, and fresh BatchNorm statistics for SWA."""
+    kinds = 1 + (learner.ema is not None) + (learner.swa is not None) if config.average.compare else 1
+    fresh = config.average.bn_batches if learner.swa is not None and not plan.holds_statistics else 0
+    return Afterwards(held_out, kinds * held_out + len(parse_views(config.tta)) * (held_out + tests), fresh)
 
 
 def train_in_time(

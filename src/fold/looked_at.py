@@ -14,7 +14,7 @@ from src.data.duplicates import Duplicates
 from src.files import write_csv
 from src.fold.exhibits import Looker, fold_network
 from src.ids import find_rows
-from src.predictions import Features, load_features
+from src.predictions import FEATURES, Features, load_features
 from src.reporting.report.copies import copies, kinds_of_copies, no_copies, worst_first
 from src.reporting.report.gallery import cards_of, choose, gallery
 from src.reporting.report.labels import SHOWN, labels
@@ -140,7 +140,9 @@ class Look:
         file = self._features_file(runs)
         if file is not None:
             train, test = (rng.permutation(side)[:ROWS] for side in (train, test))
-            x, source = self._from_file(file, train, test), f"Features of {file[0]}"
+            known = (competition.train.ids[train], competition.test.ids[test - len(competition.train)])
+            x = [file[1].of(ids, test=at == 1)[0] for at, ids in enumerate(known)]
+            source = f"Features of {file[0]}"
         else:
             owners = trained_under(runs, self.record.name)
             if not owners:
@@ -179,14 +181,10 @@ class Look:
         """Features of a backbone that has seen no label of the competition, which the run was made from or has made."""
         names = [self.record.name, *(self.record.config.get("stack") or {}).get("features", ())]
         for name in names:
-            for path in (runs / str(name) / "features.npz", Path(str(name)), Path(str(name)) / "features.npz"):
+            for path in (runs / str(name) / FEATURES, Path(str(name)), Path(str(name)) / FEATURES):
                 if path.is_file() and path.suffix == ".npz":
                     features = load_features(path)
-                    every = np.concatenate([self.competition.train.ids, self.competition.test.ids])
-                    if features.fold == -1 and (find_rows(features.ids, every) >= 0).all():
+                    sides = ((self.competition.train.ids, False), (self.competition.test.ids, True))
+                    if features.fold == -1 and not any(features.of(ids, test)[1] for ids, test in sides):
                         return path, features
         return None
-
-    def _from_file(self, file: tuple[Path, Features], train: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
-        ids = np.concatenate([self.competition.train.ids, self.competition.test.ids])
-        return [file[1].x[find_rows(file[1].ids, ids[side])] for side in (train, test)]

@@ -21,16 +21,14 @@ from src.errors import UserError, first_few
 from src.files import DAMAGED, read_config, read_json
 from src.fold.backbone import FILE as BACKBONE
 from src.fold.backbone import WEIGHTS as BACKBONE_WEIGHTS
-from src.ids import find_rows
 from src.inference.tta import View, parse_views
-from src.predictions import load_features
+from src.predictions import FEATURES, MADE_FROM, load_features
 from src.runs.combined import SECOND_LEVEL
 from src.runs.folder import finished, finished_folds, fold_folder, open_runs, run_folder
 from src.training.stages import pixels
 
 OVERRIDES = ("tta", "size", "eval", "precision", "batch_size")  # keys that count for all networks where they are given
 WEIGHTS = "weights.safetensors"
-FEATURES, MADE_FROM = "features.npz", "features.json"
 
 
 @dataclass(frozen=True)
@@ -297,14 +295,13 @@ def combine(part: Part, rows: TestRows) -> np.ndarray:
 def given(block: Given, ids: np.ndarray, run: str) -> np.ndarray:
     """(M, D) of the rows `ids` (M,) str. UserError for rows that the file lacks."""
     file = load_features(block.file)
-    at = find_rows(file.ids, ids)
-    if (at < 0).any():
-        missing = ids[at < 0].tolist()
+    x, missing = file.of(ids, test=True)
+    if missing:
         raise UserError(
             f"run={run}: {block.file} lacks {len(missing)} of {len(ids)} test ids ({first_few(missing)}), and was not "
             "made by ./run.sh features, so that it cannot be made here; write it again with the present test rows"
         )
-    return file.x[at]
+    return x
 
 
 def stopgap(part: Part, rows: TestRows) -> np.ndarray | None:

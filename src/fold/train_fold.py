@@ -19,7 +19,7 @@ from src.config import Config
 from src.fold.choose import choose_weights
 from src.fold.deadline import affordable_views, costs_of, plan_in_time, shortened
 from src.fold.explain import explain
-from src.fold.in_time import Around, train_in_time
+from src.fold.in_time import Around, after_steps, train_in_time
 from src.fold.lesson import open_lesson
 from src.fold.look_on import open_tracker
 from src.fold.network import make_learner
@@ -43,7 +43,6 @@ from src.runs.scoring import metric_of, reported
 from src.training.checkpoint import CheckpointWriter, remove_checkpoints
 from src.training.device import from_main
 from src.training.memory import count_memory
-from src.training.progress import Afterwards
 from src.training.session import Progress
 
 
@@ -111,10 +110,7 @@ def train_fold(
         pred = probabilities(network, start.train, held_out, size=size, views=parse_views("none"))
         return scores(metrics, competition.y[held_out], pred, strict=False)
 
-    held, views_each = len(held_out), len(parse_views(config.tta))
-    kinds = 1 + (learner.ema is not None) + (learner.swa is not None) if config.average.compare else 1
-    fresh = config.average.bn_batches if learner.swa is not None and not plan.holds_statistics else 0
-    after = Afterwards(held, kinds * held + views_each * (held + len(competition.test)), fresh)
+    after = after_steps(config, learner, plan, len(held_out), len(competition.test))
     around = Around(config, tracker, writer, metric.name, precisions(state, accelerator), after, costs)
     done, final = train_in_time(learner, lesson, start.preprocess, whole, cuts, timing, validate, around, so_far)
 

@@ -15,13 +15,12 @@ from src.errors import UserError
 from src.files import contents_of, read_json, write_json
 from src.fold.network import architecture
 from src.log import say
-from src.predictions import Features, load_predictions, save_features
+from src.predictions import FEATURES as FILE
+from src.predictions import MADE_FROM, Features, load_predictions, save_features
 from src.runs.claims import run_name
 from src.runs.folder import finished_folds, fold_folder, open_runs
 from src.runs.opening import image_spec, open_competition, open_images
 from src.runs.start import TEST, check_data
-
-FILE, MADE_FROM = "features.npz", "features.json"
 
 
 def extract_features(config: Config) -> None:

@@ -18,6 +18,7 @@ from src.data.spec import ImageSpec
 from src.errors import UserError, first_few
 from src.files import replacing
 from src.reporting.figures import image_pairs
+from src.reporting.report.copies import ACROSS, CONTRARY, TEST, kinds_of_copies, worst_first
 from src.runs.opening import find_copies, image_spec, names_of, open_competition, open_folds, open_images
 
 SHOWN = 30  # pairs in the picture
@@ -68,21 +69,13 @@ def report_sight(config: Config, competition: Competition) -> None:
 def report_duplicates(config: Config, competition: Competition, folds: np.ndarray, found: Duplicates) -> None:
     """Counts, the cure, a csv of all pairs and a picture of the worst. folds: (N,) int64."""
     rows = len(competition.train.ids)
-    inside = found.second < rows
-    test = ~inside & (found.first < rows)
     place = np.concatenate([folds, np.full(len(competition.test.ids), -1)])
     names = _all_labels(competition)
-    across = inside & (place[found.first] != place[found.second])
-    contrary = inside & (names[found.first] != names[found.second])
+    kinds = kinds_of_copies(found, place, names)
+    across, contrary, test = kinds[ACROSS], kinds[CONTRARY], kinds[TEST]
 
     print("  duplicates                   exact   near")
-    for text, which in (
-        ("training, in one fold", inside & ~across),
-        ("training, ACROSS FOLDS", across),
-        ("training, OTHER LABELS", contrary),
-        ("training and test", test),
-        ("within the test rows", ~inside & ~test),
-    ):
+    for text, which in kinds.items():
         print(f"    {text:<23} {(which & found.exact).sum():7} {(which & ~found.exact).sum():6}")
     if not len(found.first):
         print("  no duplicates found")
@@ -96,7 +89,7 @@ def report_duplicates(config: Config, competition: Competition, folds: np.ndarra
         )
 
     folder = Path(config.paths.cache) / competition.name
-    worst = np.lexsort((found.distance, ~test, ~(across | contrary), ~(across & contrary)))
+    worst = worst_first(found, kinds)
     write_pairs(folder / "duplicates.csv", competition, place, names, found, worst)
     print(f"wrote {folder / 'duplicates.csv'}" + (f" and {folder / 'duplicates.png'}" if len(worst) else ""))
     if not len(worst):

@@ -18,17 +18,16 @@ from src.data.preprocess import Preprocess
 from src.data.spec import Normalisation
 from src.errors import UserError
 from src.model.outputs import outputs_of
-from src.training.checkpoint import CheckpointWriter, checkpoints, load_checkpoint
+from src.training.checkpoint import checkpoints, load_checkpoint
 from src.training.device import make_accelerator
 from src.training.engine import fit
-from src.training.interrupt import StopWish
 from src.training.learner import Learner
 from src.training.losses import cross_entropy
 from src.training.objective import Objective
 from src.training.plan import Plan
-from src.training.progress import ProgressBar
 from src.training.session import Progress, Session
 from src.training.stages import Stage
+from tests.unit.silent import silent_session
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
 LABELS = torch.tensor([0, 1, 2] * 8)
@@ -85,14 +84,7 @@ def by_the_loop(folder: Path, accumulate: int) -> tuple[nn.Module, Progress, lis
         micro_batches(accumulate),
         Preprocess(Normalisation(tuple(MEAN.tolist()), tuple(STD.tolist()))),
         validate,
-        Session(
-            ProgressBar(stages, 0, "accuracy", False, lambda row: None),
-            CheckpointWriter(folder, 1),
-            checkpoint_every=1e9,
-            watch=None,
-            wish=StopWish(),
-            notes={},
-        ),
+        silent_session(stages, folder),
         Progress(0, [], 0.0),
     )
     return accelerator.unwrap_model(model), done, validated

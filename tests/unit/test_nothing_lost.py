@@ -33,18 +33,16 @@ from src.reporting import figures
 from src.reporting.gallery import Exhibit, gallery
 from src.reporting.guarded import picture
 from src.search.effects_plot import effects_picture
-from src.training.checkpoint import CheckpointWriter
 from src.training.device import make_accelerator
 from src.training.engine import fit
-from src.training.interrupt import StopWish
 from src.training.learner import Learner
 from src.training.losses import cross_entropy
 from src.training.objective import Objective
 from src.training.plan import Plan
-from src.training.progress import ProgressBar
-from src.training.session import Progress, Session
+from src.training.session import Progress
 from src.training.stages import Stage
 from tests.conftest import REPO
+from tests.unit.silent import silent_session
 
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
@@ -197,14 +195,7 @@ def trained(folder: Path, precision: str, overflows: set[int]) -> Progress:
         pictures(),
         Preprocess(Normalisation((0.5,) * 3, (0.2,) * 3)),
         lambda network, size: {},
-        Session(
-            ProgressBar(stages, 0, "accuracy", False, lambda row: None),
-            CheckpointWriter(folder, 1),
-            checkpoint_every=1e9,
-            watch=None,
-            wish=StopWish(),
-            notes={},
-        ),
+        silent_session(stages, folder),
         Progress(0, [], 0.0),
     )
 
