@@ -249,6 +249,7 @@ def test_two_processes_equal_one(shares: tuple[tuple[int, ...], ...]) -> None:
     refresh_batchnorm(alone, data)
 
     both, there = threading.Barrier(2, timeout=60), [torch.empty(0)] * 2
+    started = [network(), network()]  # here, not in the threads: torch's seed is one for both
 
     def refreshed(rank: int) -> nn.Module:
         def reduce(mine: torch.Tensor) -> torch.Tensor:
@@ -258,9 +259,8 @@ def test_two_processes_equal_one(shares: tuple[tuple[int, ...], ...]) -> None:
             both.wait()
             return total
 
-        model = network()
-        refresh_batchnorm(model, [data[i] for i in shares[rank]], reduce)
-        return model
+        refresh_batchnorm(started[rank], [data[i] for i in shares[rank]], reduce)
+        return started[rank]
 
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(refreshed, (0, 1)))
