@@ -87,7 +87,7 @@ def test_a_bad_word_is_answered_in_one_line(word: str, complaint: str) -> None:
     (["tricks=[mixpu]"], "did you mean 'mixup'?"),
     (["tricks=[ls.gamma=1]"], "ls.gamma: there is no such key"),
     (["tricks=[ema]", "epoch=1"], "did you mean 'epochs'?"),
-    (["tricks=[ema]", "-m"], "no flags"),
+    (["tricks=[ema]", "--cfg=job"], "of flags -m alone"),
     (["tricks=[ema]", "time_budget=60s"], "leave it out"),
     ([], "which tricks?"),
 ])  # fmt: skip
