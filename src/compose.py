@@ -150,7 +150,8 @@ def with_hydra(words: Sequence[str], job: Callable[[Any], None]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     ConfigStore.instance().store(name="base", node=defaults())
-    sys.argv = [sys.argv[0], *words]
+    flags = [word for word in words if word.startswith("-")]  # behind which argparse takes no words
+    sys.argv = [sys.argv[0], *(word for word in words if word not in flags), *flags]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # a bug keeps its whole traceback
     try:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
