@@ -1,4 +1,4 @@
-"""`./run.sh [verb] key=value …`: verbs to recipes. The only module that knows Hydra.
+"""`./run.sh [verb] key=value …`: verbs to recipes.
 
 Keys are checked before Hydra composes them, so that a typo is answered in one line with the nearest valid key.
 Recipes, and with them torch, are imported once the command line is known to be right.
@@ -6,24 +6,25 @@ Recipes, and with them torch, are imported once the command line is known to be 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
-import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.attached import find, find_competition, inputs_folder
-from src.config import Config, build, defaults, plain, refuse_secrets
+from src.compose import complain, compose, composed_beside, from_words, mounted_here, to_plain, with_hydra, with_root
+from src.config import Config, build, defaults
 from src.errors import UserError, nearest
 from src.help import answer
-from src.log import forget_backend, say_once
+from src.log import forget_backend
 from src.runs.made_by import remember_command
-from src.search.tricks import merged, named_tricks, pairing_of, words_of
+from src.search.tricks import Pairing, merged, named_tricks, pairing_of, words_of
 from src.verbs import VERBS, Verb, from_configs
-from src.words import CONFIGS, GROUPS, from_where_typed, full_words, has_key, key_of, quoted, refuse_twice
+from src.words import CONFIGS, GROUPS, from_where_typed, full_words, has_key, key_of, refuse_twice
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,16 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if config is not None:
             return run(verb, config, began)
         preferred = [word for word in verb.preferred if not has_key(words, word.split("=")[0])]
-        return compose([*preferred, *words], lambda config: run(verb, config, began))
+        return compose([*preferred, *words], partial(run, verb), began)
     except UserError as error:
         complain(error)
         return 2
     except KeyboardInterrupt:
         return 130
-
-
-def complain(error: UserError) -> None:
-    print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 def recipe_of(verb: Verb) -> Callable[..., Any]:
@@ -92,8 +89,10 @@ def run(verb: Verb, config: Config, began: float) -> int:
     prepare_tpu(Path(config.paths.cache))
     if verb.processes == "one":
         return start(verb, config, began)
-    from src.launch import launch, processes_wanted
+    from src.launch import folds_at_once, launch, processes_wanted
 
+    if verb.processes == "one per fold" and folds_at_once(config) > 1:  # which the recipe starts
+        return start(verb, config, began)
     return launch(start, (verb, config, began), processes_wanted(config.processes, config.device))
 
 
@@ -125,40 +124,36 @@ def run_comparison(verb: Verb, words: Sequence[str], began: float) -> int:
     pairing, others = pairing_of(verb.name, words)
     named = named_tricks(CONFIGS / "tricks.yaml")
     tricks = {name: full_words(verb, words_of(name, named)) for name in pairing.tricks}
-    base = full_words(verb, others)
-    if any(word.startswith("-") for word in base):
-        raise UserError(f"{verb.name}: takes key=value words only, no flags")
+    words = full_words(verb, others)
+    several = [word for word in words if word[0] == "-" or key_of(word) == "start" or key_of(word).startswith("hydra")]
+    base = [word for word in words if word not in several]
+    if any(word.startswith("-") and word not in ("-m", "--multirun") for word in several):
+        raise UserError(
+            f"{verb.name}: takes key=value words, and of flags -m alone, for several starts: start=0,1,2 -m"
+        )
     if not has_key(base, "wandb.mode"):
         base.append("wandb.mode=disabled")  # a hundred runs on W&B, only if they are asked for
-
-    def having(names: Sequence[str]) -> list[str]:
-        return [word for name in names for word in tricks[name]]
-
-    whole = merged(base, having(list(tricks)) if pairing.mode == "remove" else [])
-
-    def task(config: Config) -> int:
-        arms: dict[str, Config | str] = {}
-        for name in tricks:
-            with_it = [name] if pairing.mode == "add" else [other for other in tricks if other != name]
-            try:
-                arms[name] = composed_beside(config, merged(base, having(with_it)))
-            except UserError as error:
-                arms[name] = str(error)
-        return start(verb, config, began, arms, pairing)
-
-    return compose(whole, task)
+    all_of_them = [word for name in tricks for word in tricks[name]] if pairing.mode == "remove" else []
+    return compose([*merged(base, all_of_them), *several], partial(start_arms, verb, base, tricks, pairing), began)
 
 
-def composed_beside(base: Config, words: Sequence[str]) -> Config:
-    """Another configuration in a task of `compose`. preset=auto is what it is for `base`, so that a trick that brings
-    another model does not bring another preset as well."""
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    preset = HydraConfig.get().runtime.choices["preset"]
-    chosen = choose_preset(plain(base))[0] if preset == "auto" else [f"preset={preset}"]
-    return build(mounted_here(to_plain(OmegaConf, hydra.compose("config", merged(chosen, words)))))
+def start_arms(
+    verb: Verb,
+    base: Sequence[str],
+    tricks: Mapping[str, Sequence[str]],
+    pairing: Pairing,
+    config: Config,
+    began: float,
+) -> int:
+    """`start` for the configuration `config` and the arms beside it; base: the words that all have."""
+    arms: dict[str, Config | str] = {}
+    for name in tricks:
+        with_it = [name] if pairing.mode == "add" else [other for other in tricks if other != name]
+        try:
+            arms[name] = composed_beside(config, merged(base, [word for other in with_it for word in tricks[other]]))
+        except UserError as error:
+            arms[name] = str(error)
+    return start(verb, dataclasses.replace(config, start=0), began, arms, pairing)  # no arm has another one
 
 
 def run_diagnosis(verb: Verb, words: Sequence[str]) -> int:
@@ -204,117 +199,6 @@ def as_far_as_it_goes(verb: Verb, words: Sequence[str]) -> Config:
     return config
 
 
-def compose(words: Sequence[str], task: Callable[[Config], int]) -> int:
-    """Call `task` with the configuration of the words in full, or once per job of a multirun (`-m`)."""
-    codes: list[int] = []
-
-    def job(composed: Any) -> None:
-        import hydra
-        from hydra.core.hydra_config import HydraConfig
-        from omegaconf import OmegaConf
-
-        settings = HydraConfig.get()
-        try:
-            values = to_plain(OmegaConf, composed)
-            if settings.runtime.choices["preset"] == "auto":
-                chosen, why = choose_preset(values)
-                print(f"{chosen[0]}: {why}", flush=True)
-                given = without_preset(settings.overrides.task)
-                values = to_plain(OmegaConf, hydra.compose("config", [*chosen, *given]))
-            code = task(build(mounted_here(values)))
-            if code > 128:  # told to stop: no further job of a multirun
-                sys.exit(code)
-            codes.append(code)
-        except UserError as error:  # caught here, because Hydra adds lines of its own to what leaves a job
-            complain(error)
-            codes.append(2)
-
-    with_hydra(with_guesses(with_root(words)), job)
-    return max(codes, default=0)
-
-
-def with_hydra(words: Sequence[str], job: Callable[[Any], None]) -> None:
-    """Call `job` with what Hydra composes of configs/ and the words in full, once per job of a multirun."""
-    import hydra
-    import yaml
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    ConfigStore.instance().store(name="base", node=defaults())
-    sys.argv = [sys.argv[0], *words]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # a bug keeps its whole traceback
-    try:
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(" ".join(str(error).split())) from None
-
-
-def with_root(words: Sequence[str]) -> list[str]:
-    """The words, with the folder that competition.root=auto, a slug, or a folder of another session stands for."""
-    from omegaconf import OmegaConf
-
-    if not has_key(words, "competition.root"):
-        return list(words)
-    wanted = ("competition.root", "paths.input")
-    given: Any = OmegaConf.to_container(from_words(OmegaConf, [word for word in words if key_of(word) in wanted]))
-    root = str(mounted_here(given)["competition"]["root"])
-    if root == str(given["competition"]["root"]):
-        return list(words)
-    return [f"competition.root={quoted(root)}" if key_of(word) == "competition.root" else word for word in words]
-
-
-def mounted_here(values: dict[str, Any]) -> dict[str, Any]:
-    """`values` with the attached files and folders where they are mounted now: competition.root=auto is the one
-    competition there is, and a slug, or what was mounted in another way, is looked for."""
-    inputs = Path((values.get("paths") or {}).get("input") or inputs_folder())
-    for section, key in (("competition", "root"), ("model", "weights")):
-        given = (values.get(section) or {}).get(key)
-        if not given:
-            continue
-        auto = (key, given) == ("root", "auto")
-        found = find_competition(inputs) if auto else find(str(given), inputs)
-        if found is not None and str(found) != given:
-            say_once(f"{section}.{key}={given}: {found}")
-            values = {**values, section: {**values[section], key: str(found)}}
-    return values
-
-
-def with_guesses(words: Sequence[str]) -> list[str]:
-    """The words, and what they leave open about a folder of which nothing but the root is known (no competition=, or
-    competition=folder): found by looking at it, and printed."""
-    given = {key_of(word): word.partition("=")[2] for word in words if not word.startswith("-")}
-    if not given.get("competition.root") or given.get("competition", "folder") != "folder":
-        return list(words)
-    from src.guess.guess import guess
-    from src.guess.words import lines
-    from src.guess.words import words as words_for
-
-    parsed = plain_values(words)
-    root = Path(str(parsed["root"]))
-    # the recipe says so, or Hydra is to work it out; only without competition= would it be taken for the digits'
-    if not root.is_dir() and ("competition" in given or any(sign in str(root) for sign in "$,(")):
-        return list(words)
-    findings = [
-        finding
-        for finding in guess(root, parsed.get("metric"), parsed)
-        if f"competition.{finding.key}" not in given and finding.key not in given
-    ]
-    command = f"./run.sh init {shlex.quote(f'data={root}')}"
-    print(f"{root}: what is in it ({command} writes this down)", *lines(findings), sep="\n", flush=True)
-    return [*([] if "competition" in given else ["competition=folder"]), *words_for(findings), *words]
-
-
-def plain_values(words: Sequence[str]) -> dict[str, Any]:
-    """The keys of the section `competition` among the words, by name."""
-    from omegaconf import OmegaConf
-
-    own = [word for word in words if key_of(word).startswith("competition.")]
-    section = from_words(OmegaConf, own).get("competition")
-    values: Any = OmegaConf.to_container(section) if section is not None else {}
-    return values
-
-
 def configuration(verb: Verb, words: Sequence[str]) -> Config | None:
     """What the verb starts from, changed by the words; None where Hydra composes it from configs/."""
     if verb.base is None or verb.base is from_configs:
@@ -332,39 +216,7 @@ def configuration(verb: Verb, words: Sequence[str]) -> Config | None:
     return build(mounted_here(to_plain(OmegaConf, OmegaConf.merge(OmegaConf.create(base), given))))
 
 
-def from_words(omegaconf: Any, words: Sequence[str]) -> Any:
-    try:
-        return omegaconf.from_dotlist([word.lstrip("+") for word in words])
-    except Exception as error:  # OmegaConf lets the YAML parser's own errors through
-        raise UserError(f"{' '.join(words)}: {' '.join(str(error).split())}") from None
-
-
-def to_plain(omegaconf: Any, composed: Any) -> dict[str, Any]:
-    values = omegaconf.to_container(composed, resolve=True)
-    assert isinstance(values, dict)
-    refuse_secrets(values, os.environ)
-    return values
-
-
-def choose_preset(values: dict[str, Any]) -> tuple[list[str], str]:
-    """Words for `finetune` if pretrained weights are at hand for the model (`finetune_vit` with attention), else for
-    `scratch`, as they want different rates; and why. `model.pretrained` stays as it was, so that a fold's log gives its
-    reason too."""
-    from src.model.backbone import attends
-    from src.model.weights import check_model_name, find_weights
-
-    model = build(values).model
-    check_model_name(model.name)
-    found = find_weights(model.name, model.pretrained, model.weights, Path(values["paths"]["input"]))
-    scratch = ["preset=scratch", f"model.pretrained={model.pretrained}"]
-    if not found.pretrained:
-        return scratch, found.why
-    return ["preset=finetune_vit" if attends(model.name) else "preset=finetune"], found.why
-
-
-def without_preset(overrides: Sequence[str]) -> list[str]:
-    return [word for word in overrides if not word.startswith("preset=")]
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from src.cli import main as importable  # by this name other processes find what they are to do
+
+    sys.exit(importable())

@@ -22,6 +22,10 @@ class MissingPackage(UserError):
     or remembered as unreadable."""
 
 
+class NoMemory(UserError):
+    """A step does not fit the memory of its device."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the choice closest to `word`, or an empty string when none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)

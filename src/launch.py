@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing.connection
 import os
 import signal
@@ -13,10 +14,14 @@ from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 from typing import Any
 
+from src.config import Config
 from src.errors import UserError
-from src.training.device import count_gpus
+from src.training.device import count_gpus, gpus
 
 Start = Callable[..., int]
+# Share of the devices' time from which folds side by side are the better use of them: they exchange no gradients, but
+# some devices have no fold in the last round.
+ENOUGH = 0.75
 
 
 def processes_wanted(wanted: int | str, device: str) -> int:
@@ -33,6 +38,31 @@ def processes_wanted(wanted: int | str, device: str) -> int:
     if device in ("auto", "tpu") and os.environ.get("ISTPUVM") == "1":
         return 0
     return max(1, count_gpus()) if device in ("auto", "cuda") else 1
+
+
+def folds_at_once(config: Config) -> int:
+    """How many folds of a run are trained at the same time, each by a process with a device of its own; 1: one after
+    the other, each on all devices."""
+    devices = processes_wanted(config.processes, config.device)
+    if config.fold != "all" or config.parallel == "data" or devices < 2:
+        return 1
+    return devices if config.parallel == "folds" or busy(config.folds.n, devices) >= ENOUGH else 1
+
+
+def busy(folds: int, devices: int) -> float:
+    """Share of their time that devices train in, if each takes one of the folds after the other."""
+    return folds / (math.ceil(folds / devices) * devices)
+
+
+def environments(at_once: int, device: str) -> list[dict[str, str]]:
+    """What each of several processes that do not know each other gets: a GPU, or its share of the cores."""
+    each = {"LOCAL_WORLD_SIZE": str(at_once)}  # of which its loader has to leave some to the others
+    cards = gpus() if device in ("auto", "cuda") else []
+    if cards:
+        return [{**each, "CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} for number in range(at_once)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // at_once)))
+    return [{**each, "OMP_NUM_THREADS": threads}] * at_once
 
 
 def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
@@ -83,7 +113,9 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
             ended = context.join()  # raises when one has failed
     except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         if killed is not None:  # what the others then say is not the cause
-            print(f"error: {told_of_kill(*killed, processes)}", file=sys.stderr, flush=True)
+            print(
+                f"error: {told_of_kill(f'process {killed[0]} of {processes}', killed[1])}", file=sys.stderr, flush=True
+            )
             return 128 + killed[1]
         if isinstance(error, mp.ProcessRaisedException):  # a bug
             raise
@@ -96,7 +128,7 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
     return 0
 
 
-def told_of_kill(rank: int, signum: int, processes: int) -> str:
+def told_of_kill(process: str, signum: int) -> str:
     """One line about a process that a signal has ended."""
     names = {each.value: each.name for each in signal.Signals}
     name = names.get(signum, f"signal {signum}")
@@ -104,9 +136,7 @@ def told_of_kill(rank: int, signum: int, processes: int) -> str:
         signal.SIGKILL.value: "as the system does when memory runs out; workers=0 or a smaller batch_size take less",
         signal.SIGBUS.value: "a full disk or /dev/shm is the usual cause (./run.sh doctor)",
     }.get(signum, "from outside, or by a library's fault")
-    return (
-        f"process {rank} of {processes} was ended by {name}, {why}; the same command goes on from the last checkpoint"
-    )
+    return f"{process} was ended by {name}, {why}; the same command goes on from the last checkpoint"
 
 
 def _start_ranked(rank: int, start: Start, arguments: tuple[Any, ...], world: int, complaints: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -60,6 +61,29 @@ def draws_bars(environment: Mapping[str, str] | None = None) -> bool:
         or known.get("MPLBACKEND", "").startswith("module://")  # a kernel's, which its children inherit
     )
     return not in_notebook and known.get("TERM") != "dumb" and sys.stderr.isatty()
+
+
+class Labelled(io.TextIOBase):
+    """Text for the open file `descriptor` whose every line begins with a label and is written in one piece, so that
+    those of several processes can be told apart. Nobody is taken to look at it in a terminal."""
+
+    encoding = "utf-8"
+
+    def __init__(self, label: str, descriptor: int) -> None:
+        self.label, self.descriptor, self.begun = label, descriptor, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.begun = (self.begun + text).split("\n")
+        whole = "".join(f"{self.label}{line}".rstrip() + "\n" for line in lines).encode(errors="replace")
+        while whole:
+            whole = whole[os.write(self.descriptor, whole) :]
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.descriptor
 
 
 class Ticker:

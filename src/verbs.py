@@ -141,7 +141,8 @@ class Verb:
     recipe: tuple[str, str] | None  # module of src/recipes and function in it; None: run.sh itself starts it
     base: Base | None = from_configs  # None: no configuration at all, so that a broken one cannot stop it
     preferred: tuple[str, ...] = ()  # what Hydra composes before the words that are given
-    processes: Literal["one", "one per device"] = "one"
+    # one per fold: or per device, as the key `parallel` and the devices have it
+    processes: Literal["one", "one per device", "one per fold"] = "one"
     section: str | None = None  # keys of its own, which may be given without its name: method= is ensemble.method=
     words: tuple[str, ...] | None = ()  # its own words, which are no keys; None: any, as they are typed
     compares: bool = False  # its words say which configurations are paired (src/search/tricks.py)
@@ -156,7 +157,7 @@ VERBS = {
             "train",
             "train a fold, or all of them with fold=all (the default verb)",
             ("train", "train"),
-            processes="one per device",
+            processes="one per fold",
             timed=True,
         ),
         Verb(
@@ -179,7 +180,7 @@ VERBS = {
             "train a student of a run or an ensemble: distill teacher=NAME fold=all",
             ("distill", "distill"),
             student_of,
-            processes="one per device",
+            processes="one per fold",
             section="distill",
             timed=True,
         ),
@@ -188,7 +189,7 @@ VERBS = {
             "take channels out of a finished run and train on: prune run=NAME prune.ratio=0.5 epochs=5",
             ("prune", "prune"),
             pruned_of,
-            processes="one per device",
+            processes="one per fold",
             section="prune",
             timed=True,
         ),

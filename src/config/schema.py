@@ -310,6 +310,10 @@ class Config:
     device: Literal["auto", "cpu", "cuda", "mps", "tpu"] = "auto"  # auto: the fastest that is there
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: what the device is fast in
     processes: int | str = "auto"  # auto: one per GPU or TPU core, one on a CPU
+    # several processes and fold=all: a fold for each of them (folds), or all of them on one fold, each with batch_size
+    # images of a step (data); auto: folds, where they keep three quarters of the devices busy
+    parallel: Literal["auto", "folds", "data"] = "auto"
+    start: int = 0  # of several starts of one command by a launcher, start=0,1,2 -m: which; decides nothing
     workers: int | str = "auto"  # loader processes per training process
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
     trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()  # beside W&B (wandb.mode), where they are installed

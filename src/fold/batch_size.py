@@ -73,3 +73,22 @@ def find_batch_size(config: Config, competition: Competition, size: int, most: i
 def batch_size_or_default(config: Config) -> int:
     """The configured number, or 64 where it is auto, for verbs that do not train."""
     return config.batch_size if isinstance(config.batch_size, int) else 64
+
+
+def dividing(config: Config, processes: int) -> int:
+    """The largest number of processes up to `processes` that can divide every stage's batch among them."""
+    found = config.batch_size if isinstance(config.batch_size, int) else SMALLEST  # of which all others are multiples
+    sizes = [found, *(stage.batch_size for stage in config.stages if stage.batch_size is not None)]
+    return max(parts for parts in range(1, processes + 1) if all(size % parts == 0 for size in sizes))
+
+
+def spread(config: Config, parts: int) -> Config:
+    """`config` with the batches, whose sizes are numbers, that each of `parts` processes has of the same steps."""
+    if parts == 1:
+        return config
+    assert isinstance(config.batch_size, int)
+    stages = tuple(
+        stage if stage.batch_size is None else dataclasses.replace(stage, batch_size=stage.batch_size // parts)
+        for stage in config.stages
+    )
+    return dataclasses.replace(config, batch_size=config.batch_size // parts, stages=stages)

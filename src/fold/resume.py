@@ -42,8 +42,9 @@ def unfinished(config: Config, checkpoints: Path, whole: Plan, accelerator: Any)
     accelerator.wait_for_everyone()
     state = load_checkpoint(checkpoints, (*Progress._fields, "cuts", "batches", "processes", "wandb"))
     if state is not None and state["batches"] != [stage.total_batch for stage in whole.stages]:
+        before = f"processes={state['processes']}" + (" parallel=data" if state["processes"] > 1 else "")
         raise UserError(
             f"processes={accelerator.num_processes}: {checkpoints} belong to another total batch; "
-            f"use processes={state['processes']} again, or resume=never to start afresh"
+            f"use {before} again, or resume=never to start afresh"
         )
     return state

@@ -1,19 +1,30 @@
-"""Train a fold of a run, or all of them: which folds, in what time, and what comes of them."""
+"""Train a fold of a run, or all of them: which folds, in what time, on which devices, and what comes of them."""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from src.apart import listed, stopped_text, train_apart
 from src.competition.folds import fold_rows
+from src.competition.tables import Competition
 from src.config import Config
 from src.data.loader import kept_workers
-from src.fold.batch_size import resolve_batch_size
+from src.errors import NoMemory
+from src.fold.batch_size import dividing, resolve_batch_size, spread
 from src.fold.deadline import deadline
 from src.fold.pruned import comparison
 from src.fold.train_fold import train_fold
 from src.inference.tta import parse_views
-from src.log import say
+from src.launch import environments, folds_at_once, launch
+from src.log import is_first, say
 from src.runs.claims import FoldBusy, claim_fold, claim_run, run_name
 from src.runs.folder import finished, finished_folds, open_runs
 from src.runs.opening import open_competition, open_folds
@@ -22,6 +33,16 @@ from src.runs.summary import summarise_run
 from src.runs.take_over import earlier_outputs, take_over, take_over_folds
 from src.tracking import check_trackers
 from src.training.device import make_accelerator
+from src.training.interrupt import Interrupted
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that may be trained: its data, the fold of each training row (N,) int64, and its folder."""
+
+    competition: Competition
+    folds: np.ndarray
+    folder: Path
 
 
 def train_run(config: Config, began: float) -> None:
@@ -31,40 +52,56 @@ def train_run(config: Config, began: float) -> None:
     """
     parse_views(config.tta)  # refused before anything is trained or written
     check_trackers(config.wandb.mode, config.trackers)
-    end = deadline(config, began)
-    accelerator = open_accelerator(config)
-    run = run_name(config)
-    earlier = earlier_outputs(config, run)
+    end, wanted, at_once = deadline(config, began), wanted_folds(config), folds_at_once(config)
+    if at_once > 1:  # this process leaves the devices to those that it starts
+        host = open_accelerator(dataclasses.replace(config, device="cpu", precision="fp32"))
+        run = open_run(config, wanted, host)
+        train_side_by_side(config, run, wanted, end, at_once)
+    else:
+        accelerator = open_accelerator(config)
+        run = open_run(config, wanted, accelerator)
+        train_in_turn(config, run, wanted, end, accelerator)
+    if is_first() and any(finished(run.folder / f"fold{k}") for k in range(config.folds.n)):
+        summarise_run(config, run.competition, run.folder.name)
+        if config.prune.run is not None:
+            print(f"\n{comparison(Path(config.paths.runs), run.folder.name)}", flush=True)
+
+
+def wanted_folds(config: Config) -> list[int]:
+    if config.fold != "all":
+        return [int(config.fold)]
+    if config.prune.run is not None:
+        return finished_folds(open_runs(config.paths), config.prune.run)
+    return list(range(config.folds.n))
+
+
+def open_run(config: Config, wanted: Sequence[int], accelerator: Any) -> Run:
+    """The run with its data, noted as its own, and with what earlier sessions have of it."""
+    name = run_name(config)
+    earlier = earlier_outputs(config, name)
     with accelerator.main_process_first():  # the first process makes the digits and the fold file
         competition = open_competition(config)
         take_over_folds(config, earlier)
         folds = open_folds(config, competition)
-    if config.fold != "all":
-        wanted = [int(config.fold)]
-    elif config.prune.run is not None:
-        wanted = finished_folds(open_runs(config.paths), config.prune.run)
-    else:
-        wanted = list(range(config.folds.n))
     for k in wanted:
         fold_rows(folds, k)  # a fold that does not exist is refused before anything is written
     with accelerator.main_process_first():
-        folder = claim_run(config, run)
+        folder = claim_run(config, name)
         if accelerator.is_main_process:
-            take_over(config, run, earlier)
+            take_over(config, name, earlier)
         data = claim_data(folder, competition, folds)
         claim_sources(config, folder, wanted, competition, data)
+    return Run(competition, folds, folder)
 
+
+def train_in_turn(
+    config: Config, run: Run, wanted: Sequence[int], end: float | None, accelerator: Any, parts: int = 1
+) -> None:
+    """One fold after the other, on all devices of `accelerator`; parts: see `train_one`."""
     for number, k in enumerate(wanted):
-        left = len(wanted) - number
         try:
-            with claim_fold(accelerator, folder, k) as mine, kept_workers():
-                if not mine:
-                    say(f"{folder}/fold{k} is finished already: skipped")
-                    continue
-                fold = fold_rows(folds, k)
-                settled = resolve_batch_size(config, competition, len(fold.train), folder, accelerator)
-                if not train_fold(settled, competition, fold, k, folder, accelerator, end, left):
-                    break
+            if not train_one(config, run, k, end, len(wanted) - number, accelerator, parts):
+                break
         except FoldBusy as busy:
             if len(wanted) == 1:
                 raise
@@ -73,10 +110,64 @@ def train_run(config: Config, began: float) -> None:
         accelerator.free_memory()  # it keeps the models it has prepared; the next fold starts with a new loss scale
         accelerator = open_accelerator(config)
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process and any(finished(folder / f"fold{k}") for k in range(config.folds.n)):
-        summarise_run(config, competition, run)
-        if config.prune.run is not None:
-            print(f"\n{comparison(Path(config.paths.runs), run)}", flush=True)
+
+
+def train_one(
+    config: Config, run: Run, k: int, end: float | None, waiting: int, accelerator: Any, parts: int = 1
+) -> bool:
+    """Train fold k, unless it is finished; False if there is not enough time to begin it. Raises FoldBusy.
+
+    end, waiting: see `train_fold`. parts: how many processes divide the images of one device's step among them.
+    """
+    with claim_fold(accelerator, run.folder, k) as mine, kept_workers():
+        if not mine:
+            say(f"{run.folder}/fold{k} is finished already: skipped")
+            return True
+        fold = fold_rows(run.folds, k)
+        settled = resolve_batch_size(config, run.competition, len(fold.train), run.folder, accelerator)
+        return train_fold(spread(settled, parts), run.competition, fold, k, run.folder, accelerator, end, waiting)
+
+
+# ---- on several devices ---------------------------------------------------------------------------------------------
+
+
+def train_side_by_side(config: Config, run: Run, wanted: Sequence[int], end: float | None, at_once: int) -> None:
+    """Each fold on a device of its own; what does not fit one is trained by several together, which see the same
+    images in each step and so go on from its checkpoint."""
+    unfinished = [k for k in wanted if not finished(run.folder / f"fold{k}")]
+    for k in wanted:
+        if k not in unfinished:
+            say(f"{run.folder}/fold{k} is finished already: skipped")
+    each = partial(train_alone, config, end)
+    too_large = train_apart(each, unfinished, environments(at_once, config.device))
+    if not too_large:
+        return
+    parts = dividing(config, at_once)
+    if parts == 1:
+        raise NoMemory(f"batch_size: out of memory in a step of one device, and {at_once} cannot divide it; use less")
+    say(f"{listed(too_large)}: a step does not fit one device; {parts} processes divide it among them")
+    code = launch(train_together, (config, too_large, end, parts), parts)
+    if code > 128:
+        raise Interrupted(code - 128, stopped_text(too_large))
+    if code:
+        sys.exit(code)
+
+
+def train_alone(config: Config, end: float | None, k: int, waiting: int) -> bool:
+    """`train_one`, as the only thing that this process does."""
+    accelerator = open_accelerator(config)
+    return train_one(config, open_run(config, [k], accelerator), k, end, waiting, accelerator)
+
+
+def train_together(config: Config, wanted: Sequence[int], end: float | None, parts: int) -> int:
+    """What each of `parts` processes does that train these folds as one would, if it had the memory."""
+    accelerator = open_accelerator(config)
+    try:
+        train_in_turn(config, open_run(config, wanted, accelerator), wanted, end, accelerator, parts)
+    except Interrupted as stop:
+        say(str(stop))
+        return stop.exit_code
+    return 0
 
 
 def open_accelerator(config: Config) -> Any:

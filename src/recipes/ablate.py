@@ -19,6 +19,9 @@ from src.search.effects import promoted
 from src.search.study import compare
 from src.search.tricks import Pairing
 
+# Seconds between two looks at the folds of a rung that other starts train: all of them go on to the next one.
+PATIENCE = 5.0
+
 
 def ablate(base: Config, arms: Mapping[str, Config | str], pairing: Pairing) -> None:
     """Train what is missing, print the table and write runs/<run>/{ablate.csv, pairs.csv, ablate.png}.
@@ -46,7 +49,7 @@ def ladder(base: Config, arms: Mapping[str, Config | str], pairing: Pairing) -> 
         print(f"\nrung {number} of {len(pairing.rungs)}: {share:.0%} of the rows, {', '.join(alive)}", flush=True)
         fresh = pairing.seeds if 1 < number == len(pairing.rungs) else 0
         own = dataclasses.replace(pairing, share=share, first_seed=fresh)
-        effects, missing = compare(place / f"rung{number}", base, alive, own, started=len(arms))
+        effects, missing = compare(place / f"rung{number}", base, alive, own, len(arms), PATIENCE)
         names = promoted(effects, pairing.keep)
         if missing or not names:
             why = "folds of this rung are missing: start again to go on" if missing else "no technique is left"

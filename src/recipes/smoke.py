@@ -45,6 +45,7 @@ def smoke(config: Config) -> None:
         stages=(StageConfig(length="50%", size=0.75, rows=0.5, augment=0.5), StageConfig(length="50%")),
         tta="flip",
         time_budget=None,
+        parallel="data",
     )
     train(small, time.time())
     submission = scratch / "submissions" / f"{RUN}.csv"

@@ -54,11 +54,17 @@ class Study:
 
 
 def compare(
-    place: Path, base: Config, arms: Mapping[str, Config | str], pairing: Pairing, started: int
+    place: Path,
+    base: Config,
+    arms: Mapping[str, Config | str],
+    pairing: Pairing,
+    started: int,
+    patience: float | None = None,
 ) -> tuple[dict[str, Effect], int]:
     """Make one table: the effects of the tricks that were not refused, and how many folds are missing.
 
-    started: how many techniques Holm's correction is over, if more than are left in `arms`.
+    started: how many techniques Holm's correction is over, if more than are left in `arms`. patience: seconds between
+    two looks at the folds that other processes train, until they are finished or let go; None: they are missing.
     """
     refused = {name: why for name, arm in arms.items() if (why := refusal(base, arm, pairing.mode))}
     for name, why in refused.items():
@@ -69,7 +75,7 @@ def compare(
             configs[name] = cut(arm, pairing.share)
     study = Study(place, configs, pairing)
     try:
-        train_missing(study, refused)
+        train_missing(study, refused, patience)
     except Interrupted:
         tabulate(study, refused, started)  # of what there is
         raise
@@ -116,10 +122,11 @@ def refuse_other_data(study: Study) -> None:
         claim_data(folder, competition, folds)
 
 
-def train_missing(study: Study, refused: dict[str, str]) -> None:
+def train_missing(study: Study, refused: dict[str, str], patience: float | None = None) -> None:
     """Train what is not finished, and add to `refused` the arms that cannot be.
 
-    Folds that another process trains are left to it; the passes end with one in which there was nothing to do.
+    Folds that another process trains are left to it; the passes end with one in which there was nothing to do, or with
+    `patience` (see `compare`) nothing left.
     """
     done: set[Cell] = set()
     before = sum(finished(folder_of(study, cell)) for cell in study.cells())
@@ -129,13 +136,14 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
     print(f"{study.place}: {len(study.cells())} folds to train, {before} of them finished", flush=True)
     trained = True
     while trained:
-        trained = False
+        trained = busy = False
         for cell in study.cells():
             if cell in done or cell.arm in refused:
                 continue
             try:
                 config = planned(study, cell)
                 if config is None:
+                    busy = True
                     continue
                 claim_run(config, str(config.run))  # what is finished was made with this very configuration
                 if finished(folder_of(study, cell)):
@@ -143,6 +151,7 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
                     continue
                 train_quietly(study.place, config)
             except FoldBusy:
+                busy = True
                 continue
             except UserError as error:
                 if cell.arm == BASELINE:
@@ -160,6 +169,9 @@ def train_missing(study: Study, refused: dict[str, str]) -> None:
             print(
                 f"{count}  {line_about(study, cell)}  {f'about {clock(left * pace)} left' if left else ''}", flush=True
             )
+        if busy and not trained and patience is not None:
+            time.sleep(patience)
+            trained = True
 
 
 def planned(study: Study, cell: Cell) -> Config | None:

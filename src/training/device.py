@@ -244,15 +244,20 @@ def on_tpu() -> bool:
     return os.environ.get("PJRT_DEVICE", "").upper() in ("TPU", "CPU") or os.environ.get("ISTPUVM") == "1"
 
 
-def count_gpus() -> int:
-    """NVIDIA GPUs by nvidia-smi: asking torch would initialise CUDA here, after which no process can be forked."""
+def gpus() -> list[str]:
+    """NVIDIA GPUs as CUDA_VISIBLE_DEVICES names them, without it by nvidia-smi: asking torch would initialise CUDA
+    here, after which no process can be forked."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+        return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
-        return 0
+        return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
+def count_gpus() -> int:
+    return len(gpus())
 
 
 def loader_workers(wanted: int | str, processes: int | None = None, device: str = "cpu") -> int:
@@ -275,5 +280,7 @@ def loader_workers(wanted: int | str, processes: int | None = None, device: str 
 
 
 def workers_beside(wanted: int | str, accelerator: Any) -> int:
-    """`loader_workers` for one of the processes of `accelerator`, all of which are on this machine."""
-    return loader_workers(wanted, accelerator.num_processes, accelerator.device.type)
+    """`loader_workers` for one of the processes that train on this machine: as many as the environment says, which
+    neither counts those of other machines nor forgets those of other folds; else those of `accelerator`."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    return loader_workers(wanted, here, accelerator.device.type)

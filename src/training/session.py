@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from src.errors import UserError
+from src.errors import NoMemory, UserError
 from src.training.budget import Watch
 from src.training.checkpoint import CheckpointWriter, checkpoints
 from src.training.interrupt import StopWish
@@ -79,5 +79,6 @@ class Session:
         self.checkpoints.wait()
         kept = any(checkpoints(self.checkpoints.folder))
         goes_on = f"; the same command goes on from the checkpoint in {self.checkpoints.folder}" if kept else ""
-        other = "; another batch_size is another run (run=NAME)" if kept and out_of_memory(error) else ""
-        return UserError(f"{told}{goes_on}{other}")
+        if not out_of_memory(error):
+            return UserError(f"{told}{goes_on}")
+        return NoMemory(f"{told}{goes_on}{'; another batch_size is another run (run=NAME)' if kept else ''}")

@@ -83,13 +83,19 @@ def server(environment: dict[str, str]) -> Any:
 
 
 class Start:
-    """One start of the command line with these words, its output in a file."""
+    """One start of the command line with these words, its output in a file; environment: what it has beside."""
 
     def __init__(
-        self, context: Any, words: list[str], log: Path, at: Moment | None = None, file_limit: int | None = None
+        self,
+        context: Any,
+        words: list[str],
+        log: Path,
+        at: Moment | None = None,
+        file_limit: int | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.log = log
-        arguments = (words, log, at, file_limit, Path(FOLDER.name))
+        arguments = (words, log, at, file_limit, Path(FOLDER.name), environment or {})
         self.process: ForkServerProcess = context.Process(target=run, args=arguments)
         self.process.start()
 
@@ -157,9 +163,12 @@ def require_tidy(place: Path) -> None:
     assert not left, left
 
 
-def run(words: list[str], log: Path, at: Moment | None, file_limit: int | None, drawn: Path) -> None:
+def run(
+    words: list[str], log: Path, at: Moment | None, file_limit: int | None, drawn: Path, environment: dict[str, str]
+) -> None:
     """In the new process. file_limit: bytes that no file may grow beyond, which a write answers as a full disk does.
     drawn: the folder of pictures that need not be drawn again."""
+    os.environ.update(environment)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)

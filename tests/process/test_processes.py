@@ -96,7 +96,7 @@ def test_ctrl_c_on_two_processes_leaves_a_checkpoint(start: Start, tmp_path: Pat
     assert list((tmp_path / "runs" / "r" / "fold0" / "checkpoints").glob("*.ckpt"))
     code, output = finish(start("competition=digits", "epochs=200", "processes=1", "batch_size=8", "eval.every=5"))
     assert code == 2
-    assert "use processes=2 again" in output
+    assert "use processes=2 parallel=data again" in output
 
 
 def test_two_processes_learn_what_one_learns(start: Start, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ SHIPPED = sorted(path for group in GROUPS for path in (CONFIGS / group).glob("*.
 def composed(*words: str) -> Config:
     found: list[Config] = []
 
-    def keep(config: Config) -> int:
+    def keep(config: Config, began: float) -> int:
         found.append(config)
         return 0
 
-    assert cli.compose(full_words(VERBS["train"], words), keep) == 0
+    assert cli.compose(full_words(VERBS["train"], words), keep, 0.0) == 0
     return found[0]
 
 

@@ -220,7 +220,7 @@ def test_a_broken_yaml_is_one_more_finding(
 ) -> None:
     (tmp_path / "config.yaml").write_text("defaults: [base\nepochs: {")
     monkeypatch.setattr("src.model.hub.answers", lambda url, seconds: False)
-    monkeypatch.setattr(cli, "CONFIGS", tmp_path)
+    monkeypatch.setattr("src.compose.CONFIGS", tmp_path)
     assert cli.main(["doctor", "workers=0", f"paths.runs={tmp_path}/runs"]) == 2
     output = capsys.readouterr().out
     assert output.count("problem  words") == 1 and f"{tmp_path}/runs" in output

@@ -111,7 +111,7 @@ def test_a_checkpoint_of_other_batches_is_refused(tmp_path: Path, monkeypatch: p
     resume.unfinished(config(resume="never"), tmp_path, whole, ALONE)
     assert removed == [tmp_path]
     whole.stages[1].total_batch = 65
-    with pytest.raises(UserError, match="use processes=2 again, or resume=never"):
+    with pytest.raises(UserError, match="use processes=2 parallel=data again, or resume=never"):
         resume.unfinished(config(), tmp_path, whole, ALONE)
 
 

@@ -209,7 +209,7 @@ WORD = st.one_of(
 )
 
 
-def composed(words: Sequence[str], task: Any) -> int:
+def composed(words: Sequence[str], task: Any, began: float) -> int:
     """`cli.compose` without Hydra, whose own grammar is not ours to test."""
     typed = [word for word in words if "=" in word and word[0] not in "-~"]
     given_values = OmegaConf.to_container(cli.from_words(OmegaConf, typed), resolve=False)

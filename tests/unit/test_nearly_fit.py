@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src import cli
+from src import compose
 from src.competition.few import few_rows
 from src.competition.folds import load_folds, make_folds
 from src.competition.submission import submission_table, write_submission
@@ -297,7 +297,7 @@ def pasted(command: str) -> list[str]:
 @pytest.mark.parametrize("name", ["pets", "my pets", "it's {id} & $HOME", "a(b)"])
 def test_printed_commands_can_be_pasted(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = folder(tmp_path / name)
-    cli.with_guesses([f"competition.root='{root}'" if "'" not in name else f"competition.root={root}"])
+    compose.with_guesses([f"competition.root='{root}'" if "'" not in name else f"competition.root={root}"])
     printed = capsys.readouterr().out
     command = re.search(r"\((\./run\.sh init .*) writes this down\)", printed)
     assert command is not None and pasted(command[1]) == ["init", f"data={root}"]

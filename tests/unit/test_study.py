@@ -140,6 +140,28 @@ def test_what_cannot_be_trained_and_what_others_train(tmp_path: Path, monkeypatc
         compare(tmp_path / "other", config(), arms(), Pairing(("good",), seeds=1), started=0)
 
 
+def test_starts_of_a_ladder_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained) -> None:
+    """One fold is finished by its process, another one let go by a process that was lost."""
+    write, looks = module.train_quietly, list[str]()
+
+    def train(place: Path, config: Config) -> None:
+        if str(config.run).startswith("good") and config.fold in (1, 2) and len(looks) < 2:
+            raise FoldBusy("busy")
+        write(place, config)
+
+    def sleep(seconds: float) -> None:
+        looks.append(f"after {seconds}")
+        if len(looks) == 1:
+            study = Study(tmp_path, {BASELINE: config(), **arms()}, Pairing(("good",), seeds=1))  # type: ignore[dict-item]
+            write(tmp_path, module.ordinary_run(study, Cell("good", 0, 1)))
+
+    monkeypatch.setattr(module, "train_quietly", train)
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    effects, missing = compare(tmp_path, config(), {"good": arms()["good"]}, Pairing(("good",), seeds=1), 0, 3.0)
+    assert looks == ["after 3.0"] * 2 and not missing and effects["good"].pairs == 3
+    assert [each.fold for each in trained if str(each.run).startswith("good")] == [0, 1, 2]
+
+
 def test_at_equal_time_an_arm_has_as_many_epochs_as_fit(trained: list[Config], tmp_path: Path) -> None:
     pairing = Pairing(("good", "bad"), seeds=1, equal="time")
     study = Study(tmp_path, {BASELINE: config(), **arms()}, pairing)  # type: ignore[dict-item]

@@ -87,7 +87,7 @@ def test_a_bad_word_is_answered_in_one_line(word: str, complaint: str) -> None:
     (["tricks=[mixpu]"], "did you mean 'mixup'?"),
     (["tricks=[ls.gamma=1]"], "ls.gamma: there is no such key"),
     (["tricks=[ema]", "epoch=1"], "did you mean 'epochs'?"),
-    (["tricks=[ema]", "-m"], "no flags"),
+    (["tricks=[ema]", "--cfg=job"], "of flags -m alone"),
     (["tricks=[ema]", "time_budget=60s"], "leave it out"),
     ([], "which tricks?"),
 ])  # fmt: skip
@@ -157,7 +157,7 @@ def test_the_rungs_of_a_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Holm's correction is over all that started; the last rung has seeds that no rung before it had."""
     rungs = []
 
-    def compare(place, base, arms, pairing: Pairing, started: int) -> tuple[dict[str, Effect], int]:
+    def compare(place, base, arms, pairing: Pairing, started: int, patience: float) -> tuple[dict[str, Effect], int]:
         rungs.append((place.name, list(arms), pairing.share, pairing.first_seed, started))
         return {name: Effect(2, 2, worth) for worth, name in enumerate(arms)}, 0
 

@@ -1,0 +1,103 @@
+"""Jobs that Hydra's launchers start in other processes: their exit codes come back, and what is lost goes on.
+
+Skipped without the packages of the extra `launchers`, which are no dependency.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.cli import main
+from tests.process.starts import require_same, require_tidy, result
+from tests.process.test_side_by_side import METRIC
+
+pytestmark = pytest.mark.process
+ENGINES = {
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "submitit": ["hydra/launcher=submitit_local"],
+    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
+}
+WORDS = ["competition=digits", "device=cpu", "checkpoint.every=0.001"]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=900)
+    return process.returncode, output
+
+
+@pytest.fixture(params=ENGINES)
+def launcher(request: pytest.FixtureRequest) -> list[str]:
+    """The words that choose an engine."""
+    pytest.importorskip(f"hydra_plugins.hydra_{request.param}_launcher")
+    return ["-m", *ENGINES[request.param]]
+
+
+def test_a_lost_job_goes_on(launcher: list[str], start: Start, tmp_path: Path) -> None:
+    """Ray starts it again by itself; the other commands are typed again."""
+    (tmp_path / "own.py").write_text(METRIC)
+    words = [*WORDS, f"competition.metric={tmp_path / 'own.py'}:share"]
+    code, output = end(start(*words, "fold=0,1", *launcher))
+    if "ray" not in launcher[1]:
+        assert code == 137, output
+        assert "a job of" in output and "the same command goes on from the last checkpoints" in output
+        code, output = end(start(*words, "fold=0,1", *launcher))
+    assert code == 0, output
+    assert (tmp_path / "killed").exists()
+    require_tidy(tmp_path)
+    code, output = end(start(*words, "fold=all", "run=one"))
+    assert code == 0, output
+    require_same(result(tmp_path), result(tmp_path, "one"))
+
+
+def test_a_mistake_comes_back(launcher: list[str], start: Start) -> None:
+    code, output = end(start(*WORDS, "fold=7,0", *launcher))
+    assert code == 2, output
+    assert output.rstrip().splitlines()[-1] == "error: fold=7: folds go from 0 to 1"
+
+
+def test_starts_of_an_ablation_share_its_folds(start: Start, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["preset=scratch", "tricks=[mixup]", "folds=[0,1]", "seeds=1", "run=study", "average.swa=false"]
+    several = ["start=0,1", "-m", *ENGINES["joblib"]]
+    code, output = end(start(*WORDS, *words, *several, verb="ablate"))
+    assert code == 0, output
+    with open(tmp_path / "runs" / "study" / "ablate.csv", encoding="utf-8", newline="") as file:
+        assert [(row["trick"], row["pairs"]) for row in csv.DictReader(file)] == [("mixup", "2")]
+    log = (tmp_path / "runs" / "study" / "log.txt").read_text()
+    assert log.count(", trained in ") == 4, "none twice"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-m", "hydra/launcher=joblib"], "hydra/launcher=joblib: needs the package hydra-joblib-launcher; "),
+        (["-m", "hydra/launcher=submitit_slurm"], "hydra/launcher=submitit_slurm: needs the package hydra-submitit-"),
+        (["hydra/launcher=basic"], "hydra/launcher=basic: starts the jobs of a multirun; add -m"),
+    ],
+)
+def test_a_launcher_that_cannot_start(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = importlib.util.find_spec
+
+    def without_plugins(name: str, *more: Any) -> Any:
+        return None if name.startswith("hydra_plugins") else known(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_plugins)
+    assert main(["competition=digits", "fold=0,1", *words]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
+def test_a_cluster_that_is_not_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: object())
+    monkeypatch.setattr("src.compose.shutil.which", lambda name: None)
+    assert main(["competition=digits", "fold=0,1", "-m", "hydra/launcher=submitit_slurm"]) == 2
+    assert "there is no srun here" in capsys.readouterr().err
