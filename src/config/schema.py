@@ -24,7 +24,8 @@ class CompetitionConfig:
     sample_csv: str | None = "sample_submission.csv"
     solution: str | None = None  # csv with the hidden labels, relative to root or absolute: for local scoring only
     # a folder, or a template with the table's columns: "images/{label}/{id}.png", "train.zip/{id:05}" (zeros before a
-    # number), "train/**/{id}" (in any folder below), "{id}_{red|green|blue}.png" (one picture's channels)
+    # number), "train/**/{id}" (in any folder below), "train-*.tar/{id}" (in any such shard),
+    # "{id}_{red|green|blue}.png" (one picture's channels)
     train_images: str = "train"
     test_images: str = "test"  # likewise, with the columns of the test table
     pixels: tuple[str, ...] = ()  # columns of the tables that hold the pictures themselves: [pixel*], [band_1, band_2]
