@@ -317,6 +317,9 @@ class Config:
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
     report: bool = True  # fold=all: one HTML file about the run at its end, runs/<run>/report.html
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
+    # of disk that these may take in paths.cache, all competitions together; null: all but the last GB of the disk. What
+    # has no room is decoded anew each time
+    cache_gb: float | None = None
     runs: tuple[str, ...] = ()  # ensemble, stack, soup: the runs to combine; sizes: drawn beside the run
     combined: Literal["ensemble", "stack", "soup"] | None = None  # by which verb this run was made of others; set by it
     sizes: tuple[int, ...] = ()  # sizes: the pixels to try
