@@ -1,32 +1,35 @@
-"""Files in archives, read in place: a zip or HDF5 file is a folder on the way to its members.
+"""Files in archives, read in place: a zip, tar or HDF5 file is a folder on the way to its members.
 
-A path is bytes, utf-8, relative to a root or absolute. `train.zip/train/a.jpg` is a member of train.zip, and
-`train.hdf5/ISIC_1` a dataset; a folder that is called so is a folder. A path may name several files, with line breaks
-between them: the channels of one picture.
+A path is bytes, utf-8, relative to a root or absolute. `train.zip/train/a.jpg` is a member of train.zip,
+`train-0007.tar/a.jpg` one of a shard, and `train.hdf5/ISIC_1` a dataset; a folder that is called so is a folder. A
+path may name several files, with line breaks between them: the channels of one picture.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
-import zlib
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
+import shlex
+from collections.abc import Iterable, Iterator
+from types import ModuleType
 
-from src import hdf5
+from src import hdf5, tars, zips
 from src.errors import UserError
+from src.members import Members
 
-ZIP = b".zip"
-ARCHIVES = (ZIP, *hdf5.SUFFIXES)
+ARCHIVES = (*zips.SUFFIXES, *tars.SUFFIXES, *hdf5.SUFFIXES)
+# What cannot be read in place, by the end of its name: the command that makes of {path} what can be
+UNREAD = {
+    b".tar.gz": "gunzip {path}", b".tgz": "gunzip {path}", b".tar.bz2": "bunzip2 {path}",
+    b".tar.xz": "unxz {path}", b".tar.zst": "unzstd --rm {path}", b".7z": "7z x -o{folder} {path}",
+    b".rar": "unrar x {path} {folder}/",
+}  # fmt: skip
 BETWEEN = b"\n"  # the files of one picture
 CURE = "replace the file or remove its row; ./run.sh prepare lists every such file, competition.on_bad_image=skip or "
 CURE += "=blank goes on without them"
 
 
 def list_files(root: str | os.PathLike[str], directory: bytes) -> set[bytes]:
-    """The names of the files in a folder, not below it: of a plain one, of one in a zip file, of an HDF5 group (its
+    """The names of the files in a folder, not below it: of a plain one, of one in an archive, of an HDF5 group (its
     datasets) or of a dataset of many images (`0`, `1` …).
 
     Empty where there is no such folder. Raises UserError for a folder or archive that cannot be read.
@@ -35,8 +38,8 @@ def list_files(root: str | os.PathLike[str], directory: bytes) -> set[bytes]:
     try:
         if inside is not None:
             archive, name = inside
-            if archive.lower().endswith(ZIP):
-                return set(_zip(archive).folders.get(name, ()))
+            if (members := _members(archive)) is not None:
+                return members.in_folder(name)
             return {member for member, is_image in hdf5.list_members(archive, name) if is_image}
         with os.scandir(os.path.join(os.fsencode(root), directory) or b".") as entries:
             return {entry.name for entry in entries if entry.is_file()}
@@ -48,7 +51,7 @@ def list_files(root: str | os.PathLike[str], directory: bytes) -> set[bytes]:
 
 
 def is_folder(root: str | os.PathLike[str], directory: bytes) -> bool:
-    """Whether there is such a folder, or an archive, a folder in a zip file, an HDF5 group or a dataset of images."""
+    """Whether there is such a folder, or an archive, a folder in one, an HDF5 group or a dataset of images."""
     inside = _in_archive(root, directory)
     if inside is None:
         return os.path.isdir(os.path.join(os.fsencode(root), directory))
@@ -56,9 +59,8 @@ def is_folder(root: str | os.PathLike[str], directory: bytes) -> bool:
     if not name:
         return True
     try:
-        if archive.lower().endswith(ZIP):
-            folders = _zip(archive).folders
-            return name in folders or any(folder.startswith(name + b"/") for folder in folders)
+        if (members := _members(archive)) is not None:
+            return members.is_folder(name)
         return hdf5.is_folder(archive, name)
     except OSError as error:
         raise UserError(f"{shown(root, directory)}: the archive cannot be read ({error})") from None
@@ -98,10 +100,11 @@ def walk_files(root: str | os.PathLike[str]) -> list[bytes]:
 
 
 def read_bytes(root: str | os.PathLike[str], path: bytes) -> bytes:
-    """The content of one file, a member of a zip file, or a dataset: the bytes that it holds, or its numbers as an
-    .npy file.
+    """The content of one file, a member of an archive, or a dataset: the bytes that it holds, or its numbers as an .npy
+    file.
 
-    Archives stay open in the process; a forked one may go on reading them. Raises UserError that names the file.
+    What is known of an archive is kept in the process and shared with those that are forked from it. Raises UserError
+    that names the file.
     """
     inside = _in_archive(root, path)
     try:
@@ -109,7 +112,7 @@ def read_bytes(root: str | os.PathLike[str], path: bytes) -> bytes:
             with open(os.path.join(os.fsencode(root), path), "rb") as file:
                 return file.read()
         archive, name = inside
-        return _from_zip(archive, name) if archive.lower().endswith(ZIP) else hdf5.read_member(archive, name)
+        return _module(archive).read_member(archive, name)
     except OSError as error:
         raise UserError(f"{shown(root, path)}: cannot read the file ({error.strerror or error}); {CURE}") from None
 
@@ -145,11 +148,10 @@ def extent(root: str | os.PathLike[str], path: bytes) -> str:
             inside = _in_archive(root, part)
             if inside is None or not inside[1]:
                 extents.append(f"{os.stat(os.path.join(os.fsencode(root), part)).st_size};")
-            elif inside[0].lower().endswith(ZIP):
-                info = _zip(inside[0]).members[inside[1]]
-                extents.append(f"{info.file_size}:{info.CRC};")
-            else:
+            elif (module := _module(inside[0])) is hdf5:
                 extents.append("dataset;")
+            else:
+                extents.append(f"{module.extent(*inside)};")
         except (OSError, KeyError):
             extents.append("missing;")
     return "".join(extents)
@@ -161,9 +163,12 @@ def beginning(root: str | os.PathLike[str], path: bytes, most: int) -> bytes:
     found = []
     for part in path.split(BETWEEN):
         try:
-            if _in_archive(root, part) is None:
+            inside = _in_archive(root, part)
+            if inside is None:
                 with open(os.path.join(os.fsencode(root), part), "rb") as file:
                     found.append(file.read(most))
+            elif _module(inside[0]) is tars:
+                found.append(tars.read_member(*inside, most))
             else:
                 found.append(read_bytes(root, part)[:most])
         except (OSError, UserError):
@@ -192,6 +197,34 @@ def _in_archive(root: str | os.PathLike[str], path: bytes) -> tuple[bytes, bytes
     return None
 
 
+def unread_archive(root: str | os.PathLike[str]) -> str:
+    """Of the first archive in the folder `root` that cannot be read in place: what it is and what to do about it, as
+    `DIR/train.tar.gz cannot be read in place; gunzip DIR/train.tar.gz`. Empty where there is none."""
+    try:
+        names = sorted(os.listdir(os.fsencode(root)))
+    except OSError:
+        return ""
+    for name in names:
+        for suffix, cure in UNREAD.items():
+            if name.lower().endswith(suffix):
+                path, folder = os.path.join(os.fspath(root), os.fsdecode(name)), os.fspath(root)
+                return (
+                    f"{path} cannot be read in place; {cure.format(path=shlex.quote(path), folder=shlex.quote(folder))}"
+                )
+    return ""
+
+
+def _module(archive: bytes) -> ModuleType:
+    """What reads archives of this name."""
+    return next(module for module in (zips, tars, hdf5) if archive.lower().endswith(module.SUFFIXES))
+
+
+def _members(archive: bytes) -> Members | None:
+    """Of a zip or tar file; None for an HDF5 file, which has its own ways."""
+    module = _module(archive)
+    return None if module is hdf5 else module.members_of(archive)
+
+
 def _is_hidden(name: bytes) -> bool:
     return name.startswith(b".") or name == b"__MACOSX"
 
@@ -204,97 +237,11 @@ def _walk_archive(here: bytes, name: bytes, path: bytes) -> Iterator[bytes]:
         return
     archive = os.path.join(here, name)
     try:
-        members = _zip(archive).members if suffix == ZIP else list(hdf5.walk_members(archive))
+        members: Iterable[bytes] | None = _members(archive)
+        members = list(hdf5.walk_members(archive)) if members is None else members
     except OSError:
         yield path
         return
     for member in members:
         if not any(map(_is_hidden, member.split(b"/"))):
             yield path + b"/" + member
-
-
-# ---- zip ------------------------------------------------------------------------------------------------------------
-
-
-class _Positioned(io.RawIOBase):
-    """A file whose place is this object's own: forked processes share the descriptor, and with it the place that
-    read and seek would move under each other."""
-
-    def __init__(self, path: bytes) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = os.pread(self._descriptor, len(buffer), self._place)
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: os.fstat(self._descriptor).st_size}[whence]
-        self._place = start + offset
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()
-
-
-class _Zip:
-    """An open zip file. members: by path; folders: the names of the files in each."""
-
-    def __init__(self, archive: bytes) -> None:
-        self.file = zipfile.ZipFile(io.BufferedReader(_Positioned(archive)))
-        self.members = {_member_path(info): info for info in self.file.infolist() if not info.is_dir()}
-        self.folders: dict[bytes, list[bytes]] = {}
-        for path in self.members:
-            directory, _, name = path.rpartition(b"/")
-            self.folders.setdefault(directory, []).append(name)
-
-
-def _member_path(info: zipfile.ZipInfo) -> bytes:
-    """Of a member, utf-8. Names without a mark of their encoding are utf-8 where they can be: zipfile reads them as
-    cp437. Old Windows programs write backslashes."""
-    path = info.filename.replace("\\", "/")
-    if info.flag_bits & 0x800 or path.isascii():
-        return path.encode("utf-8", "surrogateescape")
-    raw = path.encode("cp437")
-    try:
-        raw.decode("utf-8")
-        return raw
-    except UnicodeDecodeError:
-        return path.encode("utf-8")
-
-
-def _zip(archive: bytes) -> _Zip:
-    stat = os.stat(archive)
-    return _open_zip(archive, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _open_zip(archive: bytes, size: int, changed: int) -> _Zip:
-    try:
-        return _Zip(archive)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise OSError(f"no zip file, or damaged: {error}") from None
-
-
-def _from_zip(archive: bytes, name: bytes) -> bytes:
-    opened = _zip(archive)
-    info = opened.members.get(name)
-    if info is None:
-        raise OSError("no such file in the archive")
-    try:
-        return opened.file.read(info)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
-        raise OSError(" ".join(str(error).split()) or "damaged") from None  # RuntimeError: it is encrypted

@@ -7,11 +7,12 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from src.archives import is_folder, list_files, walk_files
+from src.archives import is_folder, list_files, unread_archive, walk_files
 from src.errors import UserError, first_few, nearest
 from src.hdf5 import SUFFIXES
 
@@ -63,9 +64,10 @@ def find_images(
 
     `template` is a folder, which means "folder/{id}", or a path with `{id}` (ids, (N,) str) and `{column}`
     (columns[column], (N,) str) in it; see `template_fields`. A folder may be an archive (src/archives.py); `**` in the
-    place of a folder stands for any folders below the one before it. A path without an extension is completed by the
-    one image file of that name. Where there is no such file, one is taken that differs in the extension, in upper and
-    lower case, in how Unicode writes a letter (NFC, NFD) or in the slashes, which is told through `say`.
+    place of a folder stands for any folders below the one before it, `*` in a folder's name for any part of it. A
+    path without an extension is completed by the one image file of that name. Where there is no such file, one is taken
+    that differs in the extension, in upper and lower case, in how Unicode writes a letter (NFC, NFD) or in the slashes,
+    which is told through `say`.
     The files of one picture are joined by line breaks.
     Each directory is listed once, so a million rows in one folder cost seconds, not a million stat calls.
     without: what becomes of rows without an image, for the message; they keep the path where one was looked for. None:
@@ -75,7 +77,8 @@ def find_images(
     """
     folder = os.path.normpath(template) if not template_fields(template, key) and "|" not in template else None
     if folder is not None:
-        _require_folder(root, folder, template, key)
+        if "*" not in folder:
+            _require_folder(root, folder, template, key)
         template = "{id}" if folder == "." else folder.replace("{", "{{").replace("}", "}}") + "/{id}"
     place = f"folder {root / folder}" if folder is not None else f"{root / template}"
     listings = Listings(root)
@@ -137,7 +140,7 @@ class Listings:
         one, else anywhere."""
         path = path.replace(b"\\", b"/")
         directory, _, name = path.rpartition(b"/")
-        top = directory if b"**" not in path and self.in_folder(directory) else None
+        top = directory if b"*" not in path and self.in_folder(directory) else None
         if top not in self.loose:
             files = files_below(self.root, b"") if top is None else sorted(self.in_folder(top))
             self.loose[top] = {}
@@ -167,16 +170,12 @@ def _find(
     """(N,) bytes: the file of each row. place: how the message for missing ones calls where they were looked for."""
     wanted = _expand(template, columns, key, table)
     ids, found, missing = columns["id"], [], []
+    starred = any("*" in text for text, _, _ in pieces(template, key))
     for row, path in enumerate(wanted.tolist()):
         directory, _, name = path.rpartition(b"/")
-        if b"**" in directory:
-            top, _, middle = directory.partition(b"**")
-            ending = b"/" + name if middle == b"" else middle + b"/" + name
-            files = [
-                file
-                for file in listings.anywhere(top.rstrip(b"/"), name)
-                if (b"/" + file).endswith(ending) or (b"/" + os.path.splitext(file)[0]).endswith(ending)
-            ]
+        if starred:
+            top, fits = _starred(directory)
+            files = [file for file in listings.anywhere(top, name) if fits(file.rpartition(b"/")[0])]
         elif name in listings.in_folder(directory):
             files = [path]
         else:
@@ -205,6 +204,19 @@ def _find(
             )
         say(f"{text}; {without}")
     return np.array(found, dtype=np.bytes_)
+
+
+@lru_cache(maxsize=4096)
+def _starred(directory: bytes) -> tuple[bytes, Callable[[bytes], object]]:
+    """The folder above the first star of a folder's pattern, and what fits the pattern: `**` stands for any folders,
+    also none, `*` for a part of a folder's or an archive's name."""
+    top = directory.partition(b"*")[0].rpartition(b"/")[0]
+    parts = [
+        b"(?:.*/)?" if part == b"**" else b"[^/]*".join(map(re.escape, part.split(b"*"))) + b"/"
+        for part in directory.split(b"/")
+    ]
+    pattern = re.compile(b"".join(parts), re.DOTALL)
+    return top, lambda folder: pattern.fullmatch(folder + b"/" if folder else b"")
 
 
 def _take_similar(
@@ -242,7 +254,7 @@ def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarra
     """
     parts = pieces(template, key)
     top = parts[0][0].rpartition("/")[0]
-    pattern = "".join(re.escape(text).replace(r"\*\*/", "(?:.*/)?") + _alternation(name) for text, name, _ in parts)
+    pattern = "".join(_pattern(text) + _alternation(name) for text, name, _ in parts)
     extension = "" if os.path.splitext(template)[1].lower().encode() in EXTENSIONS else r"(?:\.[^./]+)?"
     fits = re.compile(pattern + extension)
     rows: dict[str, list[str]] = {"id": [], **{name: [] for _, name, _ in parts if name and "|" not in name}}
@@ -263,6 +275,8 @@ def _require_folder(root: Path, folder: str, template: str, key: str) -> None:
         with os.scandir(root) as entries:
             there = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         listed = first_few(there, 10) or "none"
+        if why := unread_archive(root):
+            raise UserError(f"{key}={template!r}: no such folder in {root}, and {why}")
         raise UserError(f"{key}={template!r}: no such folder in {root}{nearest(folder, there)} (folders: {listed})")
 
 
@@ -304,6 +318,10 @@ def _refuse(outside: np.ndarray, values: np.ndarray, table: Path) -> None:
             f"{table}: {len(bad)} image paths point outside competition.root ({first_few(bad)}); "
             "ids must be relative and without '..'"
         )
+
+
+def _pattern(text: str) -> str:
+    return re.escape(text).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
 
 
 def _alternation(name: str | None) -> str:

@@ -39,7 +39,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
             "epochs", "size", "optimizer.clip", "checkpoint.every", "distill.temperature",
-            "competition.max_megapixels", "model.scale",
+            "competition.max_megapixels", "model.scale", "cache_gb",
         ),
         POSITIVE,
     ),

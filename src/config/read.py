@@ -25,7 +25,8 @@ from src.errors import UserError, nearest
 # eval.batch_size: the memory of a prediction. eval.every: how often the curves have a point. competition.root: the data
 # are known by their contents (src/runs/start.py), and so are folds.file and model.weights.
 RUNTIME_KEYS = (
-    "fold", "run", "device", "processes", "parallel", "start", "workers", "resume", "report", "cache", "time_budget",
+    "fold", "run", "device", "processes", "parallel", "start", "workers", "resume", "report", "cache", "cache_gb",
+    "time_budget",
     "precision", "model.compile", "optimizer.fused", "eval.batch_size", "eval.every", "competition.root",
     "competition.solution", "checkpoint", "session", "wandb", "trackers", "paths",
 )  # fmt: skip

@@ -24,7 +24,8 @@ class CompetitionConfig:
     sample_csv: str | None = "sample_submission.csv"
     solution: str | None = None  # csv with the hidden labels, relative to root or absolute: for local scoring only
     # a folder, or a template with the table's columns: "images/{label}/{id}.png", "train.zip/{id:05}" (zeros before a
-    # number), "train/**/{id}" (in any folder below), "{id}_{red|green|blue}.png" (one picture's channels)
+    # number), "train/**/{id}" (in any folder below), "train-*.tar/{id}" (in any such shard),
+    # "{id}_{red|green|blue}.png" (one picture's channels)
     train_images: str = "train"
     test_images: str = "test"  # likewise, with the columns of the test table
     pixels: tuple[str, ...] = ()  # columns of the tables that hold the pictures themselves: [pixel*], [band_1, band_2]
@@ -320,6 +321,9 @@ class Config:
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
     report: bool = True  # fold=all: one HTML file about the run at its end, runs/<run>/report.html
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
+    # of disk that these may take in paths.cache, all competitions together; null: all but the last GB of the disk. What
+    # has no room is decoded anew each time
+    cache_gb: float | None = None
     runs: tuple[str, ...] = ()  # ensemble, stack, soup: the runs to combine; sizes: drawn beside the run
     combined: Literal["ensemble", "stack", "soup"] | None = None  # by which verb this run was made of others; set by it
     sizes: tuple[int, ...] = ()  # sizes: the pixels to try

@@ -3,7 +3,8 @@
 Each image has a slot of fixed capacity in one sparse file, so a slot costs disk space only once it is filled. Decoding
 is deterministic, so two processes that fill one slot at the same time write the same bytes: no locks are needed. The
 maps are only read; what is written goes through the file, because a full disk ends a process that writes to a map
-(SIGBUS), whereas a write to the file fails like any other, and the image is then decoded anew each time. A row's shape
+(SIGBUS), whereas a write to the file fails like any other, and the image is then decoded anew each time. So are those
+that a `DiskBudget` has no room for: the slots are filled as the rows come, until it is used up. A row's shape
 is written after its pixels and is what marks the slot as filled: height and width as uint16, (0, 0) for an
 empty slot, and the reserved value (0, 1) for an image that was found to be unreadable and need not be tried again.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -20,10 +22,12 @@ import numpy as np
 
 from src.archives import read_files, shown, stamp
 from src.data.decode import WIDEST
+from src.data.disk_budget import SPARE, DiskBudget
 from src.data.spec import RGB, ImageSpec
 from src.errors import MissingPackage, UserError
 
 UNREADABLE = (0, 1)
+TOLD = ".full"  # the end of the name of a file that is there once a full disk has been reported
 
 
 class ImageStore:
@@ -31,7 +35,7 @@ class ImageStore:
 
     spec: what the images are. root: folder that `paths` ((N,) bytes, utf-8; see src/archives.py) are in.
     short_side, max_megapixels: see `decode`.
-    folder: where the map lives, or None to decode anew each time.
+    folder: where the map lives, or None to decode anew each time. budget: of the disk; None: no more than the disk has.
     unreadable: what an image that cannot be read is: "error" raises, "blank" is a mid-grey picture, "mark" is one too
     and lets the evaluation batches mark the row, so that its prediction is NaN.
     Pickles as paths and file names only, so loader workers share the pages and hold no Python object per row.
@@ -46,8 +50,9 @@ class ImageStore:
         unreadable: Literal["error", "blank", "mark"] = "error",
         max_megapixels: float = 100.0,
         spec: ImageSpec = RGB,
+        budget: DiskBudget | None = None,
     ) -> None:
-        self.spec = spec
+        self.spec, self.budget = spec, budget
         self.root, self.paths, self.short_side = Path(root).resolve(), paths, short_side
         self.unreadable, self.max_megapixels = unreadable, max_megapixels
         self.companions: list[ImageStore] = []  # of the same rows at other sizes, filled by the same read of a file
@@ -62,6 +67,8 @@ class ImageStore:
             self.file = folder / f"{fingerprint(self.root, paths, max_megapixels)}-{short_side}{spec.suffix}"
             _make_sparse(self.file.with_suffix(".shapes"), len(paths) * 4)
             _make_sparse(self.file.with_suffix(".pixels"), len(paths) * self.capacity * spec.dtype.itemsize)
+            with suppress(OSError):
+                self.file.with_suffix(TOLD).unlink()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -142,14 +149,41 @@ class ImageStore:
             return
         pixels, shapes = self._files
         try:
-            # pwrite, because forked workers share the place that seek would move
-            place = row * self.capacity * self.spec.dtype.itemsize
-            if image is not None and os.pwrite(pixels.fileno(), image.tobytes(), place) < image.nbytes:
-                raise OSError("the disk is full")
-            os.pwrite(shapes.fileno(), np.array(shape, np.uint16).tobytes(), row * 4)
+            with self._room(0 if image is None else image.nbytes) as there_is:
+                if not there_is:
+                    raise OSError(self.budget.why_full() if self.budget is not None else "")
+                # pwrite, because forked workers share the place that seek would move
+                place = row * self.capacity * self.spec.dtype.itemsize
+                if image is not None and os.pwrite(pixels.fileno(), image.tobytes(), place) < image.nbytes:
+                    raise OSError("the disk is full")
+                os.pwrite(shapes.fileno(), np.array(shape, np.uint16).tobytes(), row * 4)
         except OSError as error:
             self._full = True
-            print(f"{self.file}: no room for more decoded images ({error.strerror or error}); decoding anew each time")
+            self._tell(error.strerror or str(error))
+
+    def _room(self, size: int) -> AbstractContextManager[bool]:
+        return nullcontext(True) if self.budget is None else self.budget.room(size)
+
+    def _tell(self, why: str) -> None:
+        """One line, whatever the number of processes that come across it: the first one makes a file."""
+        assert self.file is not None and self._shapes is not None
+        try:
+            os.close(os.open(self.file.with_suffix(TOLD), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        except OSError:
+            pass
+        kept = np.count_nonzero(self._shapes[:, 0])
+        text = f"{kept} of {len(self)} decoded images are kept, the others are decoded anew each time ({why})"
+        print(f"{self.file}: {text}", flush=True)
+
+    def share(self) -> float:
+        """About which share of the images there is room for, those that are kept already among them."""
+        if self.file is None or self.budget is None:
+            return float(self.file is not None)
+        needed = len(self) * usual_size(self.short_side, self.spec)
+        held = self.file.with_suffix(".pixels").stat().st_blocks * 512
+        return min(1.0, (held + max(0, self.budget.left())) / needed)
 
     def _blank(self, row: int) -> np.ndarray:
         self._bad.add(row)
@@ -171,8 +205,12 @@ def has_room(folder: Path, rows: int, short_side: int, spec: ImageSpec = RGB) ->
     """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    image = short_side**2 * 4 / 3 * spec.channels * spec.dtype.itemsize
-    return shutil.disk_usage(folder).free > rows * image + 1e9
+    return shutil.disk_usage(folder).free > rows * usual_size(short_side, spec) + SPARE
+
+
+def usual_size(short_side: int, spec: ImageSpec) -> float:
+    """Bytes of a decoded image of usual shape (4:3)."""
+    return short_side**2 * 4 / 3 * spec.channels * spec.dtype.itemsize
 
 
 def fingerprint(root: Path, paths: np.ndarray, max_megapixels: float = 100.0) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from src.competition.tables import Competition
 from src.config import Config
 from src.data.cache import ImageStore, fingerprint, has_room
+from src.data.disk_budget import DiskBudget
 from src.data.preprocess import Preprocess
 from src.errors import first_few
 from src.fold.backbone import load_backbone
@@ -26,7 +27,7 @@ from src.fold.predictor import load_network, make_predictor
 from src.inference.predict import fill_unreadable
 from src.log import say
 from src.model.layers import without_classifier
-from src.runs.opening import image_spec
+from src.runs.opening import cache_budget, image_spec
 from src.training.device import from_main, make_accelerator
 from src.training.interrupt import Interrupted, StopWish
 
@@ -78,7 +79,7 @@ def open_stores(
         if folder is None:
             say(f"{kept}: the disk is too full for decoded test images; each network decodes them anew")
     try:
-        yield _stores(competition, networks, folder)
+        yield _stores(competition, networks, folder, cache_budget(config) if folder == kept else None)
     finally:
         if temporary is not None and accelerator.is_main_process:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -92,7 +93,9 @@ def _new_folder(place: Path) -> str | None:
         return None
 
 
-def _stores(competition: Competition, networks: Sequence[Network], folder: Path | None) -> dict[Key, ImageStore]:
+def _stores(
+    competition: Competition, networks: Sequence[Network], folder: Path | None, budget: DiskBudget | None
+) -> dict[Key, ImageStore]:
     made: dict[Any, ImageStore] = {}
     found = {}
     for network in networks:
@@ -103,7 +106,7 @@ def _stores(competition: Competition, networks: Sequence[Network], folder: Path 
         kind = (spec, side, unreadable, most)
         if kind not in made:
             images = competition.test.images
-            made[kind] = ImageStore(competition.root, images, side, folder, unreadable, most, spec)
+            made[kind] = ImageStore(competition.root, images, side, folder, unreadable, most, spec, budget)
         found[network.key] = made[kind]
     if folder is not None:
         for store in made.values():

@@ -14,7 +14,7 @@ from src.archives import walk_files
 from src.competition.csv_file import open_rows
 from src.competition.images import form_free, is_image
 from src.competition.sample import INDEXES, counts_rows
-from src.competition.table_file import TABLES, read_arrays, read_columns, read_header
+from src.competition.table_file import JSON, TABLES, read_arrays, read_columns, read_header
 from src.errors import UserError
 
 PEEK = 50  # rows of a csv file that are looked at before all of it is read
@@ -48,6 +48,10 @@ def look_at(root: Path) -> Folder:
         elif os.fsdecode(path).lower().endswith(TABLES):
             tables.append(os.fsdecode(path))
     images.sort()
+    # what a shard holds beside each picture, 000123.json beside 000123.jpg, is no table of rows
+    if any(path.endswith(JSON) for path in tables):
+        pictured = {os.path.splitext(path)[0] for path in map(os.fsdecode, images)}
+        tables = [path for path in tables if not (path.endswith(JSON) and os.path.splitext(path)[0] in pictured)]
     found = Folder(root, images, sorted(tables, key=lambda path: (path.count("/"), path)))
     for number, path in enumerate(images):
         name = os.fsdecode(path.rpartition(b"/")[2])

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from src.archives import unread_archive
 from src.competition.images import pieces, rows_from_images
 from src.competition.pixel_table import pictures
 from src.competition.table_file import read_header
@@ -44,15 +45,16 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
     roles, findings = cast(folder)
     pixels = roles.train is not None and bool(roles.train.pixels)
     if not folder.images and not pixels:
-        raise UserError(
-            f"competition.root={root}: no image below it, nor a table that holds pixels; is it the right folder?"
-        )
+        why = unread_archive(root) or "is it the right folder?"
+        raise UserError(f"competition.root={root}: no image below it, nor a table that holds pixels; {why}")
     findings = [Finding("name", name_of(root), "the folder's name", str(root)), *findings]
 
     # ---- training rows ----------------------------------------------------------------------------------------------
     if roles.train is None:
         labelled = find_labelled_pictures(folder)
         if not labelled:
+            if why := unread_archive(root):
+                raise UserError(f"{root}: no pictures of training rows were found, and {why}")
             raise UserError(
                 f"{root}: no table has a row per training picture, and neither folders nor names of files tell their "
                 "labels; give competition.train_csv= and competition.train_images="

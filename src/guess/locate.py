@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from src.archives import ARCHIVES
 from src.competition.images import form_free
 from src.guess.folder import Folder
 
@@ -218,12 +219,33 @@ def _in_folders(
     tops = {path for paths in where for path in paths}
     preferred = {path for path in tops if split_of(path) == split}
     for chosen in (preferred, tops):
+        shards = _shards(chosen)
+        if shards is not None and all(sum(shards[1](path) is not None for path in paths) == 1 for paths in where):
+            yield Place(f"{shards[0]}/{name}", column, f"{way}, in shards")
+            return
         if chosen and all(sum(path in chosen for path in paths) == 1 for paths in where):
             parts = [path.split("/") for path in chosen]
             shared = os.path.commonprefix(parts)
             top = "/".join(shared)
             yield Place(f"{_literal(top)}/**/{name}" if top else f"**/{name}", column, f"{way}, in nested folders")
             return
+
+
+def _shards(paths: set[str]) -> tuple[str, Callable[[str], object]] | None:
+    """The template of folders that differ in the name of one archive, as train-*.tar, and what fits it."""
+    parts = [path.split("/") for path in paths]
+    if len(paths) < 2 or len(set(map(len, parts))) > 1:
+        return None
+    differing = [at for at, names in enumerate(zip(*parts, strict=True)) if len(set(names)) > 1]
+    names = [part[differing[0]] for part in parts]
+    if len(differing) > 1 or not all(os.fsencode(name).lower().endswith(ARCHIVES) for name in names):
+        return None
+    before = os.path.commonprefix(names).rstrip("0123456789")  # there may be more of them than these
+    after = os.path.commonprefix([name[::-1] for name in names])[::-1].lstrip("0123456789")
+    first, last = parts[0][: differing[0]], parts[0][differing[0] + 1 :]
+    template = "/".join([*map(_literal, first), f"{_literal(before)}*{_literal(after)}", *map(_literal, last)])
+    fits = [*map(re.escape, first), f"{re.escape(before)}[^/]*{re.escape(after)}", *map(re.escape, last)]
+    return template, re.compile("/".join(fits)).fullmatch
 
 
 def _constant(where: Sequence[Sequence[str]], split: str, folder: Folder) -> str | None:

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 
+from src.archives import ARCHIVES
 from src.guess.finding import Finding
 from src.guess.folder import Folder
 from src.guess.locate import _literal, split_of
@@ -60,12 +61,15 @@ def _folder_per_class(counts: dict[str, int]) -> tuple[str, int, str] | None:
             continue
         differing = [at for at in range(depth) if len({part[at] for part in parts}) > 1]
         splits = [at for at in differing if {part[at].lower() for part in parts} <= LABELLED]
-        if len(differing) == 2 and len(splits) == 1:  # train/cat, valid/cat: all of them are labelled rows
+        splits = splits or [
+            at for at in differing if all(os.fsencode(part[at]).lower().endswith(ARCHIVES) for part in parts)
+        ]
+        if len(differing) == 2 and len(splits) == 1:  # train/cat, valid/cat: all of them are labelled rows; or shards
             differing.remove(splits[0])
         if len(differing) == 1 and len({part[differing[0]] for part in parts}) >= 2:
             at = differing[0]
             names = {part[at] for part in parts}
-            if any(split_of(name) for name in names) and len(names) <= 3:
+            if (any(split_of(name) for name in names) and len(names) <= 3) or _are_shards(names):
                 continue  # train and test, not classes
             shape = [_literal(part) for part in parts[0]]
             shape[at] = "{label}"
@@ -73,6 +77,12 @@ def _folder_per_class(counts: dict[str, int]) -> tuple[str, int, str] | None:
                 shape[other] = "{" + "|".join(sorted({part[other] for part in parts})) + "}"
             return "/".join(shape) + "/{name}", len(names), "/".join(parts[0][:at]) or "the folder itself"
     return None
+
+
+def _are_shards(names: set[str]) -> bool:
+    """Whether these are archives that differ in their numbers only."""
+    archives = all(os.fsencode(name).lower().endswith(ARCHIVES) for name in names)
+    return archives and len({re.sub(r"\d+", "", name) for name in names}) == 1
 
 
 def _findings(template: str, rule: str, why: str) -> list[Finding]:

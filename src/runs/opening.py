@@ -12,11 +12,12 @@ from src.competition.few import few_rows
 from src.competition.folds import elsewhere, load_folds, merge_groups
 from src.competition.tables import Competition, load_competition
 from src.config import CompetitionConfig, Config, loss_for
-from src.data.cache import ImageStore, has_room
+from src.data.cache import ImageStore
+from src.data.disk_budget import GB, DiskBudget
 from src.data.duplicates import Duplicates, open_duplicates, stored_duplicates
 from src.data.spec import ImageSpec
 from src.errors import UserError
-from src.log import say
+from src.log import say_once
 from src.runs.scoring import reported
 from src.training.device import loader_workers
 
@@ -120,19 +121,17 @@ def open_images(
     short_side: int,
     unreadable: Literal["error", "blank", "mark"] = "error",
 ) -> ImageStore:
-    """The images `paths` (N,) of the competition, decoded to `short_side` once and kept if there is room for them."""
-    folder, limit = image_cache(config, competition, short_side), config.competition.max_megapixels
-    spec = image_spec(config.competition)
-    return ImageStore(competition.root, paths, short_side, folder, unreadable, limit, spec)
+    """The images `paths` (N,) of the competition, decoded to `short_side` once and kept while there is room."""
+    folder = Path(config.paths.cache) / competition.name if config.cache else None
+    limit, spec, budget = config.competition.max_megapixels, image_spec(config.competition), cache_budget(config)
+    store = ImageStore(competition.root, paths, short_side, folder, unreadable, limit, spec, budget)
+    if folder is not None and store.file is not None and (share := store.share()) < 1:
+        say_once(
+            f"{folder}: room for about {share:.0%} of {len(paths)} decoded images; the others are decoded each time"
+        )
+    return store
 
 
-def image_cache(config: Config, competition: Competition, short_side: int) -> Path | None:
-    """The folder for decoded images, or None if they are not to be kept or the disk has no room for them."""
-    folder = Path(config.paths.cache) / competition.name
-    if not config.cache:
-        return None
-    rows = len(competition.train) + len(competition.test)
-    if has_room(folder, rows, short_side, image_spec(config.competition)):
-        return folder
-    say(f"{folder}: the disk is too full for decoded images; decoding anew each time")
-    return None
+def cache_budget(config: Config) -> DiskBudget:
+    """What decoded images may take of the disk."""
+    return DiskBudget(Path(config.paths.cache), None if config.cache_gb is None else round(config.cache_gb * GB))

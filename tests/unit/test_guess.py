@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,12 +22,21 @@ from src.guess.guess import guess
 from src.guess.words import lines, words, yaml_text
 
 N, M = 24, 8  # training and test pictures
+PNG = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
 TRAIN, TEST = [f"a{row:02d}" for row in range(N)], [f"b{row:02d}" for row in range(M)]
 
 
 def picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.full((8, 8, 3), len(path.name) * 5 % 256, np.uint8))
+
+
+def make_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
 
 
 def pictures(root: Path, names: Sequence[str], extension: str = ".jpg") -> None:
@@ -91,6 +102,27 @@ def zipped(root: Path) -> None:
     with zipfile.ZipFile(root / "trainLabels.csv.zip", "w") as archive:
         archive.writestr("trainLabels.csv", "image,level\n" + labels)
     table(root / "sampleSubmission.csv", {"image": TEST, "level": [0] * M})
+
+
+def tar_shards(root: Path) -> None:
+    """Of training and test rows under the same names, as WebDataset writes them, with a file of facts beside each."""
+    root.mkdir(parents=True)
+    for part, names in (("train", TRAIN), ("test", TRAIN[:M])):
+        for shard in range(3):
+            members = {f"./{name}.png": PNG for name in names[shard::3]}
+            members |= {f"./{name}.json": b'{"width": 8}' for name in names[shard::3]}
+            make_tar(root / f"{part}_images-{shard:04}.tar", members)
+    table(root / "train.csv", {"id": TRAIN, "label": cycle("xy")})
+    table(root / "sample_submission.csv", {"id": TRAIN[:M], "label": ["x"] * M})
+
+
+def tar_folder_per_class(root: Path) -> None:
+    root.mkdir(parents=True)
+    for shard in range(2):
+        members = {f"{label}/{row}{shard}.png": PNG for label in ("cat", "dog") for row in range(4)}
+        make_tar(root / f"train-{shard}.tar", members)
+    make_tar(root / "test.tar", {f"{name}.png": PNG for name in TEST})
+    table(root / "sample_submission.csv", {"id": TEST, "label": ["cat"] * M})
 
 
 def folder_per_class(root: Path) -> None:
@@ -294,6 +326,16 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str | None, Expected]] = {
         {"train_csv": "training_solutions_rev1.csv", "kind": "number", "target_columns": ["Class1.1", "Class1.2"]},
     ),
     "zipped": (zipped, "qwk", {"train_csv": "trainLabels.csv.zip/trainLabels.csv", "train_images": "train.zip/train"}),
+    "tar shards": (
+        tar_shards,
+        None,
+        {"train_csv": "train.csv", "train_images": "train_images-*.tar/{id}", "test_images": "test_images-*.tar/{id}"},
+    ),
+    "tar shards with a folder per class": (
+        tar_folder_per_class,
+        None,
+        {"train_images": "{train-0.tar|train-1.tar}/{label}/{name}", "test_images": "test.tar"},
+    ),
     "a folder per class": (
         folder_per_class,
         "accuracy",
@@ -529,3 +571,20 @@ def test_init_writes_and_refuses(
     assert main(["init", f"data={tmp_path / 'some-competition'}"]) == 2
     assert "was not written by init" in capsys.readouterr().err
     assert main(["init"]) == 2
+
+
+def test_shards_are_no_classes(tmp_path: Path) -> None:
+    for shard in range(5):
+        make_tar(tmp_path / f"train-{shard}.tar", {f"{shard}{row}.png": PNG for row in range(4)})
+    with pytest.raises(UserError, match="no table has a row per training picture"):
+        guess(tmp_path)
+
+
+@pytest.mark.parametrize("beside", [(), ("test",)])
+def test_a_compressed_archive_has_a_cure(tmp_path: Path, beside: Sequence[str]) -> None:
+    for folder in beside:
+        pictures(tmp_path / folder, TEST)
+    (tmp_path / "train.tar.gz").touch()
+    path = tmp_path / "train.tar.gz"
+    with pytest.raises(UserError, match=f"{path} cannot be read in place; gunzip {path}$"):
+        guess(tmp_path)

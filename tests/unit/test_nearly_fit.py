@@ -276,6 +276,7 @@ TEMPLATES = [
     "{id}_{red|green|blue}.png",
     "{train|valid}/{label}/{id}",
     "train.zip/{id:05}",
+    "train-*.tar/{id}",
     "train/{path.name}",
     "my pictures/{id}.png",
 ]

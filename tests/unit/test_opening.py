@@ -12,9 +12,10 @@ import pytest
 
 from src.competition.kinds.single import Single
 from src.config import Config, build
+from src.data.disk_budget import DiskBudget
 from src.errors import UserError
 from src.runs import opening
-from src.runs.opening import image_cache, open_competition, open_folds, open_images, solution_path
+from src.runs.opening import open_competition, open_folds, open_images, solution_path
 from tests.unit.test_configs import composed
 
 
@@ -102,12 +103,21 @@ def test_a_solution_counts_from_the_root_and_may_be_missing(tmp_path: Path) -> N
 def test_images_are_what_the_competition_says_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     competition: Any = SimpleNamespace(name="it", root=tmp_path, train=range(40), test=range(2))
     given = config(tmp_path, channels=6, samples="uint16", max_megapixels=7.0)
-    room = calls(monkeypatch, "has_room", True)
     store = open_images(given, competition, np.array([b"a.npy"]), short_side=12, unreadable="mark")
     assert (store.spec.channels, store.spec.dtype) == (6, np.dtype("uint16"))
     assert (store.short_side, store.max_megapixels, store.unreadable) == (12, 7.0, "mark")
     assert store.file is not None and store.file.parent == tmp_path / "cache" / "it"
-    assert room == [((tmp_path / "cache" / "it", 42, 12, store.spec), {})]
-    assert image_cache(dataclasses.replace(given, cache=False), competition, 12) is None
-    monkeypatch.setattr(opening, "has_room", lambda *_: False)
-    assert image_cache(given, competition, 12) is None
+    assert store.budget == DiskBudget(tmp_path / "cache", None)
+    none = open_images(dataclasses.replace(given, cache=False), competition, np.array([b"a.npy"]), short_side=12)
+    assert none.file is None
+
+
+def test_a_cache_without_room_for_all_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    competition: Any = SimpleNamespace(name="it", root=tmp_path, train=range(40), test=range(2))
+    given = dataclasses.replace(config(tmp_path), cache_gb=0.001)
+    paths = np.array([b"%d.png" % row for row in range(1000)])
+    store = open_images(given, competition, paths, short_side=30)
+    assert store.budget == DiskBudget(tmp_path / "cache", 1_000_000)
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/cache/it: room for about 28% of 1000 decoded images; the others are decoded each time\n"
+    )
