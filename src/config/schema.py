@@ -311,6 +311,8 @@ class Config:
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: what the device is fast in
     processes: int | str = "auto"  # auto: one per GPU or TPU core, one on a CPU
     workers: int | str = "auto"  # loader processes per training process
+    # who makes the training crops: the workers, or the device from images that stay there; auto: a GPU that has room
+    augment_on: Literal["auto", "workers", "device"] = "auto"
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
     trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()  # beside W&B (wandb.mode), where they are installed
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
