@@ -7,7 +7,7 @@ weights: of areas where it averages areas, of two neighbours where it is linear.
 How far the two may be apart, in samples of 8 bits: OpenCV works with weights of 11 bits and rounds, this with float32
 and rounds, so resized crops differ by at most 1. Warped ones too where OpenCV interpolates at exact places (OpenCV 5);
 OpenCV 4 rounds places to 1/32 pixel, so a pixel may differ by 1/64 of the step between its neighbours in each
-direction: at most 9 at an edge from black to white, far below 1 in the mean. Erased boxes are equal.
+direction: at most 9 at an edge from black to white, below 1 in the mean even of noise. Erased boxes are equal.
 """
 
 from __future__ import annotations
