@@ -289,7 +289,7 @@ VERBS = {
         ),
         Verb(
             "bench",
-            "measure against other libraries: bench loader|training|accuracy|inference|scale root=DIR",
+            "measure against other libraries: bench loader|training|accuracy|inference|scale|gpu root=DIR",
             ("bench", "bench"),
             base=None,
             words=None,

@@ -20,13 +20,13 @@ from src.config.schema import Config
 from src.errors import UserError, nearest
 
 # Keys that say where and how fast a run goes, not what it computes: they may differ between two starts of one run.
-# precision, device, processes, parallel, compile, fused: the same computation, rounded otherwise; the manifest has what
-# was used.
-# eval.batch_size: the memory of a prediction. eval.every: how often the curves have a point. competition.root: the data
-# are known by their contents (src/runs/start.py), and so are folds.file and model.weights.
+# precision, device, processes, parallel, augment_on, compile, fused: the same computation, rounded otherwise; the
+# manifest has what was used. eval.batch_size: the memory of a prediction. eval.every: how often the curves have a
+# point. competition.root: the data are known by their contents (src/runs/start.py), and so are folds.file and
+# model.weights. cache, cache_gb: where decoded images are kept.
 RUNTIME_KEYS = (
-    "fold", "run", "device", "processes", "parallel", "start", "workers", "resume", "report", "cache", "cache_gb",
-    "time_budget",
+    "fold", "run", "device", "processes", "parallel", "start", "workers", "augment_on", "resume", "report", "cache",
+    "cache_gb", "time_budget",
     "precision", "model.compile", "optimizer.fused", "eval.batch_size", "eval.every", "competition.root",
     "competition.solution", "checkpoint", "session", "wandb", "trackers", "paths",
 )  # fmt: skip

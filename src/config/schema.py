@@ -316,6 +316,8 @@ class Config:
     parallel: Literal["auto", "folds", "data"] = "auto"
     start: int = 0  # of several starts of one command by a launcher, start=0,1,2 -m: which; decides nothing
     workers: int | str = "auto"  # loader processes per training process
+    # who makes the training crops: the workers, or the device from images that stay there; auto: a GPU that has room
+    augment_on: Literal["auto", "workers", "device"] = "auto"
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
     trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()  # beside W&B (wandb.mode), where they are installed
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold

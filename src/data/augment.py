@@ -167,13 +167,9 @@ def geometry(image: np.ndarray, size: int, draws: Draws, i: int, out: np.ndarray
     mirrored = draws.flip[i] or draws.vflip[i]
     straight = None if mirrored else out
     if draws.warped:
-        # the warp interpolates between four pixels: shrink first, or what lies between them would alias
-        shrink = min(box[2] - box[0], box[3] - box[1]) / size
-        if shrink > 1.5:
-            small = resize(image, max(1, round(height / shrink)), max(1, round(width / shrink)))
-            by_h, by_w = small.shape[0] / height, small.shape[1] / width
-            image, box = small, (box[0] * by_h, box[1] * by_w, box[2] * by_h, box[3] * by_w)
-        matrix = warp_matrix(box, size, draws.angle[i], draws.shear[i], draws.zoom[i], draws.shift[i])
+        (tall, wide), within = before_warp(height, width, box, size)
+        image = resize(image, tall, wide)
+        matrix = warp_matrix(within, size, draws.angle[i], draws.shear[i], draws.zoom[i], draws.shift[i])
         kind = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
         made = by_fours(lambda part, place: cv2.warpAffine(part, matrix, (size, size), place, **kind), image, straight)
     else:
@@ -183,6 +179,21 @@ def geometry(image: np.ndarray, size: int, draws: Draws, i: int, out: np.ndarray
     # not made[:, ::-1]: numpy would copy it to its place in the batch three bytes at a time
     turned = cv2.flip(made, -1 if draws.flip[i] and draws.vflip[i] else 1 if draws.flip[i] else 0, out)
     return turned if turned.ndim == 3 else turned[..., None]
+
+
+def before_warp(
+    height: int, width: int, box: tuple[int, int, int, int], size: int
+) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
+    """The (height, width) that an image is resized to before it is warped, and its crop `box` in that.
+
+    A warp interpolates between four pixels: what lies between them would alias, so the image is shrunk first.
+    """
+    shrink = min(box[2] - box[0], box[3] - box[1]) / size
+    if shrink <= 1.5:
+        return (height, width), box
+    tall, wide = max(1, round(height / shrink)), max(1, round(width / shrink))
+    by_h, by_w = tall / height, wide / width
+    return (tall, wide), (box[0] * by_h, box[1] * by_w, box[2] * by_h, box[3] * by_w)
 
 
 def warp_matrix(

@@ -76,6 +76,17 @@ class ImageStore:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_pixels": None, "_shapes": None, "_files": []}
 
+    def at_most(self, rows: np.ndarray) -> int:
+        """Bytes that the images of rows (n,) int64 take, decoded: those in the cache by their size, others at most."""
+        samples = np.full(len(rows), self.capacity)
+        if self.file is not None and len(rows):
+            if self._shapes is None:
+                self._open()
+            assert self._shapes is not None
+            known = self._shapes[rows].astype(np.int64).prod(axis=1) * self.spec.channels
+            samples = np.where(known > self.spec.channels, known, samples)  # (0, 1): one that cannot be read
+        return int(samples.sum()) * self.spec.dtype.itemsize
+
     def path(self, row: int) -> str:
         """For messages."""
         return shown(self.root, self.paths[row])

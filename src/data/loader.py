@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,6 +35,9 @@ from src.data.cache import ImageStore
 from src.data.resizing import resize
 from src.errors import UserError
 from src.log import say_once
+
+if TYPE_CHECKING:  # it makes the batches of this file
+    from src.data.on_device import Resident
 
 _OWNER = os.getpid()
 
@@ -174,13 +177,21 @@ def evaluation_batch(store: ImageStore, order: Order) -> Batch:
 
 
 def batches(
-    store: ImageStore, orders: Iterable[Order], workers: int, device: torch.device | None = None
+    store: ImageStore,
+    orders: Iterable[Order],
+    workers: int,
+    device: torch.device | None = None,
+    resident: Resident | None = None,
 ) -> Iterator[Batch]:
-    """The batches of `orders`, in order, made by `workers` processes (0: in this one), for a consumer on `device`.
+    """The batches of `orders`, in order, made by `workers` processes (0: in this one), for a consumer on `device`; or
+    where they are `resident`, there. These are training batches, of rows that are there.
 
     Within `kept_workers` the processes of an earlier call for this store are used again.
     Raises UserError for the first image that cannot be read.
     """
+    if resident is not None:
+        yield from map(resident.training_batch, orders)
+        return
     pin = device is not None and device.type == "cuda"
     loader = _idle_loader(store, workers, pin)
     if loader is None:

@@ -25,10 +25,14 @@ def resize(
             return image
         out[:] = image
         return out
-    shrinks = image.shape[0] > height and image.shape[1] > width
-    shrinks = shrinks and max(image.shape[0] / height, image.shape[1] / width) >= area_from
-    kind = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    kind = cv2.INTER_AREA if averages(image.shape[:2], (height, width), area_from) else cv2.INTER_LINEAR
     return by_fours(lambda part, place: cv2.resize(part, (width, height), place, interpolation=kind), image, out)
+
+
+def averages(before: tuple[int, ...], after: tuple[int, int], area_from: float = 1.0) -> bool:
+    """Whether `resize` averages areas between these (height, width), instead of interpolating linearly."""
+    shrinks = before[0] > after[0] and before[1] > after[1]
+    return shrinks and max(before[0] / after[0], before[1] / after[1]) >= area_from
 
 
 def by_fours(

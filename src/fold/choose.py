@@ -114,7 +114,7 @@ def averages_of(
     if learner.swa is not None and with_swa:
         if not plan.holds_statistics:  # which are then as true of the average as of every network in it
             orders = plan.orders(plan.stages[-1].start, accelerator.process_index, accelerator.num_processes)
-            inputs = augmented_inputs(lesson.store, orders, plan.average.bn_batches, preprocess)
+            inputs = augmented_inputs(lesson.store, orders, plan.average.bn_batches, preprocess, lesson.resident)
             seed_torch(plan.seed, accelerator.device)  # drop path draws here too, and a resumed run draws the same
             reduce = accelerator.reduce if accelerator.num_processes > 1 else None
             refresh_batchnorm(learner.swa.module, inputs, reduce)

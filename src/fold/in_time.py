@@ -32,14 +32,15 @@ Validate = Callable[[nn.Module, int], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Around:
-    """What looks on while a fold trains; metric: the score that is shown; precisions: see `resume`; after: what follows
-    the steps; costs: of a step of each stage, relative to each other, where they were measured."""
+    """What looks on while a fold trains; metric: the score that is shown; precisions, crops: see `resume`; after: what
+    follows the steps; costs: of a step of each stage, relative to each other, where they were measured."""
 
     config: Config
     tracker: Trackers
     writer: CheckpointWriter
     metric: str
     precisions: list[list[Any]]
+    crops: list[list[Any]]
     after: Afterwards
     costs: Sequence[float] | None
 
@@ -83,13 +84,15 @@ def train_in_time(
             around.costs,
         )
         orders = plan.orders(so_far.step, rank, world)
-        made = batches(lesson.store, orders, workers_beside(config.workers, accelerator), accelerator.device)
+        workers = workers_beside(config.workers, accelerator)
+        made = batches(lesson.store, orders, workers, accelerator.device, lesson.resident)
         notes = {
             "cuts": cuts,
             "wandb": around.tracker.id or "",
             "trackers": around.tracker.ids,
             "processes": world,
             "precision": around.precisions,
+            "augment_on": around.crops,
             "batches": [stage.total_batch for stage in plan.stages],
         }
         with stop_on_signals() as wish:

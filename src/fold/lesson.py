@@ -18,6 +18,7 @@ from src.competition.task import Task
 from src.config import Config, DistillConfig
 from src.data.cache import ImageStore
 from src.data.loader import Order, batches
+from src.data.on_device import Resident
 from src.data.preprocess import Preprocess
 from src.errors import UserError
 from src.fold.network import on_device
@@ -36,12 +37,14 @@ from src.training.stages import pixels
 
 @dataclass(frozen=True)
 class Lesson:
-    """store: the images; rows (n,) int64: those that are learnt from; strata: of every row of the store."""
+    """store: the images; rows (n,) int64: those that are learnt from; strata: of every row of the store. resident: the
+    images of rows where their crops are made on the device."""
 
     store: ImageStore
     rows: np.ndarray
     strata: np.ndarray
     objective: Objective
+    resident: Resident | None = None
 
 
 def open_lesson(
@@ -168,8 +171,8 @@ def with_unlabelled(lesson: Lesson, store: ImageStore, known: Tensor, first: int
 
 
 def augmented_inputs(
-    store: ImageStore, orders: Iterable[Order], count: int, preprocess: Preprocess
+    store: ImageStore, orders: Iterable[Order], count: int, preprocess: Preprocess, resident: Resident | None = None
 ) -> Iterator[Tensor]:
     """The first `count` batches of `orders` as a network sees them, unmixed: for fresh BatchNorm statistics."""
-    for batch in batches(store, islice(orders, count), 0, preprocess.device):
+    for batch in batches(store, islice(orders, count), 0, preprocess.device, resident):
         yield preprocess(batch.images[0], batch.colour)

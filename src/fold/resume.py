@@ -17,12 +17,20 @@ from src.training.session import Progress
 
 def precisions(state: Mapping[str, Any] | None, accelerator: Any) -> list[list[Any]]:
     """[steps done before it, precision] of each part of the fold: a start may go on with another one."""
-    parts = [list(part) for part in (state or {}).get("precision", [])]
-    now, step = precision_of(accelerator), 0 if state is None else state["step"]
+    return _parts(state, "precision", precision_of(accelerator), [])
+
+
+def crops(state: Mapping[str, Any] | None, now: str) -> list[list[Any]]:
+    """The same with who makes the crops, workers or device; before there was a choice, workers did."""
+    return _parts(state, "augment_on", now, [] if state is None else [[0, "workers"]])
+
+
+def _parts(state: Mapping[str, Any] | None, key: str, now: str, unknown: list[list[Any]]) -> list[list[Any]]:
+    parts = [list(part) for part in (state or {}).get(key, unknown)]
     if not parts or parts[-1][1] != now:
-        parts.append([step, now])
+        parts.append([0 if state is None else state["step"], now])
     if len(parts) > 1:
-        say(f"precision: {described(parts)}")
+        say(f"{key}: {described(parts)}")
     return parts
 
 

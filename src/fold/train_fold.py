@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -27,7 +28,8 @@ from src.fold.plan import plan_fold
 from src.fold.predictor import make_predictor, predict_test
 from src.fold.probe import start_from_probe
 from src.fold.pruned import before_and_after
-from src.fold.resume import described, precisions, unfinished
+from src.fold.resident import open_resident
+from src.fold.resume import crops, described, precisions, unfinished
 from src.fold.setup import set_up
 from src.inference.tta import parse_views
 from src.log import clock, say
@@ -79,6 +81,7 @@ def train_fold(
     state = unfinished(config, folder / "checkpoints", whole, accelerator)
     if state is None:
         start_from_probe(config, competition, start, whole.stages[0].size, metric, accelerator)
+    lesson = dataclasses.replace(lesson, resident=open_resident(config, start, lesson, whole, state, accelerator))
     so_far = Progress(0, [], 0.0) if state is None else Progress(*(state[key] for key in Progress._fields))
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
     may_wait = bool(finished_folds(run.parent, run.name))
@@ -111,7 +114,8 @@ def train_fold(
         return scores(metrics, competition.y[held_out], pred, strict=False)
 
     after = after_steps(config, learner, plan, len(held_out), len(competition.test))
-    around = Around(config, tracker, writer, metric.name, precisions(state, accelerator), after, costs)
+    made_on = crops(state, "workers" if lesson.resident is None else "device")
+    around = Around(config, tracker, writer, metric.name, precisions(state, accelerator), made_on, after, costs)
     done, final = train_in_time(learner, lesson, start.preprocess, whole, cuts, timing, validate, around, so_far)
 
     # ---- choose the weights -----------------------------------------------------------------------------------------
@@ -192,6 +196,7 @@ def train_fold(
             "device": str(accelerator.device),
             "processes": accelerator.num_processes,
             "precision": described(around.precisions),
+            "augment_on": described(made_on),
             "seconds": {"training": done.spent, "total": so_far.spent + time.monotonic() - began},
             "memory": peak_memory(),
             "torch": torch.__version__,

@@ -10,7 +10,7 @@ from pathlib import Path
 from src.errors import UserError, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ("loader", "training", "accuracy", "finetune", "inference", "parallel", "scale", "profile_loader")
+BENCHMARKS = ("loader", "training", "accuracy", "finetune", "inference", "parallel", "scale", "profile_loader", "gpu")
 
 
 def bench(name: str = "", *words: str) -> int:

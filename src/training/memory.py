@@ -143,6 +143,7 @@ def in_one_line(error: BaseException, where: str = "") -> str | None:
     if out_of_memory(error):
         return (
             f"batch_size: out of memory{where}; batch_size=auto finds the largest that fits, "
-            "a smaller eval.batch_size or size helps predictions, and another program may hold the card (nvidia-smi)"
+            "a smaller eval.batch_size or size helps predictions, augment_on=workers takes images off the card, "
+            "and another program may hold it (nvidia-smi)"
         )
     return None

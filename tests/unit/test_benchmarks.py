@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import rounds
 from src import cli
@@ -40,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _same_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("loader", "training", "inference", "accuracy", "finetune", "profile_loader"):
+    for name in ("loader", "training", "inference", "accuracy", "finetune", "profile_loader", "gpu"):
         monkeypatch.setattr(importlib.import_module(f"benchmarks.{name}"), "pin", lambda cores: None)
 
 
@@ -62,6 +63,21 @@ def test_loader(root: Path, tmp_path: Path) -> None:
 def test_inference(root: Path, tmp_path: Path) -> None:
     words = ("images=8", "batch=8", "rounds=1", "size=32", "model=test_resnet")
     assert set(ratios("inference", root, tmp_path, *words)) == {"tta8"}
+
+
+def test_gpu(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a card: all that does not need one, and the line that says so."""
+    monkeypatch.setattr("benchmarks.gpu_steps.WARM", 1)
+    small = ("model=test_resnet", "finetuned=test_resnet", "sizes=24", "batch=8", "images=8", "steps=1", "rounds=1")
+    found = ratios("gpu", root, tmp_path, "device=cpu", "precisions=fp32", *small)
+    names = (
+        "loader_device_over_workers", "loop_over_bare", "loop_device_over_bare", "loop_workers_over_bare",
+        "channels_last_over_contiguous", "finetune_over_timm", "predict_over_bare",
+    )  # fmt: skip
+    assert set(found) == {f"{name}_24_fp32" for name in names}
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no GPU on this machine"):
+            importlib.import_module("benchmarks.gpu").main([f"root={root}"])
 
 
 @pytest.mark.fold

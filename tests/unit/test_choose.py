@@ -136,7 +136,7 @@ def test_which_weights_are_compared_and_kept(compare: bool, in_time: bool, kept:
     def predict(network: nn.Module) -> np.ndarray:
         return next(preds[kind] for kind in KINDS if networks[kind] is network)
 
-    lesson: Any = SimpleNamespace(store=None)
+    lesson: Any = SimpleNamespace(store=None, resident=None)
     halves = np.arange(20) % 2 == 0
     found = choose_weights(learner, lesson, plan, None, ACCURACY, y, halves, predict, in_time)  # type: ignore[arg-type]
     assert found.kind == kept and found.network is networks[kept]

@@ -217,7 +217,9 @@ def test_swa_gets_statistics_of_its_own(tmp_path: Path, monkeypatch: pytest.Monk
     inputs = [PREPROCESS(batch.images[0]) for batch in micro_batches(count=3)]
     asked: list[int] = []
 
-    def first_ones(store: Any, orders: Iterator[Any], count: int, preprocess: Preprocess) -> Iterator[Tensor]:
+    def first_ones(
+        store: Any, orders: Iterator[Any], count: int, preprocess: Preprocess, resident: None
+    ) -> Iterator[Tensor]:
         asked.append(count)
         return iter(inputs)
 
