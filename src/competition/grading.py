@@ -32,6 +32,7 @@ def grade(
     kind: str = "single",
     sample: Sample | None = None,
     rows: str = ONE,
+    part: bool = False,
 ) -> dict[str, float]:
     """Scores by metric name. The solution may be in any row order and have more columns (`Usage`).
 
@@ -39,7 +40,8 @@ def grade(
     classes, one probability of the last. The solution holds the labels in `target_column` (default: the submission's
     value column, or the only column besides id and Usage) or the submission's columns. `task` knows the columns of a
     prediction, `sample` which class one column is about, `rows` (as `competition.rows`) whether each target has a row;
-    without them, the classes, labels or columns of the two files count, of targets of that `kind`. Raises
+    without them, the classes, labels or columns of the two files count, of targets of that `kind`. `part`: whether
+    the submission may lack rows of the solution, which are then left out, as in a trial on a few rows. Raises
     UserError if ids are repeated, missing or unknown in either file, if columns do not fit, or if a value is neither a
     class nor a probability, or no number where numbers are asked for.
     """
@@ -53,6 +55,9 @@ def grade(
     table = read_columns(submission, header, SUBMISSION, required=[id_column] if blank else header)
     ids = table.pop(id_column)
     truth_ids, columns = _truth(solution, id_column, target_column, list(table), blank)
+    if part:
+        own = np.isin(truth_ids, ids)
+        truth_ids, columns = truth_ids[own], {name: cells[own] for name, cells in columns.items()}
     if TARGET in template_fields(rows, "competition.rows"):
         (ids, table), (truth_ids, columns) = (_wide(*part, rows) for part in ((ids, table), (truth_ids, columns)))
     order = align(ids, truth_ids, str(submission), str(solution))

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from src.archives import unread_archive
-from src.competition.images import pieces, rows_from_images
-from src.competition.pixel_table import pictures
-from src.competition.table_file import read_header
+from src.competition.images import rows_from_images
 from src.competition.table_rows import words_of_repeats
-from src.config import CompetitionConfig
-from src.data.survey import survey_pixels
-from src.errors import MissingPackage, UserError
+from src.errors import UserError
 from src.guess.finding import Finding
-from src.guess.folder import Folder, Table, look_at
+from src.guess.folder import look_at
 from src.guess.groups import find_groups
-from src.guess.locate import Place, split_of
+from src.guess.locate import Place
 from src.guess.pictures import find_labelled_pictures
+from src.guess.pixels import of_pixels
 from src.guess.roles import Roles, cast, hidden_labels
-from src.guess.target import Seen, find_target
+from src.guess.seen import Seen
+from src.guess.submitted import first_column, submitted, test_folder, test_table, usual_metric
+from src.guess.target import find_target
 
-LOOKED_INTO = 64  # pictures
 GENERIC = ("public", "data", "input", "dataset", "train", "raw", "competition", "competitions", "images", "files", "")
 
 
@@ -187,92 +183,6 @@ def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None)
     return None
 
 
-def submitted(roles: Roles, train_id: str | None) -> list[Finding]:
-    """The findings on `rows`, `pool`, `long` and `test_id_column`."""
-    rows, findings = roles.rows, []
-    if roles.long is not None:
-        findings.append(
-            Finding("long", roles.long[1], "a row per picture and target", f"values in column {roles.long[2]}")
-        )
-    if rows is None:
-        if roles.sample is not None and roles.test is not None and len(roles.test) == len(roles.sample):
-            why = "the test table has no ids, but as many rows as the sample"
-            findings.append(Finding("test_id_column", "", "row by row", why))
-        return findings
-    if rows.template != "{id}":
-        findings.append(Finding("rows", rows.template, "a row of the sample", rows.why))
-    if "pictures a row" in rows.why:
-        findings.append(Finding("pool", "mean", "several pictures per row", rows.why, ("max",)))
-    if roles.test is not None and rows.names:
-        ids = set(next(iter(roles.sample.columns.values())).tolist()) if roles.sample is not None else set()
-        named = next(iter(roles.test.holding(ids)), None)
-        named = named or (roles.test_place.column if roles.test_place is not None else None)
-        if named is not None and named != train_id:
-            findings.append(Finding("test_id_column", named, "a row of the sample", rows.why))
-    elif rows.id_column == "":
-        findings.append(
-            Finding("test_id_column", "", "row by row", "the test table has no ids; its rows are the sample's")
-        )
-    elif rows.id_column is not None and rows.id_column != train_id:
-        findings.append(Finding("test_id_column", rows.id_column, "a row of the sample", rows.why))
-    return findings
-
-
-def test_table(test: Table, place: Place | None) -> list[Finding]:
-    """The test rows where a table has them and nothing shows what to submit."""
-    why = f"without a sample submission, a label for each of the {len(test)} rows of {test.file} is written"
-    id_column = place.column if place is not None else next(iter(test.columns))
-    named = next((name for name, cells in test.columns.items() if len(np.unique(cells)) == len(cells)), id_column)
-    return [
-        Finding("sample_csv", None, "no sample submission", why),
-        Finding("test_id_column", named, "no sample submission", "the first column without repeats"),
-    ]
-
-
-def first_column(root: Path, file: str) -> str:
-    return read_header(root / file, "competition.sample_csv")[0]
-
-
-def test_folder(folder: Folder) -> list[Finding]:
-    """The test pictures of a folder without a sample submission: those in the folder that is called test."""
-    counts = {path: count for path, count in folder.folders().items() if split_of(path) == "test"}
-    if not counts:
-        raise UserError(
-            f"{folder.root}: no sample submission, no test table and no folder of test pictures; give "
-            "competition.test_images=FOLDER (the pictures to predict), or competition.sample_csv="
-        )
-    top = os.path.commonpath(list(counts))
-    why = f"{sum(counts.values())} pictures; without a sample submission, a row per picture with its label is written"
-    return [
-        Finding("sample_csv", None, "no sample submission", why),
-        Finding("test_images", top if len(counts) == 1 else f"{top}/**/{{id}}", "the folder called test", why),
-    ]
-
-
-def usual_metric(keys: Mapping[str, Any], columns: int) -> Finding:
-    """The metric that such a submission is most often scored by. columns: of values in the sample."""
-    kind, form = keys.get("kind"), keys.get("submission")
-    others: tuple[str, ...]
-    if kind == "number":
-        name, others = "rmse", ("mae", "r2")
-    elif kind == "targets":
-        name, others = "recall_macro", ("accuracy",)
-    elif kind == "multi":
-        name, others = ("auc", ("log_loss",)) if columns > 1 else ("f1_micro", ("f1_macro", "f1_samples"))
-    elif form == "ranked":
-        name, others = "map5", ("map3",)
-    elif form == "confident":
-        name, others = "gap", ()
-    elif form == "positive":
-        name, others = "auc", ("log_loss",)
-    elif columns > 1:
-        name, others = "log_loss", ("auc",)
-    else:
-        name, others = "accuracy", ("auc", "f1_macro", "balanced_accuracy", "qwk")
-    why = "none is given; give competition.metric= (init: metric=) as the competition's page has it"
-    return Finding("metric", name, "usual for such a submission", why, others)
-
-
 def compact(names: tuple[str, ...]) -> tuple[str, ...]:
     """pixel0, pixel1 … as pixel*."""
     beginning = os.path.commonprefix(list(names))
@@ -346,59 +256,3 @@ def left_out(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray] | N
         rest = [name for name in train if name not in used and name not in test]
         why = "the test rows lack them"
     return [Finding("", rest, "columns left out", why)] if rest else []
-
-
-def of_pixels(folder: Folder, findings: list[Finding], roles: Roles) -> list[Finding]:
-    """The findings on what a picture is, by looking into some of the training pictures; a remark where none can be
-    read, which is said again by whoever needs them."""
-    try:
-        return _of_pixels(folder, {finding.key: finding.value for finding in findings}, roles)
-    except MissingPackage:
-        raise
-    except UserError as error:
-        return [Finding("", "as 8-bit RGB", "pictures that cannot be read", str(error))]
-
-
-def _of_pixels(folder: Folder, keys: Mapping[str, Any], roles: Roles) -> list[Finding]:
-    if "pixels" in keys and roles.train is not None:
-        with tempfile.TemporaryDirectory() as place:
-            some = islice(pictures(folder.root / roles.train.file, keys["pixels"], None), LOOKED_INTO)
-            for number, values in enumerate(some):
-                np.save(Path(place) / f"{number}.npy", values)
-            seen = survey_pixels(place, [os.fsencode(path.name) for path in sorted(Path(place).glob("*.npy"))])
-    else:
-        seen = survey_pixels(folder.root, training_pictures(folder, str(keys["train_images"])), LOOKED_INTO)
-    usual = CompetitionConfig()
-    found: list[Finding] = []
-    for key in ("channels", "samples", "range", "alpha", "dicom", "array"):
-        value = getattr(seen, key)
-        if value != getattr(usual, key):
-            why = "as above" if found else "; ".join(seen.why)
-            found.append(
-                Finding(key, list(value) if isinstance(value, tuple) else value, "what the pictures hold", why)
-            )
-    return found
-
-
-def training_pictures(folder: Folder, template: str) -> list[bytes]:
-    """Some pictures as `train_images` names them; the files of one picture are joined by line breaks."""
-    fixed = template.split("{")[0].split("**")[0]
-    top = fixed.rpartition("/")[0] if fixed != template else template
-    inside = [path for path in folder.images if not top or os.fsdecode(path).startswith(f"{top}/")]
-    options = next((name for _, name, _ in pieces(template, "competition.train_images") if name and "|" in name), None)
-    if options is None:
-        return inside
-    first, *others = options.split("|")
-    after = template.rpartition("{" + options + "}")[2]
-    ending = after.rpartition("/")[2] if after else ""
-    known, found = set(inside), []
-    for path in inside:
-        stem, extension = os.path.splitext(os.fsdecode(path))
-        name = stem + (extension if os.path.splitext(ending)[1] else "")
-        if name.endswith(first + ending):
-            start = name[: len(name) - len(first + ending)]
-            tail = "" if os.path.splitext(ending)[1] else extension
-            files = [os.fsencode(start + option + ending + tail) for option in (first, *others)]
-            if set(files) <= known:
-                found.append(b"\n".join(files))
-    return found or inside

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.grading import grade
+from src.competition.metrics.metric import Undefined
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import Competition
 from src.config import Config
@@ -72,16 +73,22 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
     write_json(runs / run / "cv.json", summary)  # before the grading, which may find fault with the solution file
     solution = solution_path(config)
     if solution is not None:
-        summary["test"] = grade(
-            submission,
-            solution,
-            metric,
-            id_column=competition.id_column,
-            target_column=competition.target_column,
-            task=task,
-            sample=competition.sample,
-            rows=config.competition.rows,
-        )[metric.name]
+        try:
+            summary["test"] = grade(
+                submission,
+                solution,
+                metric,
+                id_column=competition.id_column,
+                target_column=competition.target_column,
+                task=task,
+                sample=competition.sample,
+                rows=config.competition.rows,
+                part=config.competition.few > 0,
+            )[metric.name]
+        except Undefined as error:
+            if not config.competition.few:
+                raise
+            print(f"no test score of so few rows (competition.few={config.competition.few}): {error}")
         write_json(runs / run / "cv.json", summary)
 
     print(f"\n{run}   {metric.name}")
@@ -98,5 +105,6 @@ def _summarise(config: Config, competition: Competition, run: str) -> None:
             f"rows, all of them are in {runs / run / 'cv.json'} (unreadable_test_ids)"
         )
     if "test" in summary:
-        print(f"  test     {summary['test']:.4f}   (hidden labels: {solution})")
+        few = f", of {len(competition.sample.ids)} rows" if config.competition.few else ""
+        print(f"  test     {summary['test']:.4f}   (hidden labels: {solution}{few})")
     print(f"wrote {runs / run} and {submission}", flush=True)

@@ -256,6 +256,20 @@ class TestGrade:
         found = grade(made, solution, "auc", task=Multi(np.array(["x", "y"])), rows="{id}_{target}")
         assert found == {"auc": 1.0}
 
+    def test_some_of_the_rows(self, tmp_path: Path) -> None:
+        """Of a trial: what the solution has beyond them does not count; a strange id is one as ever."""
+        solution = write(tmp_path / "solution.csv", SOLUTION)
+        submission = write(tmp_path / "s.csv", "id,label\nc,cow\na,dog\n")
+        assert grade(submission, solution, task=TASK, part=True) == {"accuracy": 0.5}
+        with pytest.raises(UserError, match=r"different ids: 0 only in .*, 1 only in .* \(b\)"):
+            grade(submission, solution, task=TASK)
+        with pytest.raises(UserError, match=r"1 only in .*s\.csv \(d\)"):
+            grade(write(tmp_path / "s.csv", "id,label\nc,cow\nd,dog\n"), solution, task=TASK, part=True)
+        wide = write(tmp_path / "wide.csv", "id,value\na_x,1\na_y,0\nb_x,0\nb_y,1\nc_x,1\nc_y,1\n")
+        made = write(tmp_path / "long.csv", "id,value\nb_x,0.9\nb_y,0.8\nc_x,0.9\nc_y,0.7\n")
+        found = grade(made, wide, "accuracy_cells", task=Multi(np.array(["x", "y"])), rows="{id}_{target}", part=True)
+        assert found == {"accuracy_cells": 0.75}
+
     def test_what_is_written_is_what_is_graded(self, tmp_path: Path) -> None:
         solution = write(tmp_path / "solution.csv", SOLUTION)
         for sample in (LABELS, PROBABILITIES):
