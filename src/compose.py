@@ -52,7 +52,7 @@ def compose(words: Sequence[str], task: Task, began: float) -> int:
         engine = type(error).__module__.partition(".")[0]
         if engine not in LAUNCHERS:  # a bug keeps its whole traceback
             raise
-        goes_on = "the others are not touched by that, and the same command goes on from the last checkpoints"
+        goes_on = "finished folds stay, and the same command goes on from the last checkpoints"
         complain(f"hydra/launcher: a job of {engine} was lost ({type(error).__name__}); {goes_on}")
         return 137
     return max(codes, default=0)

@@ -139,7 +139,7 @@ def train_side_by_side(config: Config, run: Run, wanted: Sequence[int], end: flo
         if k not in unfinished:
             say(f"{run.folder}/fold{k} is finished already: skipped")
     each = partial(train_alone, config, end)
-    too_large = train_apart(each, unfinished, environments(at_once, config.device))
+    too_large = sorted(train_apart(each, unfinished, environments(at_once, config.device)))
     if not too_large:
         return
     parts = dividing(config, at_once)
