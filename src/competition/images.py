@@ -15,6 +15,7 @@ import numpy as np
 from src.archives import is_folder, list_files, unread_archive, walk_files
 from src.errors import UserError, first_few, nearest
 from src.hdf5 import SUFFIXES
+from src.ids import in_parts
 
 EXTENSIONS = (
     b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy", b".npz",
@@ -171,6 +172,8 @@ def _find(
     wanted = _expand(template, columns, key, table)
     ids, found, missing = columns["id"], [], []
     starred = any("*" in text for text, _, _ in pieces(template, key))
+    if not starred and _all_there(listings, os.fsencode(pieces(template, key)[0][0]).rpartition(b"/")[0], wanted):
+        return wanted
     for row, path in enumerate(wanted.tolist()):
         directory, _, name = path.rpartition(b"/")
         if starred:
@@ -204,6 +207,13 @@ def _find(
             )
         say(f"{text}; {without}")
     return np.array(found, dtype=np.bytes_)
+
+
+def _all_there(listings: Listings, directory: bytes, wanted: np.ndarray) -> bool:
+    """Whether all paths (N,) bytes are those of files in one folder, as they nearly always are."""
+    before = directory + b"/" if directory else b""
+    there = {before + name for name in listings.in_folder(directory)}
+    return bool(there) and all(there.issuperset(part) for part in in_parts(wanted))
 
 
 @lru_cache(maxsize=4096)

@@ -25,7 +25,7 @@ from src.errors import UserError, nearest
 # are known by their contents (src/runs/start.py), and so are folds.file and model.weights.
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "workers", "resume", "report", "cache", "cache_gb", "time_budget",
-    "precision", "model.compile", "optimizer.fused", "eval.batch_size", "eval.every", "competition.root",
+    "precision", "model.compile", "optimizer.fused", "eval.batch_size", "eval.every", "eval.rows", "competition.root",
     "competition.solution", "checkpoint", "session", "wandb", "trackers", "paths",
 )  # fmt: skip
 
