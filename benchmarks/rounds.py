@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from src.competition.images import EXTENSIONS
+from src.competition.listings import EXTENSIONS
 from src.errors import UserError, nearest
 from src.files import write_json
 

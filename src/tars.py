@@ -1,7 +1,8 @@
 """Tar files as folders, shards of WebDataset among them: their headers are read once, members from their places.
 
-Ours, because tarfile takes 15 times as long and keeps an object of 1 kB for each member. Understood: the formats ustar,
-GNU and pax with long names, links to other members. No file is kept open. What cannot be read raises OSError.
+Ours, because tarfile takes three times as long and keeps an object of 480 bytes for each member, where its name and 32
+bytes do. Understood: the formats ustar, GNU and pax with long names, links to other members. No file is kept open. What
+cannot be read raises OSError.
 """
 
 from __future__ import annotations

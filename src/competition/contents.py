@@ -10,6 +10,7 @@ import numpy as np
 
 from src.archives import beginning, extent
 from src.competition.tables import Competition, Rows
+from src.ids import in_parts
 
 # Of a million pictures, so many are asked for their sizes (0.2 s on a local disk), and of so many the first bytes read.
 ASKED, READ, BYTES = 50_000, 32, 1 << 20
@@ -50,16 +51,18 @@ def _digest(columns: Iterable[np.ndarray]) -> str:
     digest = hashlib.sha256()
     for column in columns:
         digest.update(f"{len(column)}\0".encode())
-        digest.update("\0".join(map(str, column.tolist())).encode("utf-8", "surrogatepass"))
+        for number, part in enumerate(in_parts(column)):
+            text = "\0" * (number > 0) + "\0".join(map(str, part))
+            digest.update(text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
 
 
 def _pictures(competition: Competition, rows: Rows) -> str:
     root, paths = competition.root, rows.images
     digest = hashlib.sha256(f"{len(paths)}\0".encode())
-    for path in paths.tolist():
+    for part in in_parts(paths):
         # what is unpacked from a table lies in the cache, under a name of its own
-        digest.update((os.path.basename(path) if path.startswith(b"/") else path) + b"\0")
+        digest.update(b"".join((os.path.basename(p) if p.startswith(b"/") else p) + b"\0" for p in part))
     for row in _spread(len(paths), ASKED):
         digest.update(extent(root, paths[row]).encode())
     for row in _spread(len(paths), READ):

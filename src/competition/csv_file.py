@@ -20,6 +20,7 @@ from src.archives import read_bytes
 from src.competition.plain_csv import read_plain
 from src.errors import UserError, first_few, nearest
 from src.files import replacing
+from src.ids import are_unique
 
 LONGEST = 1000  # characters of an id or label: NumPy gives every row the room of the longest
 AT_A_TIME = 50_000  # rows
@@ -114,7 +115,7 @@ def column_position(name: str, header: Sequence[str], path: Path, key: str) -> i
 
 def refuse_repeats(ids: np.ndarray, path: Path | str) -> None:
     """UserError with the count and the first few if an id of `ids` (N,) str occurs more than once."""
-    if len(set(ids.tolist())) == len(ids):
+    if are_unique(ids):
         return
     unique, counts = np.unique(ids, return_counts=True)
     repeated = unique[counts > 1].tolist()

@@ -17,7 +17,7 @@ from src.competition.csv_file import read_columns, read_header, refuse_repeats, 
 from src.competition.spreading import spread_labels
 from src.competition.tables import Competition
 from src.errors import UserError, first_few, nearest
-from src.ids import find_rows, only_in
+from src.ids import find_rows, in_parts, only_in
 from src.log import say
 from src.seeds import Stream, generator
 
@@ -242,8 +242,9 @@ def elsewhere(path: Path, root: Path) -> str:
 def _write(file: TextIO, competition: Competition, folds: np.ndarray) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["id", "target", "fold"])
-    targets = competition.task.cells(competition.y)
-    writer.writerows(zip(competition.train.ids.tolist(), targets.tolist(), folds.tolist(), strict=True))
+    columns = (competition.train.ids, competition.task.cells(competition.y), folds)
+    for part in zip(*map(in_parts, columns), strict=True):
+        writer.writerows(zip(*part, strict=True))
 
 
 def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition, cure: str) -> np.ndarray:

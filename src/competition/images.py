@@ -5,21 +5,15 @@ from __future__ import annotations
 import os
 import re
 import string
-import unicodedata
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from src.archives import is_folder, list_files, unread_archive, walk_files
+from src.archives import is_folder, unread_archive
+from src.competition.listings import EXTENSIONS, Listings, files_below, is_image, starred
 from src.errors import UserError, first_few, nearest
-from src.hdf5 import SUFFIXES
-
-EXTENSIONS = (
-    b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy", b".npz",
-    b".dcm", b".dicom", b".heic", b".heif", b".avif", b".jp2", b".pgm", b".ppm",
-)  # fmt: skip
+from src.ids import in_parts
 
 
 def template_fields(template: str, key: str) -> list[str]:
@@ -100,63 +94,6 @@ def _alternatives(template: str, key: str) -> list[str]:
     return [template]
 
 
-class Listings:
-    """The image files of directories below `root`, each listed when it is first asked for."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.files, self.stems = root, {}, {}  # type: ignore[var-annotated]
-        self.below: dict[bytes, dict[bytes, list[bytes]]] = {}
-        self.loose: dict[bytes | None, dict[str, list[bytes]]] = {}
-
-    def in_folder(self, directory: bytes) -> set[bytes]:
-        if directory not in self.files:
-            self.files[directory] = list_files(self.root, directory)
-        return self.files[directory]
-
-    def completed(self, directory: bytes, name: bytes) -> list[bytes]:
-        """The image files of a name without its extension."""
-        if directory not in self.stems:
-            stems: dict[bytes, list[bytes]] = {}
-            for file in self.in_folder(directory):
-                if is_image(file):
-                    stems.setdefault(os.path.splitext(file)[0], []).append(file)
-            self.stems[directory] = stems
-        return sorted(self.stems[directory].get(name, []))
-
-    def anywhere(self, top: bytes, name: bytes) -> list[bytes]:
-        """The folders below `top` that hold an image file of that name, with or without its extension, as paths."""
-        if top not in self.below:
-            found: dict[bytes, list[bytes]] = {}
-            for file in files_below(self.root, top):
-                if is_image(file):
-                    base = file.rpartition(b"/")[2]
-                    found.setdefault(base, []).append(file)
-                    found.setdefault(os.path.splitext(base)[0], []).append(file)
-            self.below[top] = found
-        return self.below[top].get(name, [])
-
-    def similar(self, path: bytes) -> list[bytes]:
-        """The image files whose paths are `path` in another form: see `form_free`. In its folder, if there is such a
-        one, else anywhere."""
-        path = path.replace(b"\\", b"/")
-        directory, _, name = path.rpartition(b"/")
-        top = directory if b"*" not in path and self.in_folder(directory) else None
-        if top not in self.loose:
-            files = files_below(self.root, b"") if top is None else sorted(self.in_folder(top))
-            self.loose[top] = {}
-            for file in filter(is_image, files):
-                own = file if top is None or not top else top + b"/" + file
-                self.loose[top].setdefault(form_free(os.fsdecode(file)), []).append(own)
-        return self.loose[top].get(form_free(os.fsdecode(path if top is None else name)), [])
-
-
-def form_free(path: str) -> str:
-    """What two ways of writing one path have in common: no extension of an image, lower case, composed letters."""
-    stem, extension = os.path.splitext(path)
-    plain = stem if extension.lower().encode("utf-8", "surrogateescape") in EXTENSIONS else path
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold()).removeprefix("./")
-
-
 def _find(
     listings: Listings,
     template: str,
@@ -170,11 +107,13 @@ def _find(
     """(N,) bytes: the file of each row. place: how the message for missing ones calls where they were looked for."""
     wanted = _expand(template, columns, key, table)
     ids, found, missing = columns["id"], [], []
-    starred = any("*" in text for text, _, _ in pieces(template, key))
+    patterned = any("*" in text for text, _, _ in pieces(template, key))
+    if not patterned and _all_there(listings, os.fsencode(pieces(template, key)[0][0]).rpartition(b"/")[0], wanted):
+        return wanted
     for row, path in enumerate(wanted.tolist()):
         directory, _, name = path.rpartition(b"/")
-        if starred:
-            top, fits = _starred(directory)
+        if patterned:
+            top, fits = starred(directory)
             files = [file for file in listings.anywhere(top, name) if fits(file.rpartition(b"/")[0])]
         elif name in listings.in_folder(directory):
             files = [path]
@@ -206,17 +145,11 @@ def _find(
     return np.array(found, dtype=np.bytes_)
 
 
-@lru_cache(maxsize=4096)
-def _starred(directory: bytes) -> tuple[bytes, Callable[[bytes], object]]:
-    """The folder above the first star of a folder's pattern, and what fits the pattern: `**` stands for any folders,
-    also none, `*` for a part of a folder's or an archive's name."""
-    top = directory.partition(b"*")[0].rpartition(b"/")[0]
-    parts = [
-        b"(?:.*/)?" if part == b"**" else b"[^/]*".join(map(re.escape, part.split(b"*"))) + b"/"
-        for part in directory.split(b"/")
-    ]
-    pattern = re.compile(b"".join(parts), re.DOTALL)
-    return top, lambda folder: pattern.fullmatch(folder + b"/" if folder else b"")
+def _all_there(listings: Listings, directory: bytes, wanted: np.ndarray) -> bool:
+    """Whether all paths (N,) bytes are those of files in one folder, as they nearly always are."""
+    before = directory + b"/" if directory else b""
+    there = {before + name for name in listings.in_folder(directory)}
+    return bool(there) and all(there.issuperset(part) for part in in_parts(wanted))
 
 
 def _take_similar(
@@ -331,19 +264,3 @@ def _alternation(name: str | None) -> str:
     if "|" in name:
         return "(?:" + "|".join(map(re.escape, name.split("|"))) + ")"
     return f"(?P<{name}>[^/]+?)"
-
-
-def files_below(root: Path, top: bytes) -> list[bytes]:
-    """The files below the folder `top` of `root`, which may lie in an archive: paths relative to `root`, sorted."""
-    parts = top.split(b"/") if top else []
-    plain = 0
-    while plain < len(parts) and os.path.isdir(os.path.join(os.fsencode(root), *parts[: plain + 1])):
-        plain += 1
-    start = b"/".join(parts[:plain])
-    files = [start + b"/" + file if start else file for file in walk_files(root / os.fsdecode(start))]
-    return [file for file in files if not top or file.startswith(top + b"/")]
-
-
-def is_image(file: bytes) -> bool:
-    """By its extension, which datasets of an HDF5 file do without."""
-    return os.path.splitext(file)[1].lower() in EXTENSIONS or any(suffix + b"/" in file.lower() for suffix in SUFFIXES)

@@ -53,7 +53,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(
         (
-            "average.bn_batches", "average.ema_every", "checkpoint.keep", "eval.every", "eval.batch_size",
+            "average.bn_batches", "average.ema_every", "checkpoint.keep", "eval.every", "eval.rows", "eval.batch_size",
             "optimizer.accumulate", "ensemble.rounds", "ensemble.bags", "model.separable_width", "model.subcentres",
             "competition.channels",
         ),

@@ -26,8 +26,8 @@ from src.errors import UserError, nearest
 # model.weights. cache, cache_gb: where decoded images are kept.
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "parallel", "start", "workers", "augment_on", "resume", "report", "cache",
-    "cache_gb", "time_budget",
-    "precision", "model.compile", "optimizer.fused", "eval.batch_size", "eval.every", "competition.root",
+    "cache_gb", "time_budget", "precision", "model.compile", "optimizer.fused", "eval.batch_size", "eval.every",
+    "eval.rows", "competition.root",
     "competition.solution", "checkpoint", "session", "wandb", "trackers", "paths",
 )  # fmt: skip
 

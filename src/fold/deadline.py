@@ -95,7 +95,8 @@ def plan_in_time(
         return None
     fold_end = from_main(accelerator, time.time() + left / among - SAVING)
     say(f"time_budget: {clock(max(0.0, left))} left, for {among} of {waiting} folds")
-    timing = FoldTime(fold_end, cost, after, held_out * cost.image, config.eval.every)
+    watched = min(held_out, config.eval.rows)
+    timing = FoldTime(fold_end, cost, after, watched * cost.image, config.eval.every)
     factor = timing.watch(shortened(whole, cuts).stages, step).factor(step)
     agreed = from_main(accelerator, factor)
     if agreed < 1:

@@ -45,12 +45,12 @@ class Around:
     costs: Sequence[float] | None
 
 
-def after_steps(config: Config, learner: Learner, plan: Plan, held_out: int, tests: int) -> Afterwards:
+def after_steps(config: Config, learner: Learner, plan: Plan, watched: int, held_out: int, tests: int) -> Afterwards:
     """What is left to do behind the steps, for the time left: each kind of weights on the held-out rows, all views of
-    these and of the test rows, and fresh BatchNorm statistics for SWA."""
+    these and of the test rows, and fresh BatchNorm statistics for SWA. watched: rows of a validation amid the steps."""
     kinds = 1 + (learner.ema is not None) + (learner.swa is not None) if config.average.compare else 1
     fresh = config.average.bn_batches if learner.swa is not None and not plan.holds_statistics else 0
-    return Afterwards(held_out, kinds * held_out + len(parse_views(config.tta)) * (held_out + tests), fresh)
+    return Afterwards(watched, kinds * held_out + len(parse_views(config.tta)) * (held_out + tests), fresh)
 
 
 def train_in_time(

@@ -8,7 +8,7 @@ from src.config import Config
 from src.data.augment import Augment
 from src.fold.batch_size import batch_size_or_default
 from src.training.plan import Plan
-from src.training.stages import Stage, plan_stages
+from src.training.stages import Stage, plan_stages, subset
 
 
 def plan_fold(
@@ -57,3 +57,11 @@ def stages_of(
         seed=config.seed,
         balance=config.balance,
     )
+
+
+def watched_rows(config: Config, held_out: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """Of the rows `held_out` (V,) int64 those that are predicted amid training: all, or a sample of about `eval.rows`
+    that keeps the shares of `strata` (V,) int64, the same at every start. What follows training looks at all."""
+    if len(held_out) <= config.eval.rows:
+        return held_out
+    return held_out[subset(strata, config.eval.rows / len(held_out), seed=config.seed)]

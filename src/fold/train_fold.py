@@ -24,7 +24,7 @@ from src.fold.in_time import Around, after_steps, train_in_time
 from src.fold.lesson import open_lesson
 from src.fold.look_on import open_tracker
 from src.fold.network import make_learner
-from src.fold.plan import plan_fold
+from src.fold.plan import plan_fold, watched_rows
 from src.fold.predictor import make_predictor, predict_test
 from src.fold.probe import start_from_probe
 from src.fold.pruned import before_and_after
@@ -109,11 +109,15 @@ def train_fold(
     writer = CheckpointWriter(folder / "checkpoints", config.checkpoint.keep)
     metrics = reported(config, competition)
 
-    def validate(network: nn.Module, size: int) -> Mapping[str, float]:
-        pred = probabilities(network, start.train, held_out, size=size, views=parse_views("none"))
-        return scores(metrics, competition.y[held_out], pred, strict=False)
+    watched = watched_rows(config, held_out, lesson.strata[held_out])
+    if len(watched) < len(held_out):
+        say(f"scores amid training are of {len(watched)} of the {len(held_out)} rows held out (eval.rows)")
 
-    after = after_steps(config, learner, plan, len(held_out), len(competition.test))
+    def validate(network: nn.Module, size: int) -> Mapping[str, float]:
+        pred = probabilities(network, start.train, watched, size=size, views=parse_views("none"))
+        return scores(metrics, competition.y[watched], pred, strict=False)
+
+    after = after_steps(config, learner, plan, len(watched), len(held_out), len(competition.test))
     made_on = crops(state, "workers" if lesson.resident is None else "device")
     around = Around(config, tracker, writer, metric.name, precisions(state, accelerator), made_on, after, costs)
     done, final = train_in_time(learner, lesson, start.preprocess, whole, cuts, timing, validate, around, so_far)

@@ -12,7 +12,7 @@ import numpy as np
 
 from src.archives import walk_files
 from src.competition.csv_file import open_rows
-from src.competition.images import form_free, is_image
+from src.competition.listings import form_free, is_image
 from src.competition.sample import INDEXES, counts_rows
 from src.competition.table_file import JSON, TABLES, read_arrays, read_columns, read_header
 from src.errors import UserError

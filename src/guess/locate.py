@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.archives import ARCHIVES
-from src.competition.images import form_free
+from src.competition.listings import form_free
 from src.guess.folder import Folder
 
 LOOKED_AT = 200  # rows; all of them are checked when the table is opened

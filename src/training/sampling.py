@@ -42,7 +42,7 @@ def balanced_rows(balance: Balance, places: np.ndarray, seed: tuple[int, ...]) -
     found = np.empty(len(places), np.int64)
     for number in np.unique(passes).tolist():
         here = passes == number
-        slots = shuffled(int(ends[-1]), (*seed, 0, number))[within[here]]
+        slots = order_of_pass(int(ends[-1]), (*seed, 0, number))[within[here]]
         kinds = np.searchsorted(ends, slots, side="right")
         turn = number * balance.quotas[kinds] + slots - (ends - balance.quotas)[kinds]  # of the class, from the start
         found[here] = [_row(balance.classes, kind, place, seed) for kind, place in zip(kinds, turn, strict=True)]
@@ -52,10 +52,14 @@ def balanced_rows(balance: Balance, places: np.ndarray, seed: tuple[int, ...]) -
 def _row(classes: Sequence[np.ndarray], kind: int, place: int, seed: tuple[int, ...]) -> int:
     rows = classes[kind]
     number, within = divmod(int(place), len(rows))
-    return int(rows[shuffled(len(rows), (*seed, 1, int(kind), number))[within]])
+    return int(rows[order_of_class(len(rows), (*seed, 1, int(kind), number))[within]])
 
 
-@lru_cache(maxsize=64)
-def shuffled(count: int, seed: tuple[int, ...]) -> np.ndarray:
-    """(count,) int64, the order that `seed` names; kept, because each batch of a pass asks for it again."""
+def _order(count: int, seed: tuple[int, ...]) -> np.ndarray:
+    """(count,) int64, the order that `seed` names."""
     return np.random.default_rng(seed).permutation(count)
+
+
+# Kept, because each batch of a pass asks for them again: of whole passes the last two, in which a batch lies (80 MB of
+# 10 million rows), of classes many.
+order_of_pass, order_of_class = lru_cache(maxsize=2)(_order), lru_cache(maxsize=64)(_order)

@@ -17,7 +17,7 @@ from src.data.loader import Order
 from src.errors import UserError
 from src.seeds import Stream, generator
 from src.training.freezing import Part
-from src.training.sampling import Balance, balance_classes, balanced_rows, shuffled
+from src.training.sampling import Balance, balance_classes, balanced_rows, order_of_pass
 from src.training.schedule import duration
 
 
@@ -152,7 +152,7 @@ def step_rows(stage: Stage, step: int, seed: int) -> np.ndarray:
     passes, within = np.divmod(positions, len(stage.rows))
     found = np.empty(stage.total_batch, np.int64)
     for number in np.unique(passes):
-        order = shuffled(len(stage.rows), (seed, Stream.ORDER, stage.number, int(number)))
+        order = order_of_pass(len(stage.rows), (seed, Stream.ORDER, stage.number, int(number)))
         found[passes == number] = order[within[passes == number]]
     return stage.rows[found]
 

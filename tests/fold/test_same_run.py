@@ -149,6 +149,8 @@ KEYS: dict[str, tuple[dict[str, Any], str | None]] = {
     "precision": ({"precision": "bf16"}, None),
     "eval.batch_size": ({"eval": {"batch_size": 5}}, None),
     "eval.every": ({"eval": {"every": 9}}, None),
+    "eval.rows": ({"eval": {"rows": 9}}, None),
+    "cache_gb": ({"cache_gb": 5.0}, None),
     "model.compile": ({"model": {"compile": True}}, None),
     "optimizer.fused": ({"optimizer": {"fused": True}}, None),
     "workers": ({"workers": 1}, None),

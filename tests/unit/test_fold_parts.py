@@ -147,3 +147,14 @@ def test_cuts_are_made_one_after_the_other() -> None:
             return Spy((*self.done, (step, factor)))
 
     assert shortened(Spy(), [[10, 0.5], [30.0, 0.8]]).done == ((10, 0.5), (30, 0.8))  # type: ignore[arg-type, attr-defined]
+
+
+def test_a_sample_of_many_held_out_rows_is_watched_amid_training() -> None:
+    held_out, strata = np.arange(5, 1005), np.arange(1000) % 10 // 9  # a tenth is of the second kind
+    for most in (1000, 2000):
+        assert plans.watched_rows(config(eval={"rows": most}), held_out, strata) is held_out
+    watched = plans.watched_rows(config(eval={"rows": 100}), held_out, strata)
+    assert len(np.unique(watched)) == 100 and np.isin(watched, held_out).all()
+    assert strata[watched - 5].sum() == 10
+    again, other = (plans.watched_rows(config(eval={"rows": 100}, seed=seed), held_out, strata) for seed in (0, 1))
+    assert (watched == again).all() and (watched != other).any()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.config import StageConfig
-from src.training.sampling import balance_classes
+from src.training.sampling import balance_classes, order_of_pass
 from src.training.stages import Stage, plan_stages, step_rows
 
 COUNTS = [400, 250, 200, 100, 50]
@@ -77,3 +77,13 @@ def test_quotas_sum_to_the_rows(balance: float) -> None:
     found = balance_classes(np.arange(11), labels, balance)
     assert found.quotas.sum() == 11 and len(found.classes) == 3
     assert np.abs(found.quotas - ((1 - balance) * np.array([7, 3, 1]) + balance * 11 / 3)).max() < 1
+
+
+def test_orders_of_passes_do_not_pile_up() -> None:
+    """Of very many rows each takes as much memory as the table's numbers do."""
+    rows = np.arange(1000)
+    stages = plan_stages([StageConfig()], rows=rows, strata=rows % 3, epochs=20, size=8, batch_size=100)
+    order_of_pass.cache_clear()
+    seen = np.concatenate([step_rows(stages[0], step, 0) for step in range(stages[0].stop)])
+    assert (np.bincount(seen) == 20).all()
+    assert order_of_pass.cache_info().currsize <= 2 and order_of_pass.cache_info().misses == 20

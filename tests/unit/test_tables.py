@@ -318,3 +318,31 @@ def test_real_photographs() -> None:
     assert len(competition.task.names) == 10 and len(competition.train.ids) > 3000
     assert all((CLOTHING / os.fsdecode(path)).is_file() for path in competition.train.images[:50])
     assert set(competition.sample.ids.tolist()) == set(competition.test.ids.tolist())
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_columns_of_a_parquet_file(tmp_path: Path, indexed: bool) -> None:
+    """As pandas writes numbers, nothing for what is not there; an index is no column."""
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    from src.competition.table_file import read_columns, read_header
+
+    columns = {
+        "id": ["a", "b", "c"], "whole": [1, 2, 3], "share": [0.5, None, 2.0], "short": np.float32([0.1, 0.2, 7]),
+        "text": ["u", None, "w"], "kind": pd.Categorical(["k", "l", None]),
+    }  # fmt: skip
+    frame = pd.DataFrame(columns)
+    path = tmp_path / "t.parquet"
+    (frame.set_index("whole") if indexed else frame).to_parquet(path)
+    expected = {
+        "id": ["a", "b", "c"], "whole": ["1", "2", "3"], "share": ["0.5", "", "2.0"], "short": ["0.1", "0.2", "7.0"],
+        "text": ["u", "", "w"], "kind": ["k", "l", ""],
+    }  # fmt: skip
+    names = [name for name in expected if not (indexed and name == "whole")]
+    assert read_header(path, "k") == tuple(names)
+    assert {name: cells.tolist() for name, cells in read_columns(path, names[::-1], "k").items()} == {
+        name: expected[name] for name in names
+    }
+    with pytest.raises(UserError, match="empty 'text' in record 2"):
+        read_columns(path, ["text"], "k", ["text"])

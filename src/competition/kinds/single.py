@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ import numpy as np
 from src.competition.metrics import METRICS, Metric, log_loss
 from src.competition.sample import Sample, match_classes, positive_of, wrong_probabilities
 from src.errors import UserError, first_few, nearest
+from src.ids import in_parts
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Single:
             say(_describe(alike, cells, f"{place}: column {column!r}", merge))
             if merge:
                 cells = np.array([alike.get(name, name) for name in cells.tolist()], dtype=np.str_)
-        names = np.array(sort_classes(cells.tolist()), dtype=np.str_)
+        names = np.array(sort_classes(chain.from_iterable(in_parts(cells))), dtype=np.str_)
         if len(names) < 2:
             raise UserError(
                 f"{place}: column {column!r} holds only {str(names[0])!r}; it takes two classes to learn "
@@ -95,10 +97,12 @@ class Single:
     def encode(self, cells: np.ndarray) -> np.ndarray:
         """(N,) str -> (N,) int64."""
         number = {name: position for position, name in enumerate(self.names.tolist())}
-        strange = [cell for cell in dict.fromkeys(cells.tolist()) if cell not in number]
-        if strange:
-            raise UserError(f"{len(strange)} labels are no class ({first_few(strange)})")
-        return np.fromiter((number[cell] for cell in cells.tolist()), dtype=np.int64, count=len(cells))
+        try:
+            parts = [np.array([number[cell] for cell in part], np.int64) for part in in_parts(cells)]
+        except KeyError:
+            strange = [cell for cell in dict.fromkeys(cells.tolist()) if cell not in number]
+            raise UserError(f"{len(strange)} labels are no class ({first_few(strange)})") from None
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def cells(self, y: np.ndarray) -> np.ndarray:
         return self.names[y]
@@ -207,7 +211,7 @@ def similar_labels(targets: np.ndarray) -> dict[str, str]:
 
     Holds every spelling of each such group, the most frequent one included; empty if there are none.
     """
-    counts = Counter(targets.tolist())
+    counts = Counter(chain.from_iterable(in_parts(targets)))
     groups: dict[str, list[str]] = {}
     for name in sorted(counts):
         groups.setdefault(" ".join(name.casefold().split()), []).append(name)
@@ -216,7 +220,7 @@ def similar_labels(targets: np.ndarray) -> dict[str, str]:
 
 
 def _describe(alike: Mapping[str, str], targets: np.ndarray, place: str, merged: bool) -> str:
-    counts = Counter(targets.tolist())
+    counts = Counter(chain.from_iterable(in_parts(targets)))
     spellings: dict[str, list[str]] = {}
     for name, usual in alike.items():
         spellings.setdefault(usual, []).append(f"{name!r} ({counts[name]} rows)")
