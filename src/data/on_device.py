@@ -90,7 +90,8 @@ class Resident:
         assert order.augment is not None and not order.augment.albumentations
         count, size = len(order.rows), order.size
         draws = sample(order.augment, count, np.random.default_rng(order.seed), self.spec.channels)
-        values = self._warped(order.rows, size, draws) if draws.warped else self._straight(order.rows, size, draws)
+        with torch.autocast(self.device.type, enabled=False):  # of who asks: products of pixels want all their bits
+            values = self._warped(order.rows, size, draws) if draws.warped else self._straight(order.rows, size, draws)
         if draws.erase.any():
             values = erased(values, (draws.erase * size).round().astype(np.int64), self.spec.grey)
         # by int32, because some devices make no unsigned numbers of 16 bits from floats
