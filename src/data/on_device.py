@@ -192,7 +192,7 @@ def weights(before: Tensor, after: Tensor, flipped: Tensor, area: Tensor, most: 
     # of two neighbours: a hat about the place, which the edges hold back
     place = ((i + 0.5) * scale - 0.5).clamp_min(0).minimum(last)
     linear = (1 - (j - place).abs()).clamp_min(0)
-    covered = (j + 1).minimum(((i + 1) * scale).minimum(last + 1)) - j.maximum(i * scale)
+    covered = (j + 1).minimum((i + 1) * scale) - j.maximum(i * scale)
     return torch.where(area[:, None, None] > 0, covered.clamp_min(0) / scale, linear)
 
 
