@@ -90,7 +90,8 @@ class Resident:
         assert order.augment is not None and not order.augment.albumentations
         count, size = len(order.rows), order.size
         draws = sample(order.augment, count, np.random.default_rng(order.seed), self.spec.channels)
-        values = self._warped(order.rows, size, draws) if draws.warped else self._straight(order.rows, size, draws)
+        with torch.autocast(self.device.type, enabled=False):  # of who asks: products of pixels want all their bits
+            values = self._warped(order.rows, size, draws) if draws.warped else self._straight(order.rows, size, draws)
         if draws.erase.any():
             values = erased(values, (draws.erase * size).round().astype(np.int64), self.spec.grey)
         # by int32, because some devices make no unsigned numbers of 16 bits from floats
@@ -191,7 +192,7 @@ def weights(before: Tensor, after: Tensor, flipped: Tensor, area: Tensor, most: 
     # of two neighbours: a hat about the place, which the edges hold back
     place = ((i + 0.5) * scale - 0.5).clamp_min(0).minimum(last)
     linear = (1 - (j - place).abs()).clamp_min(0)
-    covered = (j + 1).minimum(((i + 1) * scale).minimum(last + 1)) - j.maximum(i * scale)
+    covered = (j + 1).minimum((i + 1) * scale) - j.maximum(i * scale)
     return torch.where(area[:, None, None] > 0, covered.clamp_min(0) / scale, linear)
 
 

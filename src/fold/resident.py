@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,31 +38,44 @@ def open_resident(
 ) -> Resident | None:
     """The images of all rows that the plan visits, on the device, or None where workers make the crops. Several
     processes decide alike. Raises UserError for augment_on=device where it cannot be."""
-    device, rows = accelerator.device, np.unique(np.concatenate([stage.rows for stage in plan.stages]))
-    need = lesson.store.at_most(rows)
+    device = accelerator.device
+
+    def rows() -> np.ndarray:
+        return np.unique(np.concatenate([stage.rows for stage in plan.stages]))
+
     place = choose(
         config.augment_on,
         made_before(state),
         device.type,
         transforms=bool(plan.augment.albumentations),
-        need=need,
+        need=lambda: lesson.store.at_most(rows()),
         room=lambda: room_beside(config, start, lesson, plan, accelerator),
     )
-    alike = accelerator.gather(torch.tensor([place.on == "device"], device=device)).all()
-    if not alike:
+    on_device = place.on == "device"
+    if accelerator.num_processes > 1:
+        on_device = bool(accelerator.gather(torch.tensor([on_device], device=device)).all())
+    if not on_device:
         if device.type == "cuda" or config.augment_on == "device":
             say(f"crops are made by workers: {place.why}")
         return None
     with accelerator.main_process_first():  # which decodes all images into the cache
-        resident = Resident(lesson.store, rows, device, workers_beside(config.workers, accelerator))
-    say(f"crops are made on {device}: {len(rows)} images take {gigabytes(resident.nbytes)} there")
+        resident = Resident(lesson.store, visited := rows(), device, workers_beside(config.workers, accelerator))
+    say(f"crops are made on {device}: {len(visited)} images take {gigabytes(resident.nbytes)} there")
     return resident
 
 
-def choose(wanted: str, before: str | None, device: str, *, transforms: bool, need: int, room: Any) -> Place:
+def choose(
+    wanted: str,
+    before: str | None,
+    device: str,
+    *,
+    transforms: bool,
+    need: Callable[[], float],
+    room: Callable[[], float],
+) -> Place:
     """wanted: the key augment_on. before: who made the crops of the part of the fold that is done, or None. device: its
-    type. transforms: whether there are albumentations. need: bytes of the images, at most; room: () -> bytes for them,
-    asked only where that decides."""
+    type. transforms: whether there are albumentations. need: () -> bytes of the images, at most; room: () -> bytes for
+    them; both are asked only where they decide."""
     if wanted == "workers":
         return Place("workers", "augment_on=workers")
     if transforms:
@@ -79,15 +92,15 @@ def choose(wanted: str, before: str | None, device: str, *, transforms: bool, ne
         return Place("workers", "on a TPU")
     if wanted == "auto" and device != "cuda":
         return Place("workers", f"on device={device}")
-    left = int(room())
-    if need <= left:
-        return Place("device", f"{gigabytes(need)} of images at most, room for {gigabytes(left)}")
+    most, left = need(), int(room())
+    if most <= left:
+        return Place("device", f"{gigabytes(most)} of images at most, room for {gigabytes(left)}")
     if wanted == "device":
         raise UserError(
-            f"augment_on=device: the images take up to {gigabytes(need)}, and there is room for {gigabytes(left)} "
+            f"augment_on=device: the images take up to {gigabytes(most)}, and there is room for {gigabytes(left)} "
             "beside training; use augment_on=workers, or a smaller size or batch_size"
         )
-    return Place("workers", f"the images take up to {gigabytes(need)}, room for {gigabytes(left)}")
+    return Place("workers", f"the images take up to {gigabytes(most)}, room for {gigabytes(left)}")
 
 
 def made_before(state: Mapping[str, Any] | None) -> str | None:

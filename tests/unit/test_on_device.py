@@ -122,6 +122,16 @@ def test_batches_come_from_the_device_where_images_lie_there() -> None:
     assert [batch.images.shape[2] for batch in made] == [24, 25, 26] and torch.equal(made[1].images, again.images)
 
 
+@pytest.mark.parametrize("augment", [CROP, WARP], ids=["straight", "warp"])
+def test_mixed_precision_is_the_networks_alone(augment: Augment) -> None:
+    """Products of pixels in bf16 would be wrong by several levels."""
+    there = Resident(Noise(ImageSpec()), np.arange(24), "cpu")  # type: ignore[arg-type]
+    order = Order(np.arange(8), 16, augment, (1,))
+    with torch.autocast("cpu", torch.bfloat16):
+        made = there.training_batch(order)
+    assert torch.equal(made.images, there.training_batch(order).images)
+
+
 def test_an_unreadable_image_is_named_while_images_are_put_there(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((9, 9, 3), np.uint8))
     (tmp_path / "1.png").write_bytes(b"no picture")
@@ -172,8 +182,12 @@ def never() -> int:
 def test_who_makes_the_crops(
     wanted: str, before: str | None, device: str, transforms: bool, room: Callable[[], int], expected: str
 ) -> None:
+    def need() -> int:
+        assert room is not never, "nor is it asked what the images take"
+        return 100
+
     def answer() -> str:
-        return choose(wanted, before, device, transforms=transforms, need=100, room=room).on
+        return choose(wanted, before, device, transforms=transforms, need=need, room=room).on
 
     if expected in ("workers", "device"):
         assert answer() == expected
