@@ -22,6 +22,7 @@ import psutil
 
 from src.files import read_json
 from tests.drawn import FOLDER, drawn_once
+from tests.process.namespaces import enter
 
 PRELOADED = [
     "torch",
@@ -86,10 +87,17 @@ class Start:
     """One start of the command line with these words, its output in a file."""
 
     def __init__(
-        self, context: Any, words: list[str], log: Path, at: Moment | None = None, file_limit: int | None = None
+        self,
+        context: Any,
+        words: list[str],
+        log: Path,
+        at: Moment | None = None,
+        file_limit: int | None = None,
+        **namespace: Any,
     ) -> None:
+        """namespace: what `namespaces.enter` takes, if the start is to have one of its own."""
         self.log = log
-        arguments = (words, log, at, file_limit, Path(FOLDER.name))
+        arguments = (words, log, at, file_limit, Path(FOLDER.name), namespace)
         self.process: ForkServerProcess = context.Process(target=run, args=arguments)
         self.process.start()
 
@@ -157,9 +165,16 @@ def require_tidy(place: Path) -> None:
     assert not left, left
 
 
-def run(words: list[str], log: Path, at: Moment | None, file_limit: int | None, drawn: Path) -> None:
+def run(
+    words: list[str],
+    log: Path,
+    at: Moment | None,
+    file_limit: int | None,
+    drawn: Path,
+    namespace: dict[str, Any],
+) -> None:
     """In the new process. file_limit: bytes that no file may grow beyond, which a write answers as a full disk does.
-    drawn: the folder of pictures that need not be drawn again."""
+    drawn: the folder of pictures that need not be drawn again. namespace: see `Start`."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -171,6 +186,8 @@ def run(words: list[str], log: Path, at: Moment | None, file_limit: int | None, 
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     # a process of a fork server starts its own children by it, too; the loader's workers are forked as usual
     multiprocessing.set_start_method("fork", force=True)
+    if namespace:
+        enter(**namespace)
     if at is not None:
         watch(at)
     from src.cli import main
