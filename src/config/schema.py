@@ -314,7 +314,7 @@ class Config:
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
     trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()  # beside W&B (wandb.mode), where they are installed
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
-    report: bool = True  # fold=all: one HTML file about the run at its end, runs/<run>/report.html
+    report: bool = True  # of all folds, also of an ensemble, a stack or a soup: at the end runs/<run>/report.html
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
     runs: tuple[str, ...] = ()  # ensemble, stack, soup: the runs to combine; sizes: drawn beside the run
     combined: Literal["ensemble", "stack", "soup"] | None = None  # by which verb this run was made of others; set by it
