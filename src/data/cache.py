@@ -3,7 +3,7 @@
 Each image has a slot of fixed capacity in one sparse file, so a slot costs disk space only once it is filled. Decoding
 is deterministic, so two processes that fill one slot at the same time write the same bytes: no locks are needed. The
 maps are only read; what is written goes through the file, because a full disk ends a process that writes to a map
-(SIGBUS), whereas a write to the file fails like any other, and the image is then decoded anew each time. A row's shape
+(SIGBUS), whereas a write to the file fails like any other, and the image is then decoded each time. A row's shape
 is written after its pixels and is what marks the slot as filled: height and width as uint16, (0, 0) for an
 empty slot, and the reserved value (0, 1) for an image that was found to be unreadable and need not be tried again.
 """
@@ -31,7 +31,7 @@ class ImageStore:
 
     spec: what the images are. root: folder that `paths` ((N,) bytes, utf-8; see src/archives.py) are in.
     short_side, max_megapixels: see `decode`.
-    folder: where the map lives, or None to decode anew each time.
+    folder: where the map lives, or None to decode each time.
     unreadable: what an image that cannot be read is: "error" raises, "blank" is a mid-grey picture, "mark" is one too
     and lets the evaluation batches mark the row, so that its prediction is NaN.
     Pickles as paths and file names only, so loader workers share the pages and hold no Python object per row.
@@ -149,7 +149,8 @@ class ImageStore:
             os.pwrite(shapes.fileno(), np.array(shape, np.uint16).tobytes(), row * 4)
         except OSError as error:
             self._full = True
-            print(f"{self.file}: no room for more decoded images ({error.strerror or error}); decoding anew each time")
+            reason = error.strerror or error
+            print(f"{self.file}: no room for more decoded images ({reason}); decoding whenever one is needed")
 
     def _blank(self, row: int) -> np.ndarray:
         self._bad.add(row)

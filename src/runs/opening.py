@@ -134,5 +134,5 @@ def image_cache(config: Config, competition: Competition, short_side: int) -> Pa
     rows = len(competition.train) + len(competition.test)
     if has_room(folder, rows, short_side, image_spec(config.competition)):
         return folder
-    say(f"{folder}: the disk is too full for decoded images; decoding anew each time")
+    say(f"{folder}: the disk is too full for decoded images; each is decoded whenever it is needed")
     return None
