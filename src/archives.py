@@ -140,8 +140,8 @@ def stamp(root: str | os.PathLike[str], path: bytes) -> str:
 
 
 def extent(root: str | os.PathLike[str], path: bytes) -> str:
-    """The sizes of the files that a path names, and their checksums where a zip file knows them: what of their contents
-    can be told without reading them, wherever they lie."""
+    """The sizes of the files that a path names, and their checksums where a zip file knows them: what is known of
+    their contents without reading them, wherever they lie."""
     extents = []
     for part in path.split(BETWEEN):
         try:

@@ -19,7 +19,8 @@ FOLDER = tempfile.TemporaryDirectory(prefix="drawn-")  # of this process; those 
 def drawn_once(folder: Path) -> Iterator[None]:
     """Within, a picture is drawn if none of its name and size is in `folder` yet; else it has the former's pixels.
 
-    Files are written as ever. Nor does Hydra compose each configuration once more to see that it has no `hydra.mode`.
+    Files are written as ever. Ensembles, stacks and soups have no report. Nor does Hydra compose each configuration
+    once more to see that it has no `hydra.mode`.
     """
     from hydra._internal.hydra import Hydra
 
@@ -50,5 +51,8 @@ def drawn_once(folder: Path) -> Iterator[None]:
         mock.patch.object(figures, "_save", save),
         mock.patch.object(explain, "gallery", show),
         mock.patch.object(Hydra, "get_mode", return_value=None),
+        mock.patch("src.recipes.ensemble.report_at_end"),
+        mock.patch("src.recipes.stack.report_at_end"),
+        mock.patch("src.recipes.soup.report_at_end"),
     ):
         yield

@@ -61,7 +61,7 @@ def find_images(
     place of a folder stands for any folders below the one before it, `*` in a folder's name for any part of it. A
     path without an extension is completed by the one image file of that name. Where there is no such file, one is taken
     that differs in the extension, in upper and lower case, in how Unicode writes a letter (NFC, NFD) or in the slashes,
-    which is told through `say`.
+    which is reported through `say`.
     The files of one picture are joined by line breaks.
     Each directory is listed once, so a million rows in one folder cost seconds, not a million stat calls.
     without: what becomes of rows without an image, for the message; they keep the path where one was looked for. None:

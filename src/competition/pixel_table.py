@@ -33,7 +33,7 @@ def unpacked(
     """The picture of each row of `table`: (N,) bytes, absolute paths into an archive below `cache`.
 
     patterns: the columns, in order: one that holds lists of numbers is a channel, several of single numbers are the
-    pixels of one picture, row by row. shape: rows and columns; None: square. The archive is made anew when the table
+    pixels of one picture, row by row. shape: rows and columns; None: square. The archive is made again when the table
     changes. Raises UserError for columns that are not there, numbers that make no picture, or rows without one.
     """
     if cache is None:

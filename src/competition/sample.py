@@ -16,7 +16,7 @@ from src.ids import differ, find_rows
 
 KINDS = ("labels", "probabilities", "positive", "ranked", "confident")
 KEY = "competition.sample_csv"
-INDEXES = ("", "Unnamed: 0")  # names of a column that pandas writes where it is not told to leave its index out
+INDEXES = ("", "Unnamed: 0")  # names of a column that pandas writes unless index=False
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ RUNTIME_KEYS = (
 )  # fmt: skip
 
 
-# The annotated types of a section, which typing works out anew each time.
+# The annotated types of a section, which typing works out again each time.
 _hints: Callable[[Any], dict[str, Any]] = cache(typing.get_type_hints)
 
 

@@ -324,7 +324,7 @@ class Config:
     resume: Literal["auto", "never"] = "auto"  # never: an unfinished fold starts afresh
     trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()  # beside W&B (wandb.mode), where they are installed
     teacher: str | None = None  # a run, single or an ensemble, that the student learns from, fold by fold
-    report: bool = True  # fold=all: one HTML file about the run at its end, runs/<run>/report.html
+    report: bool = True  # of all folds, also of an ensemble, a stack or a soup: at the end runs/<run>/report.html
     cache: bool = True  # keep decoded images on disk, shared by all folds and runs
     # of disk that these may take in paths.cache, all competitions together; null: all but the last GB of the disk. What
     # has no room is decoded anew each time

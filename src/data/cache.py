@@ -3,7 +3,7 @@
 Each image has a slot of fixed capacity in one sparse file, so a slot costs disk space only once it is filled. Decoding
 is deterministic, so two processes that fill one slot at the same time write the same bytes: no locks are needed. The
 maps are only read; what is written goes through the file, because a full disk ends a process that writes to a map
-(SIGBUS), whereas a write to the file fails like any other, and the image is then decoded anew each time. So are those
+(SIGBUS), whereas a write to the file fails like any other, and the image is then decoded each time. So are those
 that a `DiskBudget` has no room for: the slots are filled as the rows come, until it is used up. A row's shape
 is written after its pixels and is what marks the slot as filled: height and width as uint16, (0, 0) for an
 empty slot, and the reserved value (0, 1) for an image that was found to be unreadable and need not be tried again.
@@ -35,7 +35,7 @@ class ImageStore:
 
     spec: what the images are. root: folder that `paths` ((N,) bytes, utf-8; see src/archives.py) are in.
     short_side, max_megapixels: see `decode`.
-    folder: where the map lives, or None to decode anew each time. budget: of the disk; None: no more than the disk has.
+    folder: where the map lives, or None to decode each time. budget: of the disk; None: no more than the disk has.
     unreadable: what an image that cannot be read is: "error" raises, "blank" is a mid-grey picture, "mark" is one too
     and lets the evaluation batches mark the row, so that its prediction is NaN.
     Pickles as paths and file names only, so loader workers share the pages and hold no Python object per row.
@@ -185,7 +185,7 @@ class ImageStore:
         except OSError:
             pass
         kept = np.count_nonzero(self._shapes[:, 0])
-        text = f"{kept} of {len(self)} decoded images are kept, the others are decoded anew each time ({why})"
+        text = f"{kept} of {len(self)} decoded images are kept, the others are decoded each time ({why})"
         print(f"{self.file}: {text}", flush=True)
 
     def share(self) -> float:

@@ -38,7 +38,7 @@ HOPELESS = 0.4  # aligned one way only; copies are then at 0.24 at most
 # Images with a short side below TINY are compared as they are: 3 % of 28 pixels is less than one pixel, and aligned,
 # two handwritten ones differ as little as a copy. Nearest different MNIST digits: 0.040; re-saved ones: 0.023 at most.
 TINY, NEAR_TINY = 48, 0.03
-LEAST_SIDE = 16  # below it only exact copies are told: there is too little to compare
+LEAST_SIDE = 16  # below it only exact copies are found: there is too little to compare
 LEAST_ALIKE = 0.72  # correlation at 16 x 16: copies are above, most chance candidates below
 LEAST_DETAIL = 1.0  # standard deviation of the fine detail in grey levels; a blank scan has nothing to compare
 WHOLE = 100_000  # a short side that no image has
@@ -85,7 +85,7 @@ def open_duplicates(
 ) -> Duplicates:
     """`find_duplicates`, kept in `folder` under a fingerprint of the files: it is searched once per state of the data.
 
-    `say` is told when a search begins. Raises UserError if the disk refuses.
+    A search that begins is reported through `say`. Raises UserError if the disk refuses.
     """
     file = _kept(root, paths, test_paths, folder, spec)
     known = _read(file, len(paths))
@@ -192,7 +192,7 @@ def _first_of_equals(values: np.ndarray) -> np.ndarray:
 
 
 def _tile_correlation(tiles: np.ndarray, pairs: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Of the (N, 16, 16) uint8 tiles of each pair, (P, 2) rows, the second mirrored where told: (P,) float32."""
+    """Of the (N, 16, 16) uint8 tiles of each pair, (P, 2) rows, the second `mirrored` or not: (P,) float32."""
     result = np.zeros(len(pairs), np.float32)
     for start in range(0, len(pairs), 65_536):  # a block at a time: 64 MB
         rows = slice(start, start + 65_536)

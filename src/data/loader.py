@@ -1,4 +1,4 @@
-"""Batches by work order: a loader that is told which rows, at which size, with which random seed.
+"""Batches by work order: each order names its rows, their size and the random seed.
 
 One loader lives as long as the run: the stage's size and strength travel in the order, so workers are never rebuilt
 and prefetching runs on across stages. Nothing here knows epochs; `training/stages.py` writes the orders.
@@ -203,7 +203,7 @@ def batches(
                 raise batch
             yield from_pipe(batch) if isinstance(batch, PipedBatch) else batch
             if device is not None and device.type == "xla":
-                # XLA records operations until told to run them: asking for the next batch ends a step, as in
+                # XLA records operations until it is asked to run them: asking for the next batch ends a step, as in
                 # torch_xla's own MpDeviceLoader (which cannot carry our named tuples)
                 import torch_xla
 
@@ -226,7 +226,7 @@ def handed_over(loader: Iterable[Batch | UserError]) -> Iterator[Batch | UserErr
 @contextmanager
 def kept_workers() -> Iterator[None]:
     """While it is open, the processes of a pass wait for the next one over the same store, instead of being started
-    anew for every validation. At its end they end. Passes that overlap (validation amid training) have their own."""
+    again for every validation. At its end they end. Passes that overlap (validation amid training) have their own."""
     global _idle
     outer, _idle = _idle, []
     try:

@@ -65,7 +65,7 @@ def see(store: ImageStore, rows: np.ndarray) -> Sight | None:
 
 def doubts(sight: Sight, store: ImageStore, names: np.ndarray) -> list[str]:
     """One line for each thing about `sight` that hardly anybody means, with what to try. names (n,) str: the class of
-    each picture, or what else is to be told."""
+    each picture, or another name for it."""
     found = []
     flat, count = int(sight.flat.sum()), len(sight.rows)
     if flat > max(1, 0.1 * count):

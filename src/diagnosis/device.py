@@ -55,7 +55,7 @@ def read_torch() -> Torch:
 def check_card(torch: Torch, listed: int, device: str, on_kaggle: bool, on_tpu: bool) -> Finding:
     """The GPUs. listed: those that nvidia-smi names, whatever torch says. device: the key."""
     if torch.wrong:
-        return problem("torch", torch.wrong, "install torch and torchvision anew, both of one release")
+        return problem("torch", torch.wrong, "install torch and torchvision again, both of one release")
     wanted = device in ("auto", "cuda")
     if not torch.cards:
         if listed and wanted and torch.cuda is None:

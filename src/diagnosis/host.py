@@ -69,7 +69,7 @@ def check_disks(disks: Mapping[str, Disk], cache: bool) -> list[Finding]:
         elif disk.free < (0.1 if key == "paths.submissions" else 1.0) * GB:
             found.append(problem(key, seen, f"free some disk, or give another folder, {key}=DIR"))
         elif key == "paths.cache" and cache and disk.free < 5 * GB:
-            found.append(warning(key, seen, "images may have to be decoded anew each time; free some disk"))
+            found.append(warning(key, seen, "images may have to be decoded whenever they are needed; free some disk"))
         else:
             found.append(ok(key, seen))
     return found
@@ -82,7 +82,7 @@ def check_session(left: float | None, limit: str) -> Finding:
     hours, minutes = divmod(round(max(left, 0) / 60), 60)
     seen = f"{hours}h{minutes:02d}m left of {limit}"
     if left <= 0:
-        return problem("session", seen, "start the session anew; session.limit=… if it is longer than that")
+        return problem("session", seen, "start a new session; session.limit=… if it is longer than that")
     if left < 1800:
         return warning("session", seen, "a fold may not fit; it goes on in the next session")
     return ok("session", seen)

@@ -26,7 +26,7 @@ def greedy(order: Sequence[int], quality: Callable[[Chosen], float]) -> Chosen:
 def mean_state(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The plain mean of state dicts of one architecture, in float32; counters are the first one's.
 
-    The running statistics of BatchNorm have to be taken anew afterwards: a mean of variances is no variance.
+    The running statistics of BatchNorm have to be measured again afterwards: a mean of variances is no variance.
     """
     mean = {}
     for key, first in states[0].items():

@@ -77,7 +77,7 @@ def open_stores(
         temporary = from_main(accelerator, temporary)
         folder = None if temporary is None else Path(temporary)
         if folder is None:
-            say(f"{kept}: the disk is too full for decoded test images; each network decodes them anew")
+            say(f"{kept}: the disk is too full for decoded test images; each network decodes them again")
     try:
         yield _stores(competition, networks, folder, cache_budget(config) if folder == kept else None)
     finally:

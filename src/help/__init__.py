@@ -68,7 +68,7 @@ def of_verb(verb: Verb) -> str:
         own = [key.rpartition(".")[2] for key in keys() if key.startswith(f"{verb.section}.")]
         lines.append(f"  its keys  {', '.join(f'{name}=' for name in own)} (in full {verb.section}.{own[0]}= …)")
     if verb.preferred:
-        lines.append(f"  unless said otherwise  {' '.join(verb.preferred)}")
+        lines.append(f"  defaults  {' '.join(verb.preferred)}")
     return "\n".join([*lines, f"  example   {COMMANDS[verb.name]}"])
 
 

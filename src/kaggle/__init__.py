@@ -1,1 +1,1 @@
-"""Kaggle's side: what its notebooks hold, what it is told about them, and its official command."""
+"""Kaggle's side: what its notebooks hold, their metadata, and its official command."""

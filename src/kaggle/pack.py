@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def code_files(root: Path = ROOT) -> list[str]:
-    """Paths below root, sorted: what git tracks and what it has not been told to ignore; without git, all there is."""
+    """Paths below root, sorted: what git tracks or does not ignore; without git, every file."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")

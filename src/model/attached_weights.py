@@ -65,7 +65,7 @@ def attached_file(name: str, folder: Path) -> Attached:
 
 
 def what_it_says(names: tuple[str, ...], architecture: str, wanted: str = "") -> tuple[str, int] | None:
-    """The tag that a path says of the architecture ("" for none), and how far above its last name that is said.
+    """The tag that a path says of the architecture ("" for none), and how far above its last name it stands.
 
     names: folders from the outermost, then the file's name without its suffix. None if no name is that of a model, or
     the innermost is another's. `wanted` decides where a name can be read as more than one tag.
@@ -88,7 +88,7 @@ def what_it_says(names: tuple[str, ...], architecture: str, wanted: str = "") ->
 
 
 def meanings_of(text: str) -> set[tuple[str, str]]:
-    """(architecture, tag) that the name of a file or folder can stand for; a tag is "" where none is said."""
+    """(architecture, tag) that the name of a file or folder can stand for; a tag is "" where there is none."""
     known = _vocabulary()
     words = [word for word in re.split(r"[^a-z0-9]+", text.lower()) if word not in FILLERS]
     for reading in (text, HASH.sub("", text), "".join(words), HASH.sub("", "-".join(words))):
@@ -113,7 +113,7 @@ def _vocabulary() -> dict[str, set[tuple[str, str]]]:
         config: Any = timm.get_pretrained_cfg(name)
         release = Path(urlsplit(config.url or "").path)
         stem = release.name.removesuffix(suffix_of(release))
-        for reading in (stem, HASH.sub("", stem)):  # without its hash a name may be a model's own: no tag is said then
+        for reading in (stem, HASH.sub("", stem)):  # without its hash a name may be a model's own: it has no tag then
             if reading and _plain(reading) not in models | NO_MODEL:
                 known[_plain(reading)].add((model, tag))
     return dict(known)

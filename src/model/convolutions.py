@@ -74,7 +74,7 @@ class AsymmetricConv(nn.Module):
     """ACNet's block (1908.03930): a 3x3, a 1x3 and a 3x1 convolution, each with its own BatchNorm, summed.
 
     The paper has no norm after the sum; here the network's own stays, so that the fused convolution and that norm are
-    layers of the plain network with true statistics, which a soup or a fine-tuning can take anew. norm: the name of
+    layers of the plain network with true statistics, which a soup or a fine-tuning can measure again. norm: the name of
     that layer. start: weight of the two thin branches' norms; at 0 the block begins as `conv` alone.
     """
 

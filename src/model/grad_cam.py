@@ -20,7 +20,7 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     least LEAST_CELLS cells across, or the one before where that has no gradient: only the class token of a vision
     transformer is looked at behind its last block. Raises ValueError for a network without maps of that kind.
 
-    Ours, because the package grad-cam wants to be told the layer and how its tokens lie for each architecture, which is
+    Ours, because the package grad-cam asks for the layer and the layout of its tokens for each architecture, which is
     most of what is here, and leaves gradients in the parameters.
     """
     found = getattr(model, "feature_info", None) or []

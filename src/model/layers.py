@@ -1,4 +1,4 @@
-"""Layers of a finished network exchanged: its activation, its pooling, its classifier; and its weights drawn anew.
+"""Exchange layers of a finished network: its activation, its pooling, its classifier; and draw its weights again.
 
 timm builds some of this for some architectures; exchanged afterwards, it works for all whose layers are modules.
 """
@@ -126,7 +126,7 @@ def without_classifier(model: nn.Module) -> None:
     """Make a timm network return its pooled features (B, D)."""
     gems = [module for module in model.modules() if isinstance(module, GeM)]
     model.reset_classifier(0)  # type: ignore[operator]
-    if gems and gems[0] not in list(model.modules()):  # timm builds the pooling anew as well
+    if gems and gems[0] not in list(model.modules()):  # timm builds a new pooling as well
         use_gem(model, gems[0])
 
 

@@ -13,7 +13,9 @@ from src.ensembling.blend import FITTED, Blend, blend, error_correlations, mix
 from src.errors import UserError
 from src.files import write_json
 from src.predictions import Predictions
+from src.recipes.report import report_at_end
 from src.reporting.figures import correlation_matrix
+from src.runs.claims import run_name
 from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
 from src.runs.folder import open_runs
 from src.runs.members import Members, load_test
@@ -22,7 +24,7 @@ from src.runs.scoring import metric_of
 
 
 def ensemble(config: Config) -> None:
-    """Blend `config.runs` by `config.ensemble.method` and write the result like a run's.
+    """Blend `config.runs` by `config.ensemble.method`, write the result like a run's, and a report of it.
 
     oof.npz holds the nested predictions, so that scores of the ensemble are honest and it can itself be a member;
     test.npz of fold k holds the members' fold-k predictions with the weights that were fitted without fold k.
@@ -63,10 +65,12 @@ def ensemble(config: Config) -> None:
     target = task.cells(members.y)
     oof = Predictions(members.ids, found.pred, task.names, members.fold, target, task.kind)
     folder = save_run(config, competition, oof, members.test_ids, results, began)
-    report(folder, members, found, metric)
+    print_worth(folder, members, found, metric)
+    if config.fold == "all" and config.report:
+        report_at_end(config, run_name(config))
 
 
-def report(folder: Path, members: Members, found: Blend, metric: Metric) -> None:
+def print_worth(folder: Path, members: Members, found: Blend, metric: Metric) -> None:
     """Print what each member is worth, and keep it in members.json and figures/correlation.png."""
     score = {name: metric.function(members.y, pred) for name, pred in zip(members.names, members.oof, strict=True)}
     nested, plain = (metric.function(members.y, pred) for pred in (found.pred, found.plain_pred))

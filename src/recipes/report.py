@@ -40,6 +40,7 @@ from src.training.progress import clock
 
 AT_END = 45.0  # seconds of features at the end of a training; by `./run.sh report` ten times as many
 NEEDED = 60.0  # seconds of a time budget below which a report is not begun
+KINDS = {"single": "one label per row", "multi": "several labels per row", "number": "numbers", "targets": "targets"}
 MEMBERS = 6  # of an ensemble that have cards and curves of their own
 
 
@@ -50,7 +51,7 @@ def report(config: Config) -> None:
 
 
 def report_at_end(config: Config, run: str, began: float | None = None) -> None:
-    """The report of a run that has just been made; whatever goes wrong with it is told in a line and ends nothing.
+    """Write the report of a run that has just been made; an error in it is one printed line and ends nothing.
 
     began: time.time() of the command, from which a time budget counts. Copies of images are shown if they are known.
     """
@@ -116,17 +117,16 @@ def headline(names: Sequence[str], record: Record, doubtful: Suspects, shifted: 
     ]
     if "test" in cv:
         figures.append((score_text(cv["test"]), "test, hidden labels"))
-    figures += [
-        (f"{len(record.y):,}", f"rows in {len(record.manifests)} folds"),
-        (f"{doubtful.sure:,}", "doubtful labels"),
-    ]
+    figures.append((f"{len(record.y):,}", f"rows in {len(record.manifests)} folds"))
+    if doubtful.believable(len(record.y)):
+        figures.append((f"{doubtful.sure:,}", "doubtful labels"))
     if shifted is not None:
         figures.append((f"{shifted.auc:.2f}", "AUC, test against training"))
     figures.append((clock(float(cv["seconds"])), "computing"))
     network = next(iter(record.manifests.values())).get("model", "")
     made = record.config.get("combined")
     kind = f"{made} of {first_few(record.made_of, 4)}" if made and record.made_of else made or str(network)
-    return Headline(" and ".join(names), f"{cv['competition']} · {kind} · {record.task.kind} targets", figures)
+    return Headline(" and ".join(names), f"{cv['competition']} · {kind} · {KINDS[record.task.kind]}", figures)
 
 
 def _members(runs: Runs, competition: Competition, records: Sequence[Record], below: Sequence[str]) -> list[Section]:
@@ -146,7 +146,7 @@ def _members(runs: Runs, competition: Competition, records: Sequence[Record], be
         if combined and first.members is not None:
             worth: list[Any] = first.members["members"]
         else:
-            worth = _worth(group, preds, correlations)
+            worth = _worth(group, preds, correlations, first if combined else None)
         section = members(names, correlations, worth, first.metric.name, combined)
         if len(records) > 1:
             left = [r.name for r in records if r.name not in names]
@@ -161,8 +161,10 @@ def _members(runs: Runs, competition: Competition, records: Sequence[Record], be
     return found
 
 
-def _worth(group: Sequence[Record], preds: Sequence[np.ndarray], correlations: np.ndarray) -> list[dict[str, Any]]:
-    """What the plain mean of all loses without each."""
+def _worth(
+    group: Sequence[Record], preds: Sequence[np.ndarray], correlations: np.ndarray, made: Record | None
+) -> list[dict[str, Any]]:
+    """What the plain mean of all loses without each; `made` of them: the share that each has in its folds."""
     metric, y, others = group[0].metric, group[0].y, len(group) - 1
     whole = metric.function(y, np.stack(preds).mean(axis=0, dtype=np.float64).astype(np.float32))
     rows = []
@@ -172,6 +174,7 @@ def _worth(group: Sequence[Record], preds: Sequence[np.ndarray], correlations: n
         rows.append({
             "run": record.name,
             "score": metric.function(y, preds[r]),
+            "weight": None if made is None else made.share_of(record.name),
             "correlation": float((correlations[r].sum() - 1) / others) if others else None,
             "loss_without": None if without is None else metric.sign * (whole - without),
         })  # fmt: skip

@@ -55,7 +55,8 @@ def smoke(config: Config) -> None:
         raise RuntimeError(f"{submission}: the saved weights predict something else than the run did")
 
     # ---- second level -----------------------------------------------------------------------------------------------
-    quiet = dataclasses.replace(small, wandb=dataclasses.replace(config.wandb, mode="disabled"), epochs=2.0)
+    untracked = dataclasses.replace(config.wandb, mode="disabled")
+    quiet = dataclasses.replace(small, wandb=untracked, epochs=2.0, report=False)
     train(dataclasses.replace(quiet, run="other", seed=config.seed + 1), time.time())
     both = (RUN, "other")
     combined = dataclasses.replace(quiet, runs=both)

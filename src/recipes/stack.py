@@ -18,6 +18,8 @@ from src.ensembling.stack import COLUMNS, MEMBERS, OF_NUMBERS, FeaturesFor, feat
 from src.errors import UserError
 from src.ids import find_rows
 from src.predictions import Features, Predictions, load_features
+from src.recipes.report import report_at_end
+from src.runs.claims import run_name
 from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
 from src.runs.folder import Runs, open_runs
 from src.runs.members import load_test
@@ -37,7 +39,7 @@ def stack_runs(config: Config, began: float | None = None) -> None:
     if not config.runs and not features:
         raise UserError("stack: nothing to learn from; give runs=[a,b], features=[FILE.npz] or both")
     if learner == "lightgbm":
-        import_lightgbm()  # said before minutes of loading
+        import_lightgbm()  # refused before minutes of loading
     competition = open_competition(config)
     config = named(config, "stack", f"{competition.name}-stack-{learner}")
     task, metric = competition.task, metric_of(config, competition)
@@ -75,7 +77,7 @@ def stack_runs(config: Config, began: float | None = None) -> None:
         blocks[f"{COLUMNS}{','.join(beside)}"] = lambda k: (x, other)
     for name in files:
         blocks[name] = features_of(find_features(name, runs), ids, folds, test_ids, name)
-        for k in there:  # also the inner parts need their own; said before anything is fitted
+        for k in there:  # the inner parts need their own too; refused before anything is fitted
             blocks[name](k)
     count = len(there)
     print(f"{learner} on {', '.join(blocks)}: {len(ids)} rows of {count} folds", flush=True)
@@ -112,6 +114,8 @@ def stack_runs(config: Config, began: float | None = None) -> None:
         print(f"member {name}   {metric.name} {value:.4f}")
     nested, plain = metric.function(y[made], found.pred[made]), metric.function(y, found.plain_pred)
     print(compared(metric, member_scores, nested, plain), flush=True)
+    if config.fold == "all" and config.report:
+        report_at_end(config, run_name(config))
 
 
 def split_features(features: Sequence[str]) -> tuple[list[str], list[str]]:

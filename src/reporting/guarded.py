@@ -14,8 +14,8 @@ P = ParamSpec("P")
 
 
 def picture(draw: Callable[Concatenate[Path, P], Path | None]) -> Callable[Concatenate[Path, P], Path]:
-    """Of a function that draws into its first argument, one that never raises: what goes wrong is told in one line, and
-    there is then no file. Text is drawn as it is: a class or a run may be called `$\\foo$`, which would be an error in
+    """Make a function that draws into its first argument one that never raises: an error is one printed line and no
+    file. Text is drawn as it is: a class or a run may be called `$\\foo$`, which would be an error in
     matplotlib's formulas.
     """
 

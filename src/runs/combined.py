@@ -105,7 +105,7 @@ def save_run(
     """Write each fold of `results` as a finished fold of `config.run`, then cv.json and the submission.
 
     oof has all rows of these folds, with targets; `began` is a time.monotonic. A run of the same configuration is
-    made anew. Raises UserError if the run exists with another configuration or with folds that are not made now.
+    made again. Raises UserError if the run exists with another configuration or with folds that are not made now.
     """
     run, runs = run_name(config), Path(config.paths.runs)
     folder = claim_run(config, run)

@@ -190,8 +190,8 @@ def ordinary_run(study: Study, cell: Cell, suffix: str = "") -> Config:
     """The arm's configuration as a run in the study's own folder; no time budget may shorten it.
 
     It keeps the last of its raw, EMA and SWA weights without a look at the held-out rows. The best of them there can
-    only gain by one kind more: by it, an average exactly as good as the raw weights was said to help in 38 % of studies
-    of 3 folds x 3 seeds (Student over pairs), one worse by 0.003 in 10 %, and none ever to harm
+    only gain by one kind more: by it, an average exactly as good as the raw weights was called a help in 38 % of
+    studies of 3 folds x 3 seeds (Student over pairs), one worse by 0.003 in 10 %, and none ever to harm
     (benchmarks/false_calls.py).
     """
     config = study.configs[cell.arm]
@@ -249,7 +249,7 @@ def plain_score(found: dict[str, Any]) -> float:
 
 
 def line_about(study: Study, cell: Cell) -> str:
-    """What is said of a fold that is finished: its score, and the difference if both sides of the pair are there."""
+    """The line about a finished fold: its score, and the difference if both sides of the pair are there."""
     pair = pair_of(study, cell) if cell.arm != BASELINE else None
     score = plain_score(manifest(folder_of(study, cell)))
     difference = f"{pair.difference:+.4f}" if pair else " " * 7

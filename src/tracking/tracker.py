@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Watched:
-    """A fold of a run as trackers are told of it. config: its keys; folder: where it writes; step: how far it is."""
+    """A fold of a run as trackers see it. config: its keys; folder: where it writes; step: how far it is."""
 
     project: str
     run: str

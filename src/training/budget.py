@@ -1,7 +1,7 @@
 """A run that has to end in time: what its steps and predictions cost here, and the plan that fits.
 
 Nothing is cut off at the end: the steps of all stages still to come are shortened alike, and the learning rate is
-planned anew over what is left.
+planned again over what is left.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
     """An `accelerate.Accelerator` for this process; `RANK`/`WORLD_SIZE` in the environment make it one of several.
 
     device: auto, cpu, cuda, mps, tpu. precision: auto, fp32, fp16, bf16. freezing: whether some steps train only a part
-    of the network, which several processes have to be told, because they wait for every gradient.
+    of the network, which several processes have to know, because they wait for every gradient.
     Raises UserError if the device is not there.
     """
     import torch

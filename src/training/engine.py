@@ -69,7 +69,7 @@ def fit(
             learner.average(step + 1, step == last, plan.in_swa(step))
             end_step(accelerator.device)
             session.bar.step(stage, step)
-        except (RuntimeError, MemoryError) as error:  # that a loader process has died is said at any moment
+        except (RuntimeError, MemoryError) as error:  # a dead loader process is reported at any moment
             if learner.at == step + 1 and not is_epoch_end(plan.stages, step, plan.validate_every):
                 before = before._replace(step=step + 1, loss_so_far=(running, counted))
             if (told := session.rescue(error, learner, before, last)) is None:

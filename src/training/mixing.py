@@ -50,7 +50,7 @@ def apply_mix(x: Tensor, y: Tensor, mix: Mix | None) -> tuple[Tensor, Tensor]:
     if mix.kind == "mixup":
         return x.lerp(x[partner], 1 - mix.lam), y
     top, left, bottom, right = mix.box
-    # a mask instead of a slice: on XLA a box of another shape in each step would compile anew in each step
+    # a mask instead of a slice: on XLA a box of another shape in each step would be compiled again in each step
     inside = np.zeros(x.shape[2:], bool)
     inside[top:bottom, left:right] = True
     return torch.where(torch.as_tensor(inside, device=x.device), x[partner], x), y

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -16,10 +17,31 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from tests.process.namespaces import may_mount, with_read_only
+
 LACKS = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "torch-pruning", "mlxtend", "wandb")
 NO_INTERNET = "http://127.0.0.1:9/simple"  # nobody listens on the discard port
 
-RUNNER = """
+# Cell by cell in a kernel, as Kaggle does it; what the cells print, and the exception that ends them, are printed here.
+KERNEL = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+notebook, failed = nbformat.read(sys.argv[1], as_version=4), None
+nbformat.validate(notebook)
+try:
+    NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": "."}}).execute()
+except CellExecutionError as error:
+    failed = f"{error.ename}: {error.evalue}"
+for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+    if output.output_type == "stream":
+        print(output.text, end="", file=sys.stdout if output.name == "stdout" else sys.stderr)
+sys.exit(failed)
+"""
+# Where there is none (nbclient and ipykernel): the cells, one after the other.
+PLAIN = """
 import json, sys
 space = {"__name__": "__main__"}
 for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
@@ -84,8 +106,10 @@ def attach(source: Path, inputs: Path, place: str) -> Path:
 def run_notebook(
     notebook: Path, python: Path, inputs: Path, output: Path, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Its code cells, one after the other; an exception in one ends it, as it ends a notebook."""
+    """Its code cells, one after the other, in a kernel if one is installed; an exception in one ends it. The inputs are
+    a read-only mount where namespaces are allowed."""
     output.mkdir(parents=True, exist_ok=True)
+    scratch = output.with_name(f"{output.name}-scratch")
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -100,12 +124,16 @@ def run_notebook(
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
         "KAGGLE_INPUT_DIR": str(inputs),
         "KAGGLE_WORKING_DIR": str(output),
-        "KAGGLE_SCRATCH_DIR": str(output.with_name(f"{output.name}-scratch")),
+        "KAGGLE_SCRATCH_DIR": str(scratch),
+        **{name: str(scratch / name.lower()) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR")},
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "OMP_NUM_THREADS": "1",
         **more,
     }
-    command = [sys.executable, "-c", RUNNER, str(notebook)]
+    kernel = all(importlib.util.find_spec(name) for name in ("nbclient", "ipykernel"))
+    command = [sys.executable, "-c", KERNEL if kernel else PLAIN, str(notebook)]
+    if may_mount():
+        command = with_read_only(inputs, command)
     return subprocess.run(command, env=environment, cwd=output, capture_output=True, text=True, timeout=600)
 
 

@@ -22,6 +22,7 @@ import psutil
 
 from src.files import read_json
 from tests.drawn import FOLDER, drawn_once
+from tests.process.namespaces import enter
 
 PRELOADED = [
     "torch",
@@ -93,9 +94,11 @@ class Start:
         at: Moment | None = None,
         file_limit: int | None = None,
         environment: dict[str, str] | None = None,
+        **namespace: Any,
     ) -> None:
+        """namespace: what `namespaces.enter` takes, if the start is to have one of its own."""
         self.log = log
-        arguments = (words, log, at, file_limit, Path(FOLDER.name), environment or {})
+        arguments = (words, log, at, file_limit, Path(FOLDER.name), environment or {}, namespace)
         self.process: ForkServerProcess = context.Process(target=run, args=arguments)
         self.process.start()
 
@@ -164,10 +167,16 @@ def require_tidy(place: Path) -> None:
 
 
 def run(
-    words: list[str], log: Path, at: Moment | None, file_limit: int | None, drawn: Path, environment: dict[str, str]
+    words: list[str],
+    log: Path,
+    at: Moment | None,
+    file_limit: int | None,
+    drawn: Path,
+    environment: dict[str, str],
+    namespace: dict[str, Any],
 ) -> None:
     """In the new process. file_limit: bytes that no file may grow beyond, which a write answers as a full disk does.
-    drawn: the folder of pictures that need not be drawn again."""
+    drawn: the folder of pictures that need not be drawn again. namespace: see `Start`."""
     os.environ.update(environment)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -180,6 +189,8 @@ def run(
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     # a process of a fork server starts its own children by it, too; the loader's workers are forked as usual
     multiprocessing.set_start_method("fork", force=True)
+    if namespace:
+        enter(**namespace)
     if at is not None:
         watch(at)
     from src.cli import main

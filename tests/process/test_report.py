@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import json
 import re
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from src import cli
-from src.predictions import concatenate, load_predictions
+from src.predictions import concatenate, load_predictions, save_predictions
 from src.recipes import report as recipe
 
 pytestmark = pytest.mark.process
@@ -88,6 +89,50 @@ def test_a_report_that_fails_ends_nothing(
     assert cli.main(command_in(place, "fold=all", "epochs=1", "report=true")) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "no report" in line]
     assert "RuntimeError: no paint left" in line and "./run.sh report run=r makes it" in line
+
+
+@pytest.fixture(scope="module")
+def twin(place: Path) -> Path:
+    """A second run, with the first one's networks and other out-of-fold predictions: a fifth of them is wrong."""
+    there = Path(shutil.copytree(place / "runs" / "r", place / "runs" / "q"))
+    (there / "config.yaml").write_text((there / "config.yaml").read_text().replace("run: r\n", "run: q\n"))
+    for file in there.glob("fold*/oof.npz"):
+        oof = load_predictions(file)
+        pred = oof.pred.copy()
+        pred[::5] = np.roll(pred[::5], 1, axis=1)
+        save_predictions(file, dataclasses.replace(oof, pred=pred))
+    return there
+
+
+def test_an_ensemble_has_a_report_with_the_weights_of_its_members(place: Path, twin: Path) -> None:
+    paths = [f"paths.{name}={place / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
+    words = ["ensemble", *paths, "runs=[r,q]", "method=climb", "run=e"]
+    assert cli.main([*words, "report=false"]) == 0
+    page = place / "runs" / "e" / "report.html"
+    assert not page.exists()
+    assert cli.main(words) == 0
+    worth = json.loads((place / "runs" / "e" / "members.json").read_text())["members"]
+    table = page.read_text().split("<caption>What each is worth")[1].split("</table>")[0]
+    for member in worth:
+        (row,) = re.findall(rf"<tr[^>]*>\s*<t[dh][^>]*>{member['run']}<.*?</tr>", table, re.DOTALL)
+        assert f">{member['weight']:.3f}<" in row
+    assert sum(member["weight"] for member in worth) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("verb", ["ensemble", "stack", "soup"])
+def test_no_report_ends_a_second_level(
+    place: Path, twin: Path, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no paint left")
+
+    monkeypatch.setattr(recipe, "scores", fail)
+    paths = [f"paths.{name}={place / name}" for name in ("runs", "cache", "folds", "submissions", "input")]
+    own = {"ensemble": ["method=soft"], "stack": ["learner=ridge"], "soup": ["method=uniform", "workers=0"]}[verb]
+    assert cli.main([verb, *paths, "runs=[r,q]", *own, f"run={verb}"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "no report" in line]
+    assert "RuntimeError: no paint left" in line and f"./run.sh report run={verb} makes it" in line
+    assert (place / "submissions" / f"{verb}.csv").is_file()
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,37 @@ def test_a_fold_trains_and_predicts_on_an_xla_device(command: Callable[..., list
     oof = load_predictions(tmp_path / "runs" / "r" / "fold0" / "oof.npz")
     np.testing.assert_allclose(oof.pred.sum(1), 1, atol=1e-4)
     assert (tmp_path / "submissions" / "r.csv").is_file()
+
+
+COUNTED = """
+import sys
+from src.cli import main
+
+code = main(sys.argv[1:])
+import torch_xla.debug.metrics as metrics
+
+compiled = metrics.metric_data("CompileTime")
+print("compilations", compiled[0] if compiled else 0, "of graphs", metrics.counter_value("UncachedCompile") or 0)
+sys.exit(code)
+"""
+STAGES = "stages=[{length: 50%, size: 0.75}, {length: 50%}]"
+
+
+@pytest.mark.skipif(not PYTHON, reason="set XLA_PYTHON to a Python that has torch 2.8 and torch_xla 2.8")
+def test_longer_trainings_compile_no_more(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    """What is compiled are the shapes of each stage, in training and in prediction, and never a step again."""
+    environment = {**os.environ, "PJRT_DEVICE": "CPU"}
+    found = []
+    for epochs in (2, 6):
+        words = ["competition=digits", "device=tpu", "processes=1", "size=32", "mix.cutmix=1.0", "mix.mixup=0.2"]
+        run = subprocess.run(
+            [PYTHON, "-c", COUNTED, *command(*words, STAGES, f"epochs={epochs}", f"run=r{epochs}")],
+            cwd=REPO, capture_output=True, text=True, timeout=900, env=environment,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr[-3000:]
+        found.append(int(re.search(r"^compilations (\d+)", run.stdout, re.MULTILINE)[1]))  # type: ignore[index]
+        print(found)
+    assert 0 < found[1] <= found[0] < 60
 
 
 ARITHMETIC = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tracemalloc
@@ -42,6 +41,7 @@ from src.training.plan import Plan
 from src.training.session import Progress
 from src.training.stages import Stage
 from tests.conftest import REPO
+from tests.process.namespaces import in_small_memory, require_mounts
 from tests.unit.silent import silent_session
 
 # ---- pictures -------------------------------------------------------------------------------------------------------
@@ -234,23 +234,12 @@ def tiny_store(folder: Path) -> ImageStore:
     return ImageStore(folder, np.array([b"0.png", b"1.png"] * 8), 64)
 
 
-def in_small_memory(command: list[str], size: str) -> list[str]:
-    """A command in a mount namespace of its own, whose /dev/shm has so much room."""
-    script = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
-    return ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-m", "bash", "-c", script, "bash", *command]
-
-
 @pytest.mark.process
 @pytest.mark.parametrize("size", ["1m", "8m"])
 def test_a_small_shared_memory(tmp_path: Path, size: str) -> None:
     """8m takes some batches of 0.9 MB and not all that are fetched ahead. Before, a worker died of it and the training
     waited for ever."""
-    try:
-        probe = subprocess.run(in_small_memory(["true"], size), capture_output=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        probe = None
-    if probe is None or probe.returncode:
-        pytest.skip("no mount namespaces here")
+    require_mounts()
     tiny_store(tmp_path)
     command = in_small_memory([sys.executable, "-c", LOADING, str(tmp_path)], size)
     ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from src.reporting.report.record import Record
 from src.reporting.report.repeat import repeat
 from src.reporting.report.scores import scores
 from src.reporting.report.seconds import by_stage, time_spent
-from src.reporting.report.section import Cards, Section, Table
+from src.reporting.report.section import Cards, Note, Section, Table
 from src.reporting.report.suspects import suspects
 from src.reporting.report.thresholds import thresholds
 
@@ -108,6 +109,35 @@ def test_the_gallery_shows_what_its_names_say() -> None:
     row = int(choice.rows[0])
     assert dict(card.facts)["true"] == one.task.names[one.y[row]] and card.marks["fold"] == str(one.oof.fold[row])
     assert set(card.marks["class"].split("\t")) == {str(one.task.names[one.y[row]]), str(one.task.names[guess[row]])}
+
+
+def test_the_share_of_a_member_is_the_mean_over_the_folds() -> None:
+    made = record("single", ["a", "b"], "accuracy")
+    folds: Any = {0: {"weights": {"p": 0.75, "q": 0.25}}, 1: {"weights": {"p": 1.0}}}
+    made = dataclasses.replace(made, manifests=folds)
+    assert (made.share_of("p"), made.share_of("q"), made.share_of("r")) == (0.875, 0.125, None)
+
+
+def test_tables_longer_than_a_screen_are_folded_and_texts_are_set_as_such() -> None:
+    rows = [[str(n), "0.5", "key=value " * 8 if n == 3 else "none"] for n in range(31)]
+    tables = [Table("long", ["n", "score", "settings"], rows), Table("short", ["n", "score"], [["1", "0.5"]])]
+    text = render(Headline("t", "a", []), [Section("s", "S", tables)])
+    folded, plain = text.split("<details>")[1].split("</details>")
+    assert (
+        "<summary>long</summary>" in folded and 'class="left">settings' in folded and 'class="left">score' not in text
+    )
+    assert folded.count('<td class="long">') == 31, "the column, also where it is short"
+    assert "<caption>short</caption>" in plain and '"long"' not in plain
+
+
+def test_a_network_that_knows_little_judges_no_labels() -> None:
+    known = record("single", ["cat", "dog", "owl"], "accuracy")
+    found = suspects(known)
+    assert found.sure > 0.3 * ROWS, "its predictions are drawn"
+    (warning,) = [block for block in labels(known, found, {}, "f").blocks if isinstance(block, Note) and block.warning]
+    assert f"{found.sure / ROWS:.0%} of all rows: this network knows too little" in warning.text
+    few = dataclasses.replace(found, sure=int(0.3 * ROWS))
+    assert not any(isinstance(block, Note) and block.warning for block in labels(known, few, {}, "f").blocks)
 
 
 def test_the_honest_score_is_marked() -> None:

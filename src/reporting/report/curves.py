@@ -44,6 +44,7 @@ def _curve(record: Record, histories: dict[int, Sequence[Any]]) -> Picture:
             axes.set_ylabel(label)
         lines[0].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         lines[-1].set_xlabel("optimiser step")
+        lines[-1].xaxis.get_major_locator().set_params(integer=True)
 
     stages = next(iter(record.manifests.values())).get("stages", [])
     ends = ", ".join(f"fold {k} {score_text(h[-1].get(metric))}" for k, h in histories.items())

@@ -82,7 +82,7 @@ def cards_of(record: Record, choice: Choice, images: Mapping[int, tuple[bytes | 
             told = {"predicted": str(oof.classes[at]), "probability": f"{said:.3f}"}
         facts = {"true": str(oof.target[row]) or "none", **told, "run": record.name, "fold": str(oof.fold[row])}
         if not task.numeric:
-            facts["of what is true"] = f"{credit[row]:.3f}"
+            facts["probability of the true label"] = f"{credit[row]:.3f}"
         facts["why here"] = ", ".join(kinds)
         marks = {
             "kind": "\t".join(kinds),

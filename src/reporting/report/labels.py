@@ -30,6 +30,9 @@ def labels(record: Record, found: Suspects, images: Mapping[int, bytes | None], 
     if not count:
         text = "No label is contradicted by the out-of-fold predictions."
     blocks: list[Block] = [Note(text)]
+    if not found.believable(len(oof.ids)):
+        text = f"{found.sure / len(oof.ids):.0%} of all rows: this network knows too little to judge the labels."
+        blocks.append(Note(text, warning=True))
     cards = []
     for place, row in enumerate(found.rows[:SHOWN].tolist()):
         facts = [

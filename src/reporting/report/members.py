@@ -33,8 +33,12 @@ def members(
     text = "One member has nothing to be compared with."
     if pairs:
         least, most = min(pairs), max(pairs)
-        text = f"{least[1]} and {least[2]} err least alike ({least[0]:.3f})"
-        text += f", {most[1]} and {most[2]} most ({most[0]:.3f})." if len(pairs) > 1 else "."
+        text = f"The errors of {least[1]} and {least[2]} correlate by {least[0]:.3f}."
+        if len(pairs) > 1:
+            text = (
+                f"{least[1]} and {least[2]} err least alike ({least[0]:.3f}), {most[1]} and {most[2]} most "
+                f"({most[0]:.3f})."
+            )
         text += " A member helps as it is good, and as it errs elsewhere than the others."
     blocks: list[Block] = [Table("What each is worth", head, rows), Note(text)]
     if pairs:

@@ -14,7 +14,7 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 @dataclass(frozen=True)
 class Headline:
-    """title: of the page. about: a line below it. figures: what is told first, value and name."""
+    """title: of the page. about: a line below it. figures: the first line of the page, value and name."""
 
     title: str
     about: str

@@ -34,6 +34,13 @@ class Record:
     def made_of(self) -> tuple[str, ...]:
         return tuple(self.config.get("runs") or ())
 
+    def share_of(self, member: str) -> float | None:
+        """The mean weight of a member over the folds of a run that is made of others; None if no fold weighs it."""
+        weights = [manifest.get("weights") or {} for manifest in self.manifests.values()]
+        if not any(member in weighed for weighed in weights):
+            return None
+        return float(np.mean([weighed.get(member, 0.0) for weighed in weights]))
+
 
 @dataclass(frozen=True)
 class Part:

@@ -91,6 +91,8 @@ def _spread(records: Sequence[Record]) -> Picture:
                 axes.plot(record.cv["test"], place, "*", color=charts.COLOURS[2], markersize=11)
         axes.set_yticks(range(len(records)), [record.name for record in records])
         axes.set_ylim(len(records) - 0.4, -0.6)
+        axes.use_sticky_edges = False  # else the band ends where the drawing does
+        axes.autoscale(axis="x")
         axes.set_xlabel(records[0].metric.name)
 
     means = ", ".join(f"{r.name} {score_text(r.cv['mean'])} plus or minus {score_text(r.cv['std'])}" for r in records)

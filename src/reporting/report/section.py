@@ -6,6 +6,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+A_SCREEN = 30  # rows of a table
+A_LINE = 60  # letters of a cell
+
 
 @dataclass(frozen=True)
 class Note:
@@ -18,7 +21,8 @@ class Note:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown, the first `left` columns aligned left. marked: the row that is to be quoted."""
+    """Cells as they are shown, the first `left` columns aligned left. marked: the row that is to be quoted. What is
+    longer than a screen is shown on a click."""
 
     caption: str
     head: Sequence[str]
@@ -26,6 +30,15 @@ class Table:
     left: int = 1
     marked: int | None = None
     block: str = "table"
+
+    @property
+    def folded(self) -> bool:
+        return len(self.rows) > A_SCREEN
+
+    @property
+    def long(self) -> set[int]:
+        """The columns, by number from 0, that hold a text and are set as one."""
+        return {place for row in self.rows for place, cell in enumerate(row) if len(cell) > A_LINE}
 
 
 @dataclass(frozen=True)

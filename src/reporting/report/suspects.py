@@ -11,6 +11,8 @@ import numpy as np
 
 from src.reporting.report.record import Record, parts_of
 
+MOST = 0.3  # of the rows: with more wrong labels than that, hardly anything would be learnt
+
 
 @dataclass(frozen=True)
 class Suspects:
@@ -23,6 +25,10 @@ class Suspects:
     better: np.ndarray
     margin: np.ndarray
     sure: int
+
+    def believable(self, count: int) -> bool:
+        """Whether they say something of the labels of `count` rows, and not of a network that has learnt too little."""
+        return self.sure <= MOST * count
 
 
 def class_thresholds(y: np.ndarray, pred: np.ndarray) -> np.ndarray:

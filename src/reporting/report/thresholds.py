@@ -98,7 +98,7 @@ def _precision(true: np.ndarray, share: np.ndarray, of: str) -> list[Block]:
         hit, found, there = int((said & true).sum()), int(said.sum()), int(true.sum())
         rows.append([f"{at:.1f}", str(found), str(found - hit), str(there - hit),
                      f"{hit / found:.3f}" if found else "–", f"{hit / there:.3f}" if there else "–"])  # fmt: skip
-    head = ["threshold", "said yes", "false alarms", "missed", "precision", "recall"]
+    head = ["threshold", "predicted", "false alarms", "missed", "precision", "recall"]
     return [Table(f"Errors {of} by the threshold", head, rows)]
 
 
