@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -164,9 +164,11 @@ def run(work: Work, fold: int, left: int, reports: Connection) -> None:
     label = f"fold {fold} | "
     sys.stdout, sys.stderr = Labelled(label, 1), Labelled(label, 2)
     try:
-        reports.send(outcome(work, fold, left))
+        found = outcome(work, fold, left)
     except KeyboardInterrupt:  # before it could leave a checkpoint
         sys.exit(128 + signal.SIGINT)
+    with suppress(OSError):  # of a parent that is gone
+        reports.send(found)
 
 
 def outcome(work: Work, fold: int, left: int) -> tuple[End, str | int]:
