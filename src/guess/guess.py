@@ -70,6 +70,7 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
             train = one_row_each(train, train_place.column)
         train_id = roles.long[0] if roles.long is not None else identity(train, roles, train_place)
         if train_place is not None:
+            train_place = named_by(train_place, train_id)
             findings.append(pictures_in("train_images", train_place))
         if roles.train.pixels:
             findings.append(
@@ -92,6 +93,10 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
         )
     test_place = roles.test_place
     if test_place is not None:
+        if test is not None and test_place.column in test and roles.sample is not None:
+            keys = {finding.key: finding.value for finding in findings}
+            usual = train_id if train_id in test else next(iter(roles.sample.columns))
+            test_place = named_by(test_place, keys.get("test_id_column") or usual)
         findings.append(pictures_in("test_images", test_place))
     if roles.sample is None:
         findings += test_folder(folder) if roles.test is None else test_table(roles.test, test_place)
@@ -168,6 +173,14 @@ def one_row_each(train: dict[str, np.ndarray], column: str) -> dict[str, np.ndar
 
 def pictures_in(key: str, place: Place) -> Finding:
     return Finding(key, place.template, "where the pictures are", f"column {place.column}: {place.way}")
+
+
+def named_by(place: Place, id_column: str | None) -> Place:
+    """The place of pictures in rows of that id column. A folder alone stands for {id} in it, so where another column
+    names the pictures, that is written out."""
+    if "{" in place.template or place.column == id_column:
+        return place
+    return replace(place, template=f"{place.template}/{{{place.column}}}")
 
 
 def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None) -> str | None:
@@ -382,7 +395,7 @@ def _of_pixels(folder: Folder, keys: Mapping[str, Any], roles: Roles) -> list[Fi
 
 def training_pictures(folder: Folder, template: str) -> list[bytes]:
     """Some pictures as `train_images` names them; the files of one picture are joined by line breaks."""
-    fixed = template.split("{")[0].split("**")[0]
+    fixed = template.split("{")[0].split("*")[0]
     top = fixed.rpartition("/")[0] if fixed != template else template
     inside = [path for path in folder.images if not top or os.fsdecode(path).startswith(f"{top}/")]
     options = next((name for _, name, _ in pieces(template, "competition.train_images") if name and "|" in name), None)
