@@ -66,6 +66,7 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
             train = one_row_each(train, train_place.column)
         train_id = roles.long[0] if roles.long is not None else identity(train, roles, train_place)
         if train_place is not None:
+            train_place = named_by(train_place, train_id)
             findings.append(pictures_in("train_images", train_place))
         if roles.train.pixels:
             findings.append(
@@ -88,6 +89,10 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
         )
     test_place = roles.test_place
     if test_place is not None:
+        if test is not None and test_place.column in test and roles.sample is not None:
+            keys = {finding.key: finding.value for finding in findings}
+            usual = train_id if train_id in test else next(iter(roles.sample.columns))
+            test_place = named_by(test_place, keys.get("test_id_column") or usual)
         findings.append(pictures_in("test_images", test_place))
     if roles.sample is None:
         findings += test_folder(folder) if roles.test is None else test_table(roles.test, test_place)
@@ -164,6 +169,14 @@ def one_row_each(train: dict[str, np.ndarray], column: str) -> dict[str, np.ndar
 
 def pictures_in(key: str, place: Place) -> Finding:
     return Finding(key, place.template, "where the pictures are", f"column {place.column}: {place.way}")
+
+
+def named_by(place: Place, id_column: str | None) -> Place:
+    """The place of pictures in rows of that id column. A folder alone stands for {id} in it, so where another column
+    names the pictures, that is written out."""
+    if "{" in place.template or place.column == id_column:
+        return place
+    return replace(place, template=f"{place.template}/{{{place.column}}}")
 
 
 def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None) -> str | None:

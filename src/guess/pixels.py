@@ -57,7 +57,7 @@ def _of_pixels(folder: Folder, keys: Mapping[str, Any], roles: Roles) -> list[Fi
 
 def training_pictures(folder: Folder, template: str) -> list[bytes]:
     """Some pictures as `train_images` names them; the files of one picture are joined by line breaks."""
-    fixed = template.split("{")[0].split("**")[0]
+    fixed = template.split("{")[0].split("*")[0]
     top = fixed.rpartition("/")[0] if fixed != template else template
     inside = [path for path in folder.images if not top or os.fsdecode(path).startswith(f"{top}/")]
     options = next((name for _, name, _ in pieces(template, "competition.train_images") if name and "|" in name), None)

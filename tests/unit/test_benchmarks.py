@@ -107,8 +107,9 @@ def test_finetune(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.fold
 def test_scale(root: Path, tmp_path: Path) -> None:
-    found = ratios("scale", root, tmp_path, "rows=100", "score_rows=", "tables_rows=120", "classes=5", "workers=1",
-                   "epochs=3", f"picture={tmp_path / 'scale.png'}")  # fmt: skip
+    words = ("rows=100", "score_rows=", "tables_rows=120", "memory_rows=200", "classes=5", "workers=1", "epochs=3")
+    found = ratios("scale", root, tmp_path, *words, f"picture={tmp_path / 'scale.png'}")
+    assert (tmp_path / "scale.png").is_file()
     assert set(found) == {"resident_growth"}
     written = json.loads((tmp_path / "scale.json").read_text())["rounds"]
     assert {"tables_100", "folds_100", "first_step_100", "peak_mb_100", "resident_mb_after_epoch_3"} <= set(written)

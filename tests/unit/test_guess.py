@@ -104,6 +104,16 @@ def zipped(root: Path) -> None:
     table(root / "sampleSubmission.csv", {"image": TEST, "level": [0] * M})
 
 
+def pictures_by_another_column(root: Path) -> None:
+    """Ids of their own, the pictures' names beside them."""
+    pictures(root / "train", TRAIN)
+    make_tar(root / "test.tar", {f"{name}.png": PNG for name in TEST})
+    ids, test_ids = [f"r{row}" for row in range(N)], [f"t{row}" for row in range(M)]
+    table(root / "train.csv", {"id": ids, "image": [f"{name}.jpg" for name in TRAIN], "label": cycle("xy")})
+    table(root / "test.csv", {"id": test_ids, "image": [f"{name}.png" for name in TEST]})
+    table(root / "sample_submission.csv", {"id": test_ids, "label": ["x"] * M})
+
+
 def tar_shards(root: Path) -> None:
     """Of training and test rows under the same names, as WebDataset writes them, with a file of facts beside each."""
     root.mkdir(parents=True)
@@ -326,6 +336,11 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str | None, Expected]] = {
         {"train_csv": "training_solutions_rev1.csv", "kind": "number", "target_columns": ["Class1.1", "Class1.2"]},
     ),
     "zipped": (zipped, "qwk", {"train_csv": "trainLabels.csv.zip/trainLabels.csv", "train_images": "train.zip/train"}),
+    "pictures by another column": (
+        pictures_by_another_column,
+        None,
+        {"id_column": "id", "train_images": "train/{image}", "test_images": "test.tar/{image}"},
+    ),
     "tar shards": (
         tar_shards,
         None,
