@@ -447,6 +447,20 @@ def test_all_steps_together_in_their_order() -> None:
     np.testing.assert_allclose(applied(fast, COLOURS), slow, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5, 8, 9])
+def test_to_input_of_other_channels(channels: int) -> None:
+    """On a CPU as by one product, which all other devices take, and which looks at all channels for each."""
+    rng = np.random.default_rng(channels)
+    images = torch.from_numpy(rng.integers(0, 256, (2, 6, 6, channels)).astype(np.uint8))
+    colour = torch.from_numpy(rng.normal(size=(2, channels, channels + 1)).astype(np.float32))
+    mean, std = torch.rand(channels), 0.2 + torch.rand(channels)
+    found = to_input(images, mean, std, colour)
+    shares = images.double() / 255
+    expected = torch.einsum("bhwc,bdc->bdhw", shares, colour[:, :, :channels].double())
+    expected = (expected + (colour[:, :, channels, None, None] - mean[:, None, None])) / std[:, None, None]
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-5)
+
+
 @pytest.mark.parametrize("coloured", [False, True])
 def test_to_input_against_pixels(coloured: bool) -> None:
     rng = np.random.default_rng(0)
