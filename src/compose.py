@@ -247,7 +247,12 @@ def from_words(omegaconf: Any, words: Sequence[str]) -> Any:
 
 
 def to_plain(omegaconf: Any, composed: Any) -> dict[str, Any]:
-    values = omegaconf.to_container(composed, resolve=True)
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        values = omegaconf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:  # an interpolation of nothing
+        raise UserError(" ".join(str(error).split())) from None
     assert isinstance(values, dict)
     refuse_secrets(values, os.environ)
     return values

@@ -80,7 +80,7 @@ def _build(root: Path) -> None:
         entries.sort()
         (root / part).mkdir()
         for name, _, row in entries:
-            # imencode, because imwrite returns False where a write fails, and nobody looks.
+            # imencode, because imwrite fails silently
             (root / part / f"{name}.png").write_bytes(cv2.imencode(".png", images[row])[1].tobytes())
     test = rows["test"]
     _write(root / "train.csv", ["id", "label"], [(name, digit) for name, digit, _ in rows["train"]])

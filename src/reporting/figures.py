@@ -42,7 +42,7 @@ def augmentation_grid(
     picture = np.ascontiguousarray(grid.transpose(0, 2, 1, 3, 4)).reshape(len(rows) * (size + 2), -1, 3)
     enlarge = max(1, 96 // size)  # digits of 28 px would be too small to look at
     picture = picture.repeat(enlarge, 0).repeat(enlarge, 1)
-    with replacing(path) as temporary:  # imencode, because imwrite returns False where a write fails, and nobody looks
+    with replacing(path) as temporary:  # imencode, because imwrite fails silently
         temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
     return path
 

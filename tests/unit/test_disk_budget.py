@@ -59,7 +59,7 @@ def test_never_more_than_the_budget_and_always_the_same_pixels(
         assert printed == ""
     else:
         assert printed == (
-            f"{store.file}: {kept(store)} of {N} decoded images are kept, the others are decoded anew each time "
+            f"{store.file}: {kept(store)} of {N} decoded images are kept, the others are decoded each time "
             f"(cache_gb={most / 1e9:g} is used up; raise it, or delete what is not needed in {root}/cache)\n"
         )
 
@@ -94,7 +94,7 @@ def test_forked_processes_share_the_budget_and_report_once(root: Path, capfd: py
         children.append(pid)
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
     assert 250_000 < on_disk(root) <= 500_000
-    assert capfd.readouterr().out.count("decoded anew each time") == 1
+    assert capfd.readouterr().out.count("decoded each time") == 1
     read_all(store)
 
 
