@@ -107,7 +107,7 @@ def test_finetune(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.fold
 def test_scale(root: Path, tmp_path: Path) -> None:
-    words = ("rows=100", "score_rows=", "tables_rows=120", "memory_rows=200", "classes=5", "workers=1", "epochs=3")
+    words = ("rows=100", "score_rows=", "tables_rows=120", "memory_rows=400", "classes=5", "workers=1", "epochs=3")
     found = ratios("scale", root, tmp_path, *words, f"picture={tmp_path / 'scale.png'}")
     assert (tmp_path / "scale.png").is_file()
     assert set(found) == {"resident_growth"}
