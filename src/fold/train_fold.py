@@ -121,6 +121,7 @@ def train_fold(
     made_on = crops(state, "workers" if lesson.resident is None else "device")
     around = Around(config, tracker, writer, metric.name, precisions(state, accelerator), made_on, after, costs)
     done, final = train_in_time(learner, lesson, start.preprocess, whole, cuts, timing, validate, around, so_far)
+    writer.wait()  # what fails from here on, or is to be done with other words, goes on from the end of training
 
     # ---- choose the weights -----------------------------------------------------------------------------------------
     choosing, size = time.monotonic(), final.stages[-1].size
@@ -157,7 +158,6 @@ def train_fold(
         tracker.image("grad-cam", seen)
     else:
         say("time_budget: no time for figures/grad-cam.png")
-    writer.wait()
     normalisation = start.preprocess.normalisation
     summary = FoldSummary(
         run=run.name,
