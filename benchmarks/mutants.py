@@ -113,7 +113,7 @@ TESTS = {
     "runs/opening": f"unit/opening fold/second_level::test_copies_stay_together_within_one_fold {RUN}",
     "runs/output": f"unit/files unit/report {RUN} {ENSEMBLE}",
     "runs/published": "fold/predict_any unit/attached",
-    "runs/record": f"unit/report_sections {RUN}",
+    "runs/record": "process/report unit/report_sections",
     "runs/scoring": f"unit/scoring unit/own_metric {ENSEMBLE}",
     "runs/start": f"fold/start fold/same_run {RUN}",
     "runs/summary": f"{ENSEMBLE} fold/decided_runs fold/train::test_multirun_trains_several_folds",
