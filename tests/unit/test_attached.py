@@ -12,7 +12,7 @@ from src.config import Config, PathsConfig, build, defaults, plain
 from src.errors import UserError
 from src.files import write_config, write_json
 from src.runs.folder import Runs, finished_folds, fold_folder, open_runs
-from src.runs.take_over import earlier_outputs, take_over, take_over_folds
+from src.runs.take_over import UNFINISHED, earlier_outputs, take_over, take_over_folds
 
 OLD = {"competition": "{}", "dataset": "{}", "notebook": "{}"}
 NEW = {"competition": "competitions/{}", "dataset": "datasets/me/{}", "notebook": "notebooks/me/{}"}
@@ -141,6 +141,15 @@ def test_a_run_goes_on_with_what_is_attached(tmp_path: Path) -> None:
     (own / "fold0" / "manifest.json").write_text("{}")
     take_over(config, "r", earlier)
     assert (own / "fold0" / "manifest.json").read_text() == "{}", "nothing is copied twice"
+
+
+def test_what_a_killed_copy_has_left_is_cleared_away(tmp_path: Path) -> None:
+    write_run(tmp_path / "input/a/runs", "r", done=[0])
+    left = tmp_path / f"own/r/.fold0.123{UNFINISHED}/figures/a.png"
+    touch(left)
+    config = config_of(tmp_path)
+    take_over(config, "r", earlier_outputs(config, "r"))
+    assert not left.parent.parent.exists()
 
 
 def test_the_fold_file_of_an_earlier_output_is_taken(tmp_path: Path) -> None:
