@@ -194,7 +194,7 @@ def as_far_as_it_goes(verb: Verb, words: Sequence[str]) -> Config:
             base = OmegaConf.create(defaults())
             config = build(to_plain(OmegaConf, OmegaConf.merge(base, from_words(OmegaConf, [*usable, *full]))))
             usable += full
-        except (UserError, ImportError):
+        except Exception:  # whatever is wrong with a word has been said, and must not keep the others from being read
             continue
     return config
 

@@ -127,7 +127,9 @@ def first_member(given: Values, defaults: Values) -> dict[str, Any]:
 
 def runs_folder(given: Values, defaults: Values) -> Runs:
     section = given.get("paths")
-    paths = {**defaults["paths"], **(section if isinstance(section, Mapping) else {})}
+    folders = section if isinstance(section, Mapping) else {}
+    # what is no text is refused when the configuration is built
+    paths = {**defaults["paths"], **{name: folder for name, folder in folders.items() if isinstance(folder, str)}}
     return runs_in(Path(paths["runs"]), Path(paths["input"]))
 
 
