@@ -16,7 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.compose import complain, compose, composed_beside, from_words, mounted_here, to_plain, with_hydra, with_root
+from src.compose import (
+    complain,
+    compose,
+    composed_beside,
+    from_words,
+    laid_over,
+    mounted_here,
+    to_plain,
+    with_hydra,
+    with_root,
+)
 from src.config import Config, build, defaults
 from src.errors import UserError, nearest
 from src.help import answer
@@ -191,10 +201,9 @@ def as_far_as_it_goes(verb: Verb, words: Sequence[str]) -> Config:
             from omegaconf import OmegaConf
 
             full = [] if key_of(word) in GROUPS else full_words(verb, [word])
-            base = OmegaConf.create(defaults())
-            config = build(to_plain(OmegaConf, OmegaConf.merge(base, from_words(OmegaConf, [*usable, *full]))))
+            config = build(laid_over(OmegaConf, defaults(), from_words(OmegaConf, [*usable, *full])))
             usable += full
-        except Exception:  # whatever is wrong with a word has been said, and must not keep the others from being read
+        except (UserError, ImportError):
             continue
     return config
 
@@ -213,7 +222,7 @@ def configuration(verb: Verb, words: Sequence[str]) -> Config | None:
         raise UserError(f"{verb.name}: {error}") from None
     if base is None:
         return None
-    return build(mounted_here(to_plain(OmegaConf, OmegaConf.merge(OmegaConf.create(base), given))))
+    return build(mounted_here(laid_over(OmegaConf, base, given)))
 
 
 if __name__ == "__main__":

@@ -246,6 +246,18 @@ def from_words(omegaconf: Any, words: Sequence[str]) -> Any:
         raise UserError(f"{' '.join(words)}: {' '.join(str(error).split())}") from None
 
 
+def laid_over(omegaconf: Any, base: Mapping[str, Any], given: Any) -> dict[str, Any]:
+    """The plain values of `base` with those of `given`, what `from_words` has made, in their places."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        merged_values = omegaconf.merge(omegaconf.create(base), given)
+    except OmegaConfBaseException as error:  # it does not name the key: a list in the place of a section
+        own = [key for key in given if omegaconf.is_list(given[key]) and isinstance(base.get(key), Mapping)]
+        raise UserError(f"{', '.join(map(str, own))}: {str(error).splitlines()[0]}") from None
+    return to_plain(omegaconf, merged_values)
+
+
 def to_plain(omegaconf: Any, composed: Any) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 

@@ -27,8 +27,7 @@ from src.errors import UserError, nearest
 RUNTIME_KEYS = (
     "fold", "run", "device", "processes", "parallel", "start", "workers", "augment_on", "resume", "report", "cache",
     "cache_gb", "time_budget", "precision", "model.compile", "optimizer.fused", "eval.batch_size", "eval.every",
-    "eval.rows", "competition.root",
-    "competition.solution", "checkpoint", "session", "wandb", "trackers", "paths",
+    "eval.rows", "competition.root", "competition.solution", "checkpoint", "session", "wandb", "trackers", "paths",
 )  # fmt: skip
 
 
@@ -235,7 +234,10 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
             raise UserError(f"{key}={value!r}: expected a {'list' if origin is list else 'mapping'}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(f"{key}={str(value)[:20]}…: too large a number") from None
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):

@@ -239,9 +239,8 @@ class EvalConfig:
     crop: float = 0.875  # short side resized to size/crop, then the centre (Bag of Tricks 2.1)
     batch_size: int | None = None  # None: twice the training batch
     every: int = 1  # epochs of a stage between two validations of the raw weights on the held-out fold
-    rows: int = (
-        10_000  # of the held-out rows that such a validation looks at, a stratified sample; the end looks at all
-    )
+    # of the held-out rows that such a validation looks at, a stratified sample; the end looks at all
+    rows: int = 10_000
 
 
 @dataclass(frozen=True)

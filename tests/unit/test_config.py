@@ -148,6 +148,7 @@ def test_values_are_converted(key: str, given: object, expected: object) -> None
     [
         ("epochs", "ten", "epochs='ten': expected float"),
         ("epochs", True, "epochs=True: expected float"),
+        ("epochs", 10**400, r"epochs=10{19}…: too large a number"),
         ("epochs", None, "epochs=None"),
         ("epochs", 0, "epochs=0.0: must be above 0"),
         ("epochs", -1, "must be above 0"),

@@ -223,3 +223,13 @@ def test_a_verb_without_a_configuration_runs_beside_a_broken_one(tmp_path: Path)
 def test_run_sh_keeps_the_tests_for_itself(capsys) -> None:
     assert cli.main(["test", "-k", "x"]) == 2
     assert "./run.sh test" in capsys.readouterr().err
+
+
+def test_a_list_in_the_place_of_a_section_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the words are laid over the configuration of a run that is there, and by doctor, which goes on."""
+    write_config(tmp_path / "runs" / "a" / "config.yaml", defaults())
+    words = ["run=a", "schedule=[a,b]", f"paths.runs={tmp_path / 'runs'}"]
+    assert cli.main(["predict", *words]) == 2
+    assert capsys.readouterr().err == "error: schedule: Cannot merge DictConfig with ListConfig\n"
+    assert cli.main(["doctor", *words]) == 2
+    assert not capsys.readouterr().err
