@@ -9,6 +9,7 @@ card, which measures nothing but shows that it works.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import tempfile
@@ -49,7 +50,7 @@ def main(words: Sequence[str]) -> Path:
         precisions="fp32,fp16,bf16", batch=256, images=2048, steps=50, rounds=3, cores=os.cpu_count() or 1,
         results=str(RESULTS),
     )  # fmt: skip
-    device, root, sizes = values["device"], Path(values["root"]), [int(size) for size in values["sizes"].split(",")]
+    device, root, precisions = values["device"], Path(values["root"]), values["precisions"].split(",")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: no GPU on this machine, so there is nothing to measure; device=cpu only tries it")
     pin(values["cores"])
@@ -57,15 +58,15 @@ def main(words: Sequence[str]) -> Path:
         torch.backends.cudnn.benchmark = True
     paths, workers = images_below(root, values["images"]), loader_workers("auto", 1, device)
     found: dict[str, list[float]] = {}
-    for size in sizes:
+    for size in map(int, values["sizes"].split(",")):
         with tempfile.TemporaryDirectory() as folder:
             store, rows = ImageStore(root, paths, round(size / CROP), Path(folder)), np.arange(len(paths))
             resident = Resident(store, rows, device, workers)  # fills the cache as well
-            for precision in values["precisions"].split(","):
+            for precision in precisions:
                 case = Case(
                     values["model"], size, precision, values["batch"], values["steps"], device, store, resident, workers
                 )
-                works = measures(case, values["finetuned"], first=precision == values["precisions"].split(",")[0])
+                works = measures(case, values["finetuned"], first=precision == precisions[0])
                 there = {f"{name}_{size}_{precision}": work for name, work in works.items()}
                 found |= in_turn({name: work for name, work in there.items() if can(name, work)}, values["rounds"])
             del resident
@@ -80,7 +81,7 @@ def main(words: Sequence[str]) -> Path:
 def measures(case: Case, finetuned: str, first: bool) -> dict[str, Callable[[], float]]:
     """Name -> images per second. What a loader makes is the same in all precisions: of the `first` alone. What has to
     be compiled is measured in the precision that the card is fast in."""
-    tuned = Case(**{**vars(case), "model": finetuned})
+    tuned = dataclasses.replace(case, model=finetuned)
     found: dict[str, Callable[[], float]] = {}
     if first:
         found |= {f"load_{on}": partial(loaded, case, on) for on in ("workers", "device")}

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import FrameType
 from typing import Literal
 
 from src.errors import NoMemory, UserError
-from src.launch import told_of_kill
+from src.launch import passed_on, signal_to, told_of_kill
 from src.log import Labelled, say
+from src.parent import signalled_without
 from src.runs.claims import FoldBusy
 from src.training.interrupt import Interrupted
 from src.training.memory import in_one_line, out_of_memory
@@ -65,13 +63,13 @@ def train_apart(work: Work, folds: Sequence[int], devices: Sequence[Mapping[str,
     running: dict[int, Running] = {}
     too_large: list[int] = []
     failed: list[tuple[int, End, str | int]] = []
-    with passed_on(running) as told:
+    with passed_on(lambda: [each.process for each in running.values()]) as told:
         while running or (waiting and free):
             while waiting and free and not told:
                 fold, left = waiting.popleft(), math.ceil((len(waiting) + 1 + len(running)) / len(devices))
                 running[fold] = start(work, fold, left, free.popleft())
                 if told:  # while it was started
-                    signal_to(running[fold], told[0])
+                    signal_to(running[fold].process, told[0])
             if told and not running:
                 break
             over = wait([each.process.sentinel for each in running.values()])
@@ -128,39 +126,13 @@ def start(work: Work, fold: int, left: int, device: Mapping[str, str]) -> Runnin
     return Running(fold, process, device, report)
 
 
-def signal_to(one: Running, signum: int) -> None:
-    if one.process.pid is not None and one.process.is_alive():
-        os.kill(one.process.pid, signum)
-
-
-@contextmanager
-def passed_on(running: Mapping[int, Running]) -> Iterator[list[int]]:
-    """Pass Ctrl-C and SIGTERM on to the processes; the signals that have come, the first one first."""
-    told: list[int] = []
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        told.append(signum)
-        for one in list(running.values()):
-            signal_to(one, signum)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield told
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 # ---- in a fold's process --------------------------------------------------------------------------------------------
 
 
 def run(work: Work, fold: int, left: int, reports: Connection) -> None:
     """Train the fold, its lines labelled, and report how that ended."""
     os.setsid()  # a terminal's Ctrl-C then reaches the parent only, which passes it on once
-    stop_without(os.getppid())
+    signalled_without(os.getppid(), signal.SIGTERM)
     label = f"fold {fold} | "
     sys.stdout, sys.stderr = Labelled(label, 1), Labelled(label, 2)
     try:
@@ -187,11 +159,3 @@ def outcome(work: Work, fold: int, left: int) -> tuple[End, str | int]:
     except Interrupted as stop:
         print(stop, flush=True)
         return "stopped", stop.exit_code - 128
-
-
-def stop_without(parent: int) -> None:
-    """Be told to stop, as by SIGTERM, when the process `parent` has ended in whatever way. Linux knows how."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)

@@ -152,7 +152,7 @@ def extent(root: str | os.PathLike[str], path: bytes) -> str:
                 extents.append("dataset;")
             else:
                 extents.append(f"{module.extent(*inside)};")
-        except (OSError, KeyError):
+        except OSError:
             extents.append("missing;")
     return "".join(extents)
 

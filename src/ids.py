@@ -12,7 +12,7 @@ from src.errors import first_few
 
 def find_rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(M,) int64: where each of `wanted` (M,) str stands in `ids` (N,) str, -1 where it does not. Ids are unique."""
-    if same(ids, wanted):
+    if np.array_equal(ids, wanted):  # as they nearly always are: no object for each
         return np.arange(len(ids), dtype=np.int64)
     if not len(ids):
         return np.full(len(wanted), -1, np.int64)
@@ -42,14 +42,9 @@ def are_unique(ids: np.ndarray) -> bool:
     return not (sums[1:] == sums[:-1]).any() or len(set(ids.tolist())) == len(ids)
 
 
-def same(ids: np.ndarray, others: np.ndarray) -> bool:
-    """Whether both hold the same ids in the same order, as they nearly always do: without an object for each."""
-    return len(ids) == len(others) and bool(np.array_equal(ids, others))
-
-
 def only_in(ids: np.ndarray, others: np.ndarray) -> list[str]:
     """The elements of `ids` (N,) str that are not in `others` (M,) str, in the order of `ids`."""
-    if same(ids, others):
+    if np.array_equal(ids, others):
         return []
     known = set(others.tolist())
     return [item for item in ids.tolist() if item not in known]

@@ -9,14 +9,17 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
 from src.config import Config
 from src.errors import UserError
-from src.training.device import count_gpus, gpus
+from src.training.device import cores_here, count_gpus, gpus
 
 Start = Callable[..., int]
 # Share of the devices' time from which folds side by side are the better use of them: they exchange no gradients, but
@@ -60,8 +63,7 @@ def environments(at_once: int, device: str) -> list[dict[str, str]]:
     cards = gpus() if device in ("auto", "cuda") else []
     if cards:
         return [{**each, "CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} for number in range(at_once)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // at_once)))
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores_here() // at_once)))
     return [{**each, "OMP_NUM_THREADS": threads}] * at_once
 
 
@@ -93,24 +95,19 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
     context = mp.start_processes(_start_ranked, ranked, processes, join=False, start_method="spawn")
     assert context is not None
 
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        for process in context.processes:
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signum)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # that it ends the others is no news
     killed: tuple[int, int] | None = None
     try:
-        ended = False
-        while not ended:
-            running = {each.sentinel: each for each in context.processes if each.exitcode is None}
-            for sentinel in multiprocessing.connection.wait(list(running)):
-                running[sentinel].join()  # its exit code is there a moment after its sentinel
-            # before `join` ends the others, the last of them by SIGKILL
-            codes = [each.exitcode or 0 for each in context.processes]
-            killed = next(((rank, -code) for rank, code in enumerate(codes) if code < 0), None)
-            ended = context.join()  # raises when one has failed
+        with passed_on(lambda: context.processes):
+            ended = False
+            while not ended:
+                running = {each.sentinel: each for each in context.processes if each.exitcode is None}
+                for sentinel in multiprocessing.connection.wait(list(running)):
+                    running[sentinel].join()  # its exit code is there a moment after its sentinel
+                # before `join` ends the others, the last of them by SIGKILL
+                codes = [each.exitcode or 0 for each in context.processes]
+                killed = next(((rank, -code) for rank, code in enumerate(codes) if code < 0), None)
+                ended = context.join()  # raises when one has failed
     except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         if killed is not None:  # what the others then say is not the cause
             print(
@@ -122,10 +119,33 @@ def launch(start: Start, arguments: tuple[Any, ...], processes: int) -> int:
         if not complaints.empty():
             raise UserError(complaints.get()) from None
         return error.exit_code if error.exit_code > 0 else 1
+    return 0
+
+
+@contextmanager
+def passed_on(processes: Callable[[], Iterable[BaseProcess]]) -> Iterator[list[int]]:
+    """Pass Ctrl-C and SIGTERM on to the processes that there are; the signals that have come, the first one first."""
+    told: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        told.append(signum)
+        for process in processes():
+            signal_to(process, signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 0
+
+
+def signal_to(process: BaseProcess, signum: int) -> None:
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, signum)
 
 
 def told_of_kill(process: str, signum: int) -> str:

@@ -1,4 +1,5 @@
-"""The names of the members of one archive as one block of bytes, sorted: millions of them without an object each.
+"""What zip and tar files have in common: an index of their members, read once. Names are one block of bytes, sorted:
+millions of them without an object each.
 
 Loader processes are forked from the one that opened the archive. Objects of Python would be copied into each of them,
 page by page, as their reference counts change; a block of bytes and an array of numbers stay shared.
@@ -8,9 +9,13 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 class Members:
@@ -37,10 +42,12 @@ class Members:
         start = int(self._ends[number - 1]) if number else 0
         return self._text[start : int(self._ends[number])]
 
-    def find(self, path: bytes) -> int | None:
-        """The number of the member of this path; None if there is no such one."""
+    def find(self, path: bytes) -> int:
+        """The number of the member of this path. Raises OSError if there is no such one."""
         number = self._before(path)
-        return number if number < len(self) and self.name(number) == path else None
+        if number == len(self) or self.name(number) != path:
+            raise OSError("no such file in the archive")
+        return number
 
     def is_folder(self, path: bytes) -> bool:
         """Whether there are members below `path`."""
@@ -62,6 +69,20 @@ class Members:
     def _before(self, path: bytes) -> int:
         """How many of the names come before `path`."""
         return bisect_left(range(len(self)), path, key=self.name)
+
+
+def kept_while_unchanged(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """`read` of an archive's path, whose results stay in the process until the file has another size or time."""
+
+    @lru_cache(maxsize=4096)
+    def of_state(archive: bytes, size: int, changed: int) -> T:
+        return read(archive)
+
+    def found(archive: bytes) -> T:
+        stat = os.stat(archive)
+        return of_state(archive, stat.st_size, stat.st_mtime_ns)
+
+    return found
 
 
 def read_at(descriptor: int, start: int, size: int) -> bytes:

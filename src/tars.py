@@ -11,11 +11,10 @@ import os
 import posixpath
 from array import array
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 
-from src.members import Members, read_at
+from src.members import Members, kept_while_unchanged, read_at
 
 SUFFIXES = (b".tar",)
 BLOCK = 512
@@ -35,20 +34,15 @@ def members_of(archive: bytes) -> Members:
 
 
 def extent(archive: bytes, name: bytes) -> str:
-    """The size of a member; KeyError if there is no such one."""
+    """The size of a member."""
     index = _index(archive)
-    number = index.members.find(name)
-    if number is None:
-        raise KeyError(name)
-    return str(index.sizes[number])
+    return str(index.sizes[index.members.find(name)])
 
 
 def read_member(archive: bytes, name: bytes, most: int | None = None) -> bytes:
     """The content of a member, or the first `most` bytes of it."""
     index = _index(archive)
     number = index.members.find(name)
-    if number is None:
-        raise OSError("no such file in the archive")
     size = int(index.sizes[number]) if most is None else min(most, int(index.sizes[number]))
     with open(archive, "rb", buffering=0) as file:
         content = read_at(file.fileno(), int(index.offsets[number]), size)
@@ -155,11 +149,6 @@ def _path(name: bytes) -> bytes:
     return b"" if path in (b".", b"..") or path.startswith(b"../") else path
 
 
+@kept_while_unchanged
 def _index(archive: bytes) -> _Index:
-    stat = os.stat(archive)
-    return _index_of(archive, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _index_of(archive: bytes, size: int, changed: int) -> _Index:
     return _Index(archive)

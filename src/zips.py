@@ -11,11 +11,10 @@ import os
 import struct
 import zipfile
 import zlib
-from functools import lru_cache
 
 import numpy as np
 
-from src.members import Members, read_at
+from src.members import Members, kept_while_unchanged, read_at
 
 SUFFIXES = (b".zip",)
 LOCAL = struct.Struct("<4s22xHH")  # before a member's data: the signature, and the lengths of its name and extra field
@@ -29,19 +28,15 @@ def members_of(archive: bytes) -> Members:
 
 
 def extent(archive: bytes, name: bytes) -> str:
-    """The size and checksum of a member; KeyError if there is no such one."""
+    """The size and checksum of a member."""
     index = _index(archive)
     number = index.members.find(name)
-    if number is None:
-        raise KeyError(name)
     return f"{index.sizes[number]}:{index.checksums[number]}"
 
 
 def read_member(archive: bytes, name: bytes) -> bytes:
     index = _index(archive)
     number = index.members.find(name)
-    if number is None:
-        raise OSError("no such file in the archive")
     if index.flags[number] & ENCRYPTED:
         raise OSError("it is encrypted; unpack the archive with its password")
     size, packed = int(index.sizes[number]), int(index.packed[number])
@@ -102,13 +97,8 @@ def _member_path(info: zipfile.ZipInfo) -> bytes:
         return path.encode("utf-8")
 
 
+@kept_while_unchanged
 def _index(archive: bytes) -> _Index:
-    stat = os.stat(archive)
-    return _index_of(archive, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _index_of(archive: bytes, size: int, changed: int) -> _Index:
     try:
         return _Index(archive)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:

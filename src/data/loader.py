@@ -7,11 +7,9 @@ and prefetching runs on across stages. Nothing here knows epochs; `training/stag
 from __future__ import annotations
 
 import atexit
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +33,7 @@ from src.data.cache import ImageStore
 from src.data.resizing import resize
 from src.errors import UserError
 from src.log import say_once
+from src.parent import signalled_without
 
 if TYPE_CHECKING:  # it makes the batches of this file
     from src.data.on_device import Resident
@@ -291,10 +290,7 @@ def live_and_die_with_the_parent(parent: int, worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was quicker
-            os._exit(1)
+    signalled_without(parent, signal.SIGKILL)
 
 
 @atexit.register

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,11 +112,6 @@ def check_launch(environment: Mapping[str, str]) -> Finding:
         cure = f"unset {' '.join(left)}; this command starts its own processes"
         return problem("processes", f"{seen}: a start would wait for the others", cure)
     return ok("processes", "started by this command")
-
-
-def cores_here() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_cores(cores: int, processes: int, workers: int, wanted: int | str) -> Finding:

@@ -16,5 +16,4 @@ def distill(config: Config, began: float) -> None:
     if config.teacher == run_name(config):
         raise UserError(f"run={config.run}: is its own teacher; choose another run=NAME")
     train_run(config, began)
-    if config.fold == "all" and config.report:
-        report_at_end(config, run_name(config), began)
+    report_at_end(config, began)

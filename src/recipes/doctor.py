@@ -17,7 +17,7 @@ from src.config import Config
 from src.diagnosis import device, host, places
 from src.diagnosis.finding import Finding, problem
 from src.errors import UserError
-from src.training.device import count_gpus, loader_workers, notebook_began, on_tpu
+from src.training.device import cores_here, count_gpus, loader_workers, notebook_began, on_tpu
 from src.training.memory import free_memory, memory_limit
 from src.training.schedule import seconds
 
@@ -83,7 +83,7 @@ def examine(config: Config) -> list[Finding]:
         *refused(lambda: loader_workers(config.workers)),
         host.check_memory(free, limit, processes, workers),
         host.check_shared_memory(psutil.disk_usage(str(shared)).free if shared.is_dir() else None, needed, workers),
-        device.check_cores(device.cores_here(), processes, workers, config.workers),
+        device.check_cores(cores_here(), processes, workers, config.workers),
         *host.check_disks({key: host.read_disk(Path(path)) for key, path in paths.items()}, config.cache),
     ]
     began, text = notebook_began(), config.session.tpu_limit if tpu else config.session.limit

@@ -15,7 +15,6 @@ from src.files import write_json
 from src.predictions import Predictions
 from src.recipes.report import report_at_end
 from src.reporting.figures import correlation_matrix
-from src.runs.claims import run_name
 from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
 from src.runs.folder import open_runs
 from src.runs.members import Members, load_test
@@ -66,8 +65,7 @@ def ensemble(config: Config) -> None:
     oof = Predictions(members.ids, found.pred, task.names, members.fold, target, task.kind)
     folder = save_run(config, competition, oof, members.test_ids, results, began)
     print_worth(folder, members, found, metric)
-    if config.fold == "all" and config.report:
-        report_at_end(config, run_name(config))
+    report_at_end(config)
 
 
 def print_worth(folder: Path, members: Members, found: Blend, metric: Metric) -> None:

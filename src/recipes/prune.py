@@ -20,5 +20,4 @@ def prune(config: Config, began: float) -> None:
     if config.fold == "all" and not finished_folds(open_runs(config.paths), source):
         raise UserError(f"prune.run={source}: no fold is finished; train it first (./run.sh run={source})")
     train_run(config, began)
-    if config.fold == "all" and config.report:
-        report_at_end(config, run_name(config), began)
+    report_at_end(config, began)

@@ -50,14 +50,15 @@ def report(config: Config) -> None:
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)", flush=True)
 
 
-def report_at_end(config: Config, run: str, began: float | None = None) -> None:
-    """Write the report of a run that has just been made; an error in it is one printed line and ends nothing.
+def report_at_end(config: Config, began: float | None = None) -> None:
+    """Write the report of the run that has just been made of all folds, unless `report=false`; an error in it is one
+    printed line and ends nothing.
 
     began: time.time() of the command, from which a time budget counts. Copies of images are shown if they are known.
     """
-    if not is_first():
+    if config.fold != "all" or not config.report or not is_first():
         return
-    end, started = None if began is None else deadline(config, began), time.monotonic()
+    run, end, started = run_name(config), None if began is None else deadline(config, began), time.monotonic()
     again = f"./run.sh report run={run} makes it"
     if end is not None and time.time() > end - NEEDED:
         say(f"time_budget: no time for the report; {again}")

@@ -26,7 +26,6 @@ from src.inference.tta import parse_views
 from src.model.weights_file import read_state
 from src.predictions import Predictions
 from src.recipes.report import report_at_end
-from src.runs.claims import run_name
 from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
 from src.runs.folder import Runs, fold_folder, open_runs
 from src.runs.opening import groups_of, open_competition, open_folds, open_images
@@ -139,8 +138,7 @@ def soup(config: Config) -> None:
     print(f"chosen on all rows: {'+'.join(members.names[r] for r in plain)}")
     nested_score, plain_score = (metric.function(members.y, p) for p in (found.pred, predictions(plain)))
     print(compared(metric, scored, nested_score, plain_score), flush=True)
-    if config.fold == "all" and config.report:
-        report_at_end(config, run_name(config))
+    report_at_end(config)
 
 
 def same_network(runs: Runs | Path, names: tuple[str, ...], k: int) -> int:

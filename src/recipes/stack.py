@@ -19,7 +19,6 @@ from src.errors import UserError
 from src.ids import find_rows
 from src.predictions import Features, Predictions, load_features
 from src.recipes.report import report_at_end
-from src.runs.claims import run_name
 from src.runs.combined import FoldResult, compared, named, open_members, rows_of, save_run
 from src.runs.folder import Runs, open_runs
 from src.runs.members import load_test
@@ -114,8 +113,7 @@ def stack_runs(config: Config, began: float | None = None) -> None:
         print(f"member {name}   {metric.name} {value:.4f}")
     nested, plain = metric.function(y[made], found.pred[made]), metric.function(y, found.plain_pred)
     print(compared(metric, member_scores, nested, plain), flush=True)
-    if config.fold == "all" and config.report:
-        report_at_end(config, run_name(config))
+    report_at_end(config)
 
 
 def split_features(features: Sequence[str]) -> tuple[list[str], list[str]]:

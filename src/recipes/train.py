@@ -5,7 +5,6 @@ from __future__ import annotations
 from src.config import Config
 from src.fold.train_run import train_run
 from src.recipes.report import report_at_end
-from src.runs.claims import run_name
 
 
 def train(config: Config, began: float) -> None:
@@ -15,5 +14,4 @@ def train(config: Config, began: float) -> None:
     began: time.time() when the command was started; a time budget counts from there.
     """
     train_run(config, began)
-    if config.fold == "all" and config.report:
-        report_at_end(config, run_name(config), began)
+    report_at_end(config, began)

@@ -260,6 +260,11 @@ def count_gpus() -> int:
     return len(gpus())
 
 
+def cores_here() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def loader_workers(wanted: int | str, processes: int | None = None, device: str = "cpu") -> int:
     """`auto`: the cores that this process may use, less one for the training loop itself, at most 8.
 
@@ -272,8 +277,7 @@ def loader_workers(wanted: int | str, processes: int | None = None, device: str 
         if not str(wanted).isdigit():
             raise UserError(f"workers={wanted}: give a number from 0, or auto")
         return int(wanted)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores //= processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = cores_here() // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if device == "cpu":
         return 0 if cores <= 2 else min(8, cores - 1)
     return max(1, min(2 if device == "xla" else 8, cores - 1))
