@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src.archives import is_folder, unread_archive
-from src.competition.listings import EXTENSIONS, Listings, files_below, is_image, starred
+from src.competition.listings import EXTENSIONS, Listings, files_below, is_image, star_pattern, starred
 from src.errors import UserError, first_few, nearest
 from src.ids import in_parts
 
@@ -187,7 +187,7 @@ def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarra
     """
     parts = pieces(template, key)
     top = parts[0][0].rpartition("/")[0]
-    pattern = "".join(_pattern(text) + _alternation(name) for text, name, _ in parts)
+    pattern = "".join(star_pattern(text) + _alternation(name) for text, name, _ in parts)
     extension = "" if os.path.splitext(template)[1].lower().encode() in EXTENSIONS else r"(?:\.[^./]+)?"
     fits = re.compile(pattern + extension)
     rows: dict[str, list[str]] = {"id": [], **{name: [] for _, name, _ in parts if name and "|" not in name}}
@@ -251,10 +251,6 @@ def _refuse(outside: np.ndarray, values: np.ndarray, table: Path) -> None:
             f"{table}: {len(bad)} image paths point outside competition.root ({first_few(bad)}); "
             "ids must be relative and without '..'"
         )
-
-
-def _pattern(text: str) -> str:
-    return re.escape(text).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
 
 
 def _alternation(name: str | None) -> str:

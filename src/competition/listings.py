@@ -75,16 +75,18 @@ def form_free(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold()).removeprefix("./")
 
 
+def star_pattern(text: str) -> str:
+    """A regular expression for a path, or a piece of one: `**/` at the start of a part stands for any folders, also
+    none, other stars for anything in a part."""
+    return re.sub(r"(?<![^/])\\\*\\\*/", "(?s:.*/)?", re.escape(text)).replace(r"\*", "[^/]*")
+
+
 @lru_cache(maxsize=4096)
 def starred(directory: bytes) -> tuple[bytes, Callable[[bytes], object]]:
     """The folder above the first star of a folder's pattern, and what fits the pattern: `**` stands for any folders,
     also none, `*` for a part of a folder's or an archive's name."""
     top = directory.partition(b"*")[0].rpartition(b"/")[0]
-    parts = [
-        b"(?:.*/)?" if part == b"**" else b"[^/]*".join(map(re.escape, part.split(b"*"))) + b"/"
-        for part in directory.split(b"/")
-    ]
-    pattern = re.compile(b"".join(parts), re.DOTALL)
+    pattern = re.compile(os.fsencode(star_pattern(os.fsdecode(directory) + "/")))
     return top, lambda folder: pattern.fullmatch(folder + b"/" if folder else b"")
 
 
