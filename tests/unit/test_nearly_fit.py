@@ -170,6 +170,21 @@ def test_pictures_that_are_missing(tmp_path: Path, policy: str) -> None:
         load_competition(CompetitionConfig(root=str(root), on_bad_image="skip"), say=lambda line: None)
 
 
+@pytest.mark.parametrize("kind", ["ranked", "confident"])
+def test_words_cannot_be_told_apart_where_names_hold_spaces(tmp_path: Path, kind: str) -> None:
+    """Said before anything is trained, and not when the submission is written."""
+    root = folder(tmp_path / "pets", row="{id},my {label}")
+    with pytest.raises(
+        UserError, match=rf"^competition\.submission={kind}: .* within my cat, my dog; write _"
+    ) as error:
+        found(root, submission=kind)
+    cure = re.search(r"set competition\.submission=(\w+)$", str(error.value))
+    assert cure is not None and found(root, submission=cure[1]).sample.kind == "labels"
+    for name in ("train.csv", "sample_submission.csv"):
+        (root / name).write_text((root / name).read_text().replace("my ", "my_"))
+    assert found(root, submission=kind).sample.kind == kind
+
+
 def test_values_in_a_column_without_a_name(tmp_path: Path) -> None:
     root = folder(tmp_path, header="id,label,", row="{id},{label},7")
     with pytest.raises(UserError, match=r"line 2: fields: 3, but the header has 2; .*name the column"):
