@@ -230,14 +230,49 @@ FOLD_FILES = {
     "from 1, as pandas": ("id,target,fold", lambda n: f"{n % 4 + 1}.0", 4, lambda n: n % 4),
     "no targets": ("id,fold", lambda n: n % 2, 2, lambda n: n % 2),
     "semicolons": ("id;target;fold", lambda n: n % 2, 2, lambda n: n % 2),
+    "kfold": ("id,kfold", lambda n: n % 2, 2, lambda n: n % 2),
+    "in capitals": ("ID,Fold", lambda n: n % 2 + 1, 2, lambda n: n % 2),
+    "images": ("image_id,fold", lambda n: n % 2, 2, lambda n: n % 2),
+    "the ids' own name": ("name,fold", lambda n: n % 2, 2, lambda n: n % 2),
+    "a table with all that there is": ("index,id,label,width,fold", lambda n: n % 2, 2, lambda n: n % 2),
+}
+# what the column of a fold file holds, folds.n, what is said, and the cells with which the cure is followed
+FOLD_CELLS: dict[str, tuple[Callable[[int], object], int, str, Callable[[int], object]]] = {
+    "empty for always train": (
+        lambda n: n % 2 if n else "",
+        2,
+        "fold '' is not a number .*, or -1 for rows",
+        lambda n: n % 2 if n else -1,
+    ),
+    "nan for always train": (
+        lambda n: n % 2 if n else "nan",
+        2,
+        "fold 'nan' is not .*, or -1 for rows that are never",
+        lambda n: n % 2 if n else -1,
+    ),
+    "a gap": (lambda n: n % 2 * 2, 2, "fold 1 has no rows; number its folds from 0 without a gap", lambda n: n % 2),
+    "a gap, from 1": (lambda n: n % 2 * 2 + 1, 3, "fold 0 has no rows; number its folds from 0", lambda n: n % 3),
+    "from 2": (lambda n: n % 2 + 2, 2, "fold 0 has no rows; number its folds from 0 without a gap", lambda n: n % 2),
+    "one that is held out": (
+        lambda n: -(n > 2),
+        2,
+        "has only fold 0, and it takes two .*; number more",
+        lambda n: int(n > 2),
+    ),
+    "one, from 1": (lambda n: 1, 2, "has only fold 1, and it takes two", lambda n: n % 2),
+    "none": (lambda n: -1, 2, "has no fold, and it takes two that are held out in turn", lambda n: n % 2),
+    "names": (lambda n: f"fold{n % 2}", 2, "fold 'fold0' is not a number from 0 to 1", lambda n: n % 2),
 }
 
 
 @pytest.mark.parametrize("name", FOLD_FILES)
 def test_fold_files_of_the_users_own(tmp_path: Path, name: str) -> None:
     header, number, n, expected = FOLD_FILES[name]
-    competition = found(folder(tmp_path / "pets"))
-    cells = [{"id": name, "target": "cat" if at % 2 else "dog", "fold": number(at)} for at, name in enumerate(TRAIN)]
+    competition = found(folder(tmp_path / "pets", header="name,label" if "name" in header else "id,label"))
+    cells = [{"target": "cat" if at % 2 else "dog", "label": "?", "width": 8, "index": 7 - at} for at in range(8)]
+    for at, row in enumerate(cells):
+        row |= dict.fromkeys(("id", "ID", "image_id", "name"), TRAIN[at])
+        row |= dict.fromkeys(("fold", "Fold", "kfold"), number(at))
     mark = ";" if ";" in header else ","
     lines = [mark.join(str(row[column]) for column in header.split(mark)) for row in cells]
     path = tmp_path / "mine.csv"
@@ -251,6 +286,28 @@ def test_fold_files_of_the_users_own(tmp_path: Path, name: str) -> None:
         load_folds(path, competition, 3, 0)
     cure = re.search(r"set folds\.n=(\d+)", str(error.value))
     assert cure is not None and len(load_folds(path, competition, int(cure[1]), 0)) == 8
+
+
+@pytest.mark.parametrize("name", FOLD_CELLS)
+def test_cells_that_are_no_folds(tmp_path: Path, name: str) -> None:
+    number, n, says, corrected = FOLD_CELLS[name]
+    competition, path = found(folder(tmp_path / "pets")), tmp_path / "mine.csv"
+    path.write_text("id,fold\n" + "".join(f"{name},{number(at)}\n" for at, name in enumerate(TRAIN)))
+    with pytest.raises(UserError, match=says) as error:
+        load_folds(path, competition, n, 0)
+    assert "delete" not in str(error.value)
+    path.write_text("id,fold\n" + "".join(f"{name},{corrected(at)}\n" for at, name in enumerate(TRAIN)))
+    assert load_folds(path, competition, n, 0).tolist() == [corrected(at) for at in range(8)]
+
+
+@pytest.mark.parametrize(("header", "lacks"), [("picture,fold", "id"), ("id,part", "fold")])
+def test_columns_of_a_fold_file_that_are_called_otherwise(tmp_path: Path, header: str, lacks: str) -> None:
+    competition, path = found(folder(tmp_path / "pets")), tmp_path / "mine.csv"
+    path.write_text(header + "\n" + "".join(f"{name},{at % 2}\n" for at, name in enumerate(TRAIN)))
+    with pytest.raises(UserError, match=rf"no column '{lacks}' .*; call the column of the .* {lacks} in it, or set"):
+        load_folds(path, competition, 2, 0)
+    path.write_text(path.read_text().replace(header, "id,fold"))
+    assert load_folds(path, competition, 2, 0).tolist() == [at % 2 for at in range(8)]
 
 
 def test_a_class_with_one_row() -> None:
