@@ -13,7 +13,7 @@ import numpy as np
 from src.archives import walk_files
 from src.competition.csv_file import open_rows
 from src.competition.listings import form_free, is_image
-from src.competition.sample import INDEXES, counts_rows
+from src.competition.sample import UNNAMED, counts_rows
 from src.competition.table_file import JSON, TABLES, read_arrays, read_columns, read_header
 from src.errors import UserError
 
@@ -98,10 +98,10 @@ def read_table(root: Path, file: str) -> Table | None:
 
 def without_index(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The columns but the row numbers that pandas writes beside them, where another column tells the rows apart."""
-    named = [cells for name, cells in columns.items() if name not in INDEXES]
+    named = [cells for name, cells in columns.items() if not UNNAMED.fullmatch(name)]
     if not any(len(np.unique(cells)) == len(cells) for cells in named):
         return columns
-    return {name: cells for name, cells in columns.items() if name not in INDEXES or not counts_rows(cells)}
+    return {name: cells for name, cells in columns.items() if not (UNNAMED.fullmatch(name) and counts_rows(cells))}
 
 
 def pixel_columns(path: Path, header: tuple[str, ...]) -> tuple[str, ...]:

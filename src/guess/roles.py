@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.long_table import names_in
+from src.competition.sample import INDEX, numbers_rows
 from src.guess.finding import Finding
 from src.guess.folder import Folder, Table, read_table
 from src.guess.locate import Place, locate, split_of
@@ -124,8 +125,8 @@ def find_sample(tables: list[Table], folder: Folder) -> tuple[Table | None, str]
 
 
 def ids_first(sample: Table, folder: Folder, others: Sequence[Table]) -> Table:
-    """The sample with its ids as the first column: the first that names pictures, or is a column of another table;
-    else as it is."""
+    """The sample with its ids as the first column, the first that names pictures, or is a column of another table, and
+    without columns that only number its rows; else as it is."""
     elsewhere = [set(cells.tolist()) for table in others for cells in table.columns.values()]
     for name, cells in sample.columns.items():
         ids = set(cells.tolist())
@@ -133,6 +134,9 @@ def ids_first(sample: Table, folder: Folder, others: Sequence[Table]) -> Table:
             all(cell in folder.names or cell in folder.stems for cell in list(ids)[:50]) or ids in elsewhere
         ):
             rest = {other: column for other, column in sample.columns.items() if other != name}
+            numbered = [other for other, column in rest.items() if INDEX.fullmatch(other) and numbers_rows(column)]
+            if len(numbered) < len(rest):  # they come back when a submission is written
+                rest = {other: column for other, column in rest.items() if other not in numbered}
             return Table(sample.file, {name: cells, **rest}, sample.pixels)
     return sample
 

@@ -20,11 +20,12 @@ from src.competition.few import few_rows
 from src.competition.folds import load_folds, make_folds
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import Competition, load_competition
-from src.config import CompetitionConfig
+from src.config import CompetitionConfig, build
 from src.ensembling.stack import features_of
 from src.errors import UserError
 from src.guess.guess import guess
 from src.predictions import Features, load_features, save_features
+from src.runs.kept import keep_competition, open_test
 from src.verbs import VERBS
 from src.words import full_words
 
@@ -108,6 +109,12 @@ FORMS: dict[str, dict[str, Any]] = {
     "index in both": {"header": ",id,label", "row": "{n},{id},{label}"},
     "index twice read": {"header": "Unnamed: 0,id,label", "row": "{n},{id},{label}"},
     "index from 1": {"header": ",id,label", "row": "{n1},{id},{label}"},
+    "index of shuffled rows": {"header": ",id,label", "row": "1{n},{id},{label}"},
+    "index of shuffled rows, as numbers": {"header": ",id,label", "row": "7{n}.0,{id},{label}"},
+    "index of reset_index": {"header": "index,id,label", "row": "2{n},{id},{label}"},
+    "index behind the ids": {"header": "id,index,label", "row": "{id},2{n},{label}"},
+    "index of an index": {"header": "Unnamed: 0.1,Unnamed: 0,id,label", "row": "{n},4{n},{id},{label}"},
+    "a column of nothing": {"header": "id,,label", "row": "{id},,{label}"},
     "index in the training table": {
         "header": ",id,label", "row": "{n},{id},{label}", "sample_header": "id,label", "sample_row": "{id},{label}",
     },
@@ -136,6 +143,31 @@ def test_what_nearly_fits_is_taken(tmp_path: Path, name: str) -> None:
     lines = (root / "sample_submission.csv").read_text(encoding="utf-8").replace(mark, ",").splitlines()
     assert (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines() == [line.rstrip(",") for line in lines]
     assert len(few_rows(competition, 2, 2).test) == 2
+
+
+def test_what_is_called_index_and_is_none(tmp_path: Path) -> None:
+    """Ids without a name beside a column per class, and a value that is called index."""
+    root = folder(tmp_path / "pets", sample_header=",cat,dog", sample_row="{id},0.5,0.5")
+    competition = found(root, metric="log_loss")
+    assert competition.sample.id_column == "" and competition.sample.value_columns == ("cat", "dog")
+    (root / "train.csv").write_text("id,index\n" + "".join(f"{name},{n / 3}\n" for n, name in enumerate(TRAIN)))
+    (root / "sample_submission.csv").write_text("id,index\n" + "".join(f"{name},{n}\n" for n, name in enumerate(TEST)))
+    competition = found(root, metric="rmse")
+    assert competition.sample.value_columns == ("index",) == competition.targets and competition.task.kind == "number"
+
+
+def test_an_index_is_there_without_the_sample_too(tmp_path: Path) -> None:
+    """As in a hidden test set, for which a run keeps the form of the submission."""
+    root = folder(tmp_path / "pets", **FORMS["index in the sample"])
+    competition = found(root)
+    config = build({"competition": {"name": "pets", "root": str(root), "id_column": "id", "target_column": "label"}})
+    (tmp_path / "run").mkdir()
+    keep_competition(tmp_path / "run", config, competition)
+    (root / "sample_submission.csv").unlink()
+    (root / "test.csv").write_text("id\n" + "".join(f"{name}\n" for name in TEST))
+    again, _ = open_test(config, tmp_path / "run")
+    table = submission_table(again.sample, again.test.ids, np.eye(2)[[0, 1, 0]], again.task)
+    assert table.to_csv(index=False).splitlines() == [",id,label", "0,t0,cat", "1,t1,dog", "2,t2,cat"]
 
 
 def test_rows_that_differ_only_in_form_keep_their_own_files(tmp_path: Path) -> None:
