@@ -80,19 +80,25 @@ class Table:
 
 def read_table(root: Path, file: str) -> Table | None:
     """The table in a file, without its columns of pixels; None for what is no table."""
-    path = root / file
     try:
-        if path.is_file() and path.stat().st_size > LARGEST:
-            return None
-        header = read_header(path, file)
-        pixels = tuple(read_arrays(path, file)) or pixel_columns(path, header)
-        rest = [name for name in header if name not in pixels]
-        columns = without_index(read_columns(path, rest, file)) if rest else {}
-        if not rest:  # nothing but pixels: as many rows as there are
-            count = len(read_columns(path, [header[0]], file)[header[0]])
-            columns = {"": np.arange(1, count + 1).astype(np.str_)}
+        return open_table(root, file, file)
     except UserError:
         return None
+
+
+def open_table(root: Path, file: str, key: str) -> Table | None:
+    """`read_table`, which raises UserError for what is no table; None for one that is too large. key: the configuration
+    key that leads to the file, for the messages."""
+    path = root / file
+    if path.is_file() and path.stat().st_size > LARGEST:
+        return None
+    header = read_header(path, key)
+    pixels = tuple(read_arrays(path, file)) or pixel_columns(path, header)
+    rest = [name for name in header if name not in pixels]
+    columns = without_index(read_columns(path, rest, key)) if rest else {}
+    if not rest:  # nothing but pixels: as many rows as there are
+        count = len(read_columns(path, [header[0]], key)[header[0]])
+        columns = {"": np.arange(1, count + 1).astype(np.str_)}
     return Table(file, columns, pixels)
 
 

@@ -49,6 +49,7 @@ def folder(
     sample_row: str | None = None,
     gone: Sequence[str] = (),
     test: Sequence[str] = TEST,
+    end: str = "",
 ) -> Path:
     """A competition of 8 training rows of two classes; cell, file: from a plain name to the cell, and to the file."""
     picture = cv2.imencode(".png", np.full((8, 8, 3), 99, np.uint8))[1].tobytes()
@@ -59,12 +60,14 @@ def folder(
             if name not in gone:
                 path.write_bytes(picture)
     rows = [row.format(id=cell(name), label="cat" if n % 2 else "dog", n=n, n1=n + 1) for n, name in enumerate(TRAIN)]
-    (root / "train.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    (root / "train.csv").write_text("\n".join([header, *rows]) + f"\n{end}", encoding="utf-8")
     wanted = [
         (sample_row or row).format(id=(test_cell or cell)(name), label="cat", n=n, n1=n + 1)
         for n, name in enumerate(test)
     ]
-    (root / "sample_submission.csv").write_text("\n".join([sample_header or header, *wanted]) + "\n", encoding="utf-8")
+    (root / "sample_submission.csv").write_text(
+        "\n".join([sample_header or header, *wanted]) + f"\n{end}", encoding="utf-8"
+    )
     return root
 
 
@@ -96,6 +99,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "trailing commas": {"header": "id,label,,", "row": "{id},{label},,"},
     "one trailing comma": {"header": "id,label,", "row": "{id},{label},"},
     "trailing commas in the rows": {"row": "{id},{label},,"},
+    "lines of commas at the end": {"end": ",\n , \n,\n"},
     "trailing semicolons": {"header": "id;label;;", "row": "{id};{label};;"},
     "semicolons": {"header": "id;label", "row": "{id};{label}"},
     "semicolons and decimal commas": {
@@ -141,8 +145,59 @@ def test_what_nearly_fits_is_taken(tmp_path: Path, name: str) -> None:
     write_submission(tmp_path / "s.csv", table, competition.sample, competition.task)
     mark = next(mark for mark in ",;\t| " if mark in (root / "sample_submission.csv").read_text())
     lines = (root / "sample_submission.csv").read_text(encoding="utf-8").replace(mark, ",").splitlines()
-    assert (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines() == [line.rstrip(",") for line in lines]
+    lines = [line.rstrip(",") for line in lines if line.strip(" ,")]
+    assert (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines() == lines
     assert len(few_rows(competition, 2, 2).test) == 2
+
+
+# of each table what it holds, and what is said of it
+UNREAD: dict[str, tuple[str, bytes, str]] = {
+    "UTF-16": ("train.csv", "id,label\na0,cat\na1,dog\n".encode("utf-16"), r"this is UTF-16 text, not csv; save"),
+    "Latin-1": (
+        "train.csv",
+        "id,label\na0,chat tigr\u00e9\na1,dog\n".encode("latin-1"),
+        "not UTF-8 text; save the file as",
+    ),
+    "a line of Excel": ("train.csv", b"sep=,\nid,label\na0,cat\na1,dog\n", "line 2: fields: 2, but the header has 1"),
+    "a remark": ("train.csv", b"# mine\nid,label\na0,cat\na1,dog\n", "line 2: fields: 2, but the header has 1"),
+    "a column without a name": (
+        "train.csv",
+        b"id,label,\na0,cat,7\na1,dog,7\n",
+        "line 2: fields: 3, .*name the column",
+    ),
+    "other separators": (
+        "train.csv",
+        b"id^label\na0^cat\na1^dog\n",
+        r"no column of train\.csv names pictures; .*'a0\^cat'\)",
+    ),
+    "other names": (
+        "train.csv",
+        b"id,label\nx0,cat\nx1,dog\n",
+        r"train\.csv names pictures; its first row: id 'x0', label",
+    ),
+    "a sample in UTF-16": (
+        "sample_submission.csv",
+        "id,label\nt0,cat\n".encode("utf-16"),
+        "this is UTF-16 text, not csv",
+    ),
+    "a sample without rows": (
+        "sample_submission.csv",
+        b"id,label\n",
+        "column names but no rows; check competition.sample_csv=",
+    ),
+    "a sample with a row too short": ("sample_submission.csv", b"id,label\nt0,cat\nt1\n", "line 3: fields: 1, but"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_tables_that_cannot_be_used_say_why(tmp_path: Path, name: str) -> None:
+    """Instead of a submission in a form of our own, or a remark that no table is there."""
+    file, content, says = UNREAD[name]
+    root = folder(tmp_path / "pets")
+    (root / file).write_bytes(content)
+    with pytest.raises(UserError, match=says) as error:
+        guess(root)
+    assert str(root / file) in str(error.value) or f" {file} " in str(error.value)
 
 
 def test_what_is_called_index_and_is_none(tmp_path: Path) -> None:
