@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from src.config import build
 from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.loader import Order, training_batch
@@ -82,13 +81,6 @@ def test_transforms_are_tried_before_training(tmp_path: Path, name: str) -> None
     store = ImageStore(tmp_path, np.array([b"a.png"]), SIDE)
     order = Order(np.zeros(4, np.int64), SIDE, Augment(albumentations=(spec,)))
     assert training_batch(store, order).images.shape == (1, 4, SIDE, SIDE, 3)
-
-
-def test_specs_arrive_from_a_command_line() -> None:
-    specs = ["Transpose", {"Blur": {"p": 0.1}}, {"OneOf": ["Blur", {"MedianBlur": None}]}]
-    assert build({"augment": {"albumentations": specs}}).augment.albumentations == tuple(specs)
-    with pytest.raises(UserError, match=r"^augment\.albumentations\[0\]=\['Blur'\]: expected"):
-        build({"augment": {"albumentations": [["Blur"]]}})
 
 
 def test_what_a_trial_has_missed_is_no_noise(tmp_path: Path) -> None:
