@@ -57,9 +57,9 @@ def read_header(path: Path, key: str) -> tuple[str, ...]:
 def read_columns(path: Path, columns: Sequence[str], key: str, required: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The named columns of a csv file, each (N,) str, stripped of surrounding whitespace; N >= 1.
 
-    BOM and CRLF are understood and blank lines are skipped. Raises UserError if a column is missing, if a row has
-    another number of fields than the header or repeats it, if there are no rows, or if a cell of a `required` column
-    is empty, holds a line break or is longer than LONGEST.
+    BOM and CRLF are understood; blank lines, and those of separators alone, are skipped. Raises UserError if a column
+    is missing, if a row has another number of fields than the header or repeats it, if there are no rows, or if a cell
+    of a `required` column is empty, holds a line break or is longer than LONGEST.
     """
     header = read_header(path, key)
     where = [column_position(name, header, path, key) for name in columns]
@@ -76,14 +76,13 @@ def read_columns(path: Path, columns: Sequence[str], key: str, required: Sequenc
     with open_rows(path, key) as rows:
         next(row for row in rows if any(row))  # the header
         for row in rows:
-            if len(row) != width:
-                if not any(cell.strip() for cell in row):
-                    continue
-                if len(row) < width or any(cell.strip() for cell in row[width:]):
-                    raise UserError(
-                        f"{path} line {rows.line_num}: fields: {len(row)}, but the header has {width}; "
-                        "put values that hold a comma in double quotes, or name the column"
-                    )
+            if not any(cell.strip() for cell in row) and (width > 1 or len(row) != 1):
+                continue  # a blank line, or one of nothing but separators, as spreadsheets leave at the end
+            if len(row) < width or any(cell.strip() for cell in row[width:]):
+                raise UserError(
+                    f"{path} line {rows.line_num}: fields: {len(row)}, but the header has {width}; "
+                    "put values that hold a comma in double quotes, or name the column"
+                )
             if width > 1 and tuple(cell.strip() for cell in row[:width]) == header:
                 raise UserError(f"{path} line {rows.line_num}: the column names again; remove the line")
             for name, position, needed in wanted:

@@ -24,7 +24,7 @@ def few_rows(competition: Competition, per_stratum: int, test_rows: int) -> Comp
     links, sample, test = competition.links, competition.sample, competition.test
     if links is None:
         ids = sample.ids[:test_rows]
-        sample = replace(sample, ids=ids, index=None if sample.index is None else sample.index[:test_rows])
+        sample = replace(sample, ids=ids, index={k: v[:test_rows] for k, v in sample.index.items()})
         of_test = find_rows(test.ids, ids)
     else:
         first = np.unique(links.row[np.isin(links.image, test.ids[:test_rows])])
@@ -33,7 +33,7 @@ def few_rows(competition: Competition, per_stratum: int, test_rows: int) -> Comp
         number[first] = np.arange(len(first))
         target = None if links.target is None else links.target[own]
         links = Links(number[links.row[own]], links.image[own], target, links.how)
-        sample = replace(sample, ids=sample.ids[first], index=None if sample.index is None else sample.index[first])
+        sample = replace(sample, ids=sample.ids[first], index={k: v[first] for k, v in sample.index.items()})
         of_test = np.flatnonzero(np.isin(test.ids, links.image))
     return replace(
         competition, train=taken(competition.train, rows), test=taken(test, of_test), sample=sample, links=links

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 WHOLE = re.compile(r"(\d{1,6}|-1)(\.0+)?", re.ASCII)
 KINDS = ("auto", "stratified", "group", "stratified_group")
+# What the columns of fold files are called, in any case; the ids' also as in the training table.
+NAMES = {"id": ("image_id", "image"), "fold": ("fold", "kfold", "folds", "k_fold", "cv")}
 
 
 @dataclass(frozen=True)
@@ -198,8 +200,9 @@ def load_folds(
     """The fold of each training row, (N,) int64, in the order of the competition's rows; -1: held out by none.
 
     Reads `path` (csv: id, target, fold) if it exists, whoever made it, and makes it otherwise; seed and kind only
-    matter then. Raises UserError if the file was made for other ids or targets, with another number of folds, if it
-    has an empty fold, or if a group straddles folds.
+    matter then. In a file of the user's own the columns may be called as in NAMES, and the target may be missing.
+    Raises UserError if the file was made for other ids or targets, with another number of folds, if it has an empty
+    fold, or if a group straddles folds.
     duplicates: (N,) int64, equal for rows that are copies of each other; they are kept in one fold like a group.
     """
     groups, task = competition.train.groups, competition.task
@@ -219,8 +222,7 @@ def load_folds(
             )
         replace_file(path, lambda file: _write(file, competition, folds))
     # Also what was just written is read back: two processes may have raced, and there is one way to be right.
-    names = [name for name in ("id", "target", "fold") if name != "target" or name in read_header(path, "folds.file")]
-    columns = read_columns(path, names, "folds.file", required=["id", "fold"])
+    columns = _columns(path, competition.id_column, cure)
     refuse_repeats(columns["id"], path)
     rows = _match(path, columns, competition, cure)
     folds = _numbers(path, columns["fold"], n, cure)[rows]
@@ -245,6 +247,22 @@ def _write(file: TextIO, competition: Competition, folds: np.ndarray) -> None:
     columns = (competition.train.ids, competition.task.cells(competition.y), folds)
     for part in zip(*map(in_parts, columns), strict=True):
         writer.writerows(zip(*part, strict=True))
+
+
+def _columns(path: Path, id_column: str, cure: str) -> dict[str, np.ndarray]:
+    """id, fold and, if it is there, target of a fold file, each (N,) str."""
+    header = read_header(path, "folds.file")
+    found = {"target": "target"} if "target" in header else {}
+    for key, names in (("id", ("id", id_column, *NAMES["id"])), ("fold", NAMES["fold"])):
+        there = [name for word in names for name in header if word and name.lower() == word.lower()]
+        if not there:
+            raise UserError(
+                f"{path}: no column {key!r}{nearest(key, header)} (columns: {', '.join(header)}); call the column of "
+                f"the {'ids' if key == 'id' else 'fold numbers'} {key} in it, or {cure}"
+            )
+        found[key] = there[0]
+    columns = read_columns(path, list(found.values()), "folds.file", required=[found["id"]])
+    return {key: columns[name] for key, name in found.items()}
 
 
 def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition, cure: str) -> np.ndarray:
@@ -282,16 +300,19 @@ def _numbers(path: Path, cells: np.ndarray, n: int, cure: str) -> np.ndarray:
         )
     numbers = np.array([int(float(name)) for name in names.tolist()], dtype=np.int64)
     used = np.unique(numbers[numbers >= 0])
-    if len(used) and used[0] == 1 and np.array_equal(used, np.arange(1, used[-1] + 1)):
+    if len(used) < 2:
+        raise UserError(
+            f"{path} has {'no fold' if not len(used) else f'only fold {used[0]}'}, and it takes two that are held out "
+            f"in turn; number more of its rows, or {cure}"
+        )
+    if used[0] == 1 and np.array_equal(used, np.arange(1, used[-1] + 1)):
         say(f"{path}: its folds count from 1; they are 0 to {used[-1] - 1} here")
         numbers[numbers >= 0] -= 1
-    count = int(numbers.max()) + 1
-    if count != n:
-        own = f"set folds.n={count}" if count > 1 else "number the folds from 0 in it"
-        raise UserError(f"{path} has {count} fold{'s' * (count != 1)}, but folds.n={n}; {own}, or {cure}")
-    empty = sorted(set(range(n)) - set(numbers.tolist()))
+    empty = sorted(set(range(int(numbers.max()))) - set(numbers.tolist()))
     if empty:
         raise UserError(f"{path}: fold {empty[0]} has no rows; number its folds from 0 without a gap, or {cure}")
+    if len(used) != n:
+        raise UserError(f"{path} has {len(used)} folds, but folds.n={n}; set folds.n={len(used)}, or {cure}")
     return numbers[inverse.reshape(-1)]
 
 

@@ -9,12 +9,25 @@ from src.competition.metrics import Metric, find_metric
 from src.competition.sample import Sample
 from src.competition.task import Task
 from src.config import CompetitionConfig
-from src.errors import UserError
+from src.errors import UserError, first_few
 
 
 def fitted_form(sample: Sample, task: Task, keys: CompetitionConfig, say: Callable[[str], None]) -> Sample:
     """The sample with its kind: for `competition.submission=auto` what the metric looks at, else as it is given, with a
-    word through `say` where the metric would look at something else."""
+    word through `say` where the metric would look at something else. Raises UserError for classes that a submission of
+    words could not tell apart."""
+    found = _fitted(sample, task, keys, say)
+    if found.kind in ("ranked", "confident") and task.kind == "single":
+        spaced = [str(name) for name in task.names if len(str(name).split()) > 1]
+        if spaced:
+            raise UserError(
+                f"competition.submission={found.kind}: classes stand between spaces, but there is a space within "
+                f"{first_few(spaced)}; write _ for it in the training table, or set competition.submission=labels"
+            )
+    return found
+
+
+def _fitted(sample: Sample, task: Task, keys: CompetitionConfig, say: Callable[[str], None]) -> Sample:
     metric, long = _metric(keys, task), "{target}" in keys.rows
     if keys.submission == "auto" and long:  # a column per target, were each not a row
         sample = replace(sample, kind="probabilities")

@@ -13,8 +13,8 @@ from src.archives import list_files, walk_files
 from src.hdf5 import SUFFIXES
 
 EXTENSIONS = (
-    b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy", b".npz",
-    b".dcm", b".dicom", b".heic", b".heif", b".avif", b".jp2", b".pgm", b".ppm",
+    b".jpg", b".jpeg", b".jpe", b".jfif", b".jif", b".png", b".bmp", b".webp", b".tif", b".tiff", b".gif", b".npy",
+    b".npz", b".dcm", b".dicom", b".heic", b".heif", b".avif", b".jp2", b".pgm", b".ppm",
 )  # fmt: skip
 
 

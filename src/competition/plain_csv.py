@@ -71,8 +71,9 @@ def _columns(
 ) -> list[np.ndarray] | None:
     """Of whole lines: the columns, each (n,) bytes; None if they are not plain."""
     again = rb" *%b *(?:%b|\n)" % (re.escape(header[0].encode()), re.escape(separator))
-    if b"\r" in text or re.match(again, text) or re.search(b"\n" + again, text):  # it may be the column names again
-        return None
+    nothing = rb"[ %b]*\n" % re.escape(separator)
+    if b"\r" in text or any(re.match(line, text) or re.search(b"\n" + line, text) for line in (again, nothing)):
+        return None  # it may be the column names again, or a line of separators alone
     codes = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(codes == ord("\n"))
     starts = np.concatenate([[0], ends[:-1] + 1])

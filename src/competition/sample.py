@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from src.competition.csv_file import refuse_repeats
 from src.competition.table_file import read_columns, read_header
 from src.config import CompetitionConfig
 from src.errors import UserError, first_few, nearest
-from src.ids import differ, find_rows
+from src.ids import are_unique, differ, find_rows
 
 KINDS = ("labels", "probabilities", "positive", "ranked", "confident")
 KEY = "competition.sample_csv"
-INDEXES = ("", "Unnamed: 0")  # names of a column that pandas writes unless index=False
+UNNAMED = re.compile(r"(unnamed: \d+(\.\d+)*)?", re.I)  # columns that pandas writes unless index=False, and reads so
+INDEX = re.compile(rf"{UNNAMED.pattern}|index|level_0", re.I)  # and those of reset_index()
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Sample:
     id_position: int = 0  # which of the columns holds the ids
     positive: str | None = None  # of these two classes; None: the last
     guesses: int = 5  # of the best few, how many
-    index: np.ndarray | None = None  # (M,) str: the first column, where it numbers the rows beside ids of their own
+    index: dict[str, np.ndarray] = field(default_factory=dict)  # columns (M,) str that number rows, beside the ids
 
     @property
     def id_column(self) -> str:
@@ -40,8 +42,7 @@ class Sample:
 
     @property
     def value_columns(self) -> tuple[str, ...]:
-        values = self.columns if self.index is None else self.columns[1:]
-        return tuple(name for name in values if name != self.id_column)
+        return tuple(name for name in self.columns if name != self.id_column and name not in self.index)
 
 
 def read_sample(path: Path, id_column: str | None, keys: CompetitionConfig) -> Sample:
@@ -59,12 +60,9 @@ def read_sample(path: Path, id_column: str | None, keys: CompetitionConfig) -> S
     if len(columns) < 2:
         raise UserError(f"{path}: only column {columns[0]!r}; a sample submission has ids and at least one more column")
     asked = next((name for name in (id_column, keys.id_column) if name in columns), None)
-    index = None
-    if columns[0] in INDEXES and len(columns) > 2 and asked != columns[0]:
-        numbers = read_columns(path, [columns[0]], KEY)[columns[0]]
-        index = numbers if counts_rows(numbers) else None
-    found = asked or columns[0 if index is None else 1]
-    position, count = columns.index(found), len(columns) - (index is not None)
+    index = _read_index(path, columns, asked)
+    found = asked or next(name for name in columns if name not in index)
+    position, count = columns.index(found), len(columns) - len(index)
     kind = submission if submission != "auto" else "labels" if count == 2 else "probabilities"
     if kind not in ("probabilities", "labels") and count != 2:
         raise UserError(
@@ -74,6 +72,27 @@ def read_sample(path: Path, id_column: str | None, keys: CompetitionConfig) -> S
     ids = read_columns(path, [columns[position]], KEY, required=[columns[position]])[columns[position]]
     refuse_repeats(ids, path)
     return Sample(columns, ids, kind, position, keys.positive, keys.guesses, index)
+
+
+def _read_index(path: Path, columns: Sequence[str], asked: str | None) -> dict[str, np.ndarray]:
+    """The columns that only number the rows, beside the ids, which are in `asked` or in the first other column."""
+    names = [name for name in columns if INDEX.fullmatch(name) and name != asked]
+    others = [name for name in columns if name not in names]
+    if not names or len(others) < 2:
+        return {}
+    cells = read_columns(path, [asked or others[0], *names], KEY)
+    if asked is not None:
+        return {name: cells[name] for name in names if numbers_rows(cells[name])}
+    if not are_unique(cells[others[0]]):  # the ids are in one of `names`
+        return {}
+    return {name: cells[name] for name in names if UNNAMED.fullmatch(name) and counts_rows(cells[name])}
+
+
+def numbers_rows(cells: np.ndarray) -> bool:
+    """Whether cells (N,) str are whole numbers, each of them once: an index, which moves with its rows; or nothing."""
+    if not np.char.str_len(cells).any():
+        return True
+    return are_unique(cells) and all(re.fullmatch(r"\d+(\.0+)?", cell, re.ASCII) for cell in cells.tolist())
 
 
 def counts_rows(cells: np.ndarray) -> bool:

@@ -56,9 +56,8 @@ def submission_table(
     else:
         align(np.unique(links.image), ids, "the test rows", "the predictions")
         submitted = submitted_values(links, sample, ids, exact, task, decide)
-    values = {sample.id_column: sample.ids.astype(object), **submitted}
-    if sample.index is not None:
-        values[sample.columns[0]] = sample.index.astype(object)
+    index = {name: cells.astype(object) for name, cells in sample.index.items()}
+    values = {sample.id_column: sample.ids.astype(object), **index, **submitted}
     return pd.DataFrame({column: values[column] for column in sample.columns})
 
 

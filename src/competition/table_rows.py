@@ -12,7 +12,7 @@ from src.competition.images import rows_from_images, template_fields
 from src.competition.kinds import KINDS
 from src.competition.links import TARGET
 from src.competition.long_table import names_in, pivot
-from src.competition.sample import INDEXES, Sample, read_sample
+from src.competition.sample import INDEX, Sample, read_sample
 from src.competition.table_file import is_there, read_columns, read_header
 from src.config import CompetitionConfig
 from src.errors import UserError
@@ -53,7 +53,9 @@ def training_columns(keys: CompetitionConfig, root: Path, id_column: str, sample
         if name is not None:
             column_position(name, header, path, key)
     kind = KINDS[keys.kind]
-    others = [name for name in header if name not in (id_column, keys.group_column, *INDEXES)]
+    asked = sample.value_columns  # among which may be a column that is called index
+    others = [name for name in header if name not in (id_column, keys.group_column)]
+    others = [name for name in others if name in asked or not INDEX.fullmatch(name)]
     if keys.long:
         targets = kind.target_columns(keys.target_column, others, sample, path)
         beside = [] if "{" in keys.long else [keys.long]

@@ -172,8 +172,8 @@ class AugmentConfig:
     hue: float = 0.4  # turn of the colours in YIQ: +- this * 180 degrees (as MXNet, the paper's library)
     pca: float = 0.1  # standard deviation of the noise along the principal colours (AlexNet)
     erase: float = 0.0  # probability of a grey rectangle (random erasing, 1708.04896)
-    # after crop and flip, e.g. [{GaussianBlur: {p: 0.2}}]; OneOf, SomeOf and Sequential take a list of their own
-    albumentations: tuple[dict[str, Any], ...] = ()
+    # after crop and flip, e.g. [Transpose, {GaussianBlur: {p: 0.2}}]; OneOf, SomeOf and Sequential take such a list
+    albumentations: tuple[dict[str, Any] | str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.augment import (
-    Augment,
-    albumentations_pipeline,
-    centre_view,
-    geometry,
-    made_by,
-    refuse_other_pictures,
-    sample,
-)
+from src.data.augment import Augment, centre_view, geometry, sample
 from src.data.cache import ImageStore
 from src.data.resizing import resize
+from src.data.transforms import albumentations_pipeline, made_by, refuse_other_pictures
 from src.errors import UserError
 from src.log import say_once
 from src.parent import signalled_without

@@ -13,11 +13,12 @@ from torch import nn
 from src.competition.folds import Fold
 from src.competition.tables import Competition
 from src.config import Config
-from src.data.augment import Augment, check_albumentations
+from src.data.augment import Augment
 from src.data.bad_images import unreadable_rows
 from src.data.cache import ImageStore
 from src.data.preprocess import Preprocess
 from src.data.sight import doubts, see
+from src.data.transforms import check_albumentations
 from src.fold.measured import measure_pixels
 from src.fold.network import build_from, norms_to_hold, on_device, outputs_from
 from src.fold.pruned import weights_to_prune

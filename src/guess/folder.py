@@ -13,7 +13,7 @@ import numpy as np
 from src.archives import walk_files
 from src.competition.csv_file import open_rows
 from src.competition.listings import form_free, is_image
-from src.competition.sample import INDEXES, counts_rows
+from src.competition.sample import UNNAMED, counts_rows
 from src.competition.table_file import JSON, TABLES, read_arrays, read_columns, read_header
 from src.errors import UserError
 
@@ -80,28 +80,34 @@ class Table:
 
 def read_table(root: Path, file: str) -> Table | None:
     """The table in a file, without its columns of pixels; None for what is no table."""
-    path = root / file
     try:
-        if path.is_file() and path.stat().st_size > LARGEST:
-            return None
-        header = read_header(path, file)
-        pixels = tuple(read_arrays(path, file)) or pixel_columns(path, header)
-        rest = [name for name in header if name not in pixels]
-        columns = without_index(read_columns(path, rest, file)) if rest else {}
-        if not rest:  # nothing but pixels: as many rows as there are
-            count = len(read_columns(path, [header[0]], file)[header[0]])
-            columns = {"": np.arange(1, count + 1).astype(np.str_)}
+        return open_table(root, file, file)
     except UserError:
         return None
+
+
+def open_table(root: Path, file: str, key: str) -> Table | None:
+    """`read_table`, which raises UserError for what is no table; None for one that is too large. key: the configuration
+    key that leads to the file, for the messages."""
+    path = root / file
+    if path.is_file() and path.stat().st_size > LARGEST:
+        return None
+    header = read_header(path, key)
+    pixels = tuple(read_arrays(path, file)) or pixel_columns(path, header)
+    rest = [name for name in header if name not in pixels]
+    columns = without_index(read_columns(path, rest, key)) if rest else {}
+    if not rest:  # nothing but pixels: as many rows as there are
+        count = len(read_columns(path, [header[0]], key)[header[0]])
+        columns = {"": np.arange(1, count + 1).astype(np.str_)}
     return Table(file, columns, pixels)
 
 
 def without_index(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The columns but the row numbers that pandas writes beside them, where another column tells the rows apart."""
-    named = [cells for name, cells in columns.items() if name not in INDEXES]
+    named = [cells for name, cells in columns.items() if not UNNAMED.fullmatch(name)]
     if not any(len(np.unique(cells)) == len(cells) for cells in named):
         return columns
-    return {name: cells for name, cells in columns.items() if name not in INDEXES or not counts_rows(cells)}
+    return {name: cells for name, cells in columns.items() if not (UNNAMED.fullmatch(name) and counts_rows(cells))}
 
 
 def pixel_columns(path: Path, header: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from src.guess.groups import find_groups
 from src.guess.locate import Place
 from src.guess.pictures import find_labelled_pictures
 from src.guess.pixels import of_pixels
-from src.guess.roles import Roles, cast, hidden_labels
+from src.guess.roles import Roles, cast, hidden_labels, unused_train
 from src.guess.seen import Seen
 from src.guess.submitted import first_column, submitted, test_folder, test_table, usual_metric
 from src.guess.target import find_target
@@ -53,7 +53,7 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
                 raise UserError(f"{root}: no pictures of training rows were found, and {why}")
             raise UserError(
                 f"{root}: no table has a row per training picture, and neither folders nor names of files tell their "
-                "labels; give competition.train_csv= and competition.train_images="
+                f"labels{unused_train(folder)}; give competition.train_csv= and competition.train_images="
             )
         findings += labelled
         template = next(found.value for found in labelled if found.key == "train_images")

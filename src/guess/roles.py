@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from src.competition.long_table import names_in
+from src.competition.sample import INDEX, numbers_rows
 from src.guess.finding import Finding
-from src.guess.folder import Folder, Table, read_table
+from src.guess.folder import Folder, Table, open_table, read_table
 from src.guess.locate import Place, locate, split_of
 from src.guess.rows import Rows, unfolded, what_rows_are
 
@@ -45,6 +46,8 @@ def cast(folder: Folder) -> tuple[Roles, list[Finding]]:
     findings: list[Finding] = []
 
     sample = find_sample(tables, folder)
+    if sample[0] is None:
+        refuse_unread_sample(folder)
     left = [table for table in tables if sample[0] is None or table.file != sample[0].file]
     if sample[0] is not None:
         others = tuple(table.file for table in left if SAMPLE.search(_name(table.file)))
@@ -124,8 +127,8 @@ def find_sample(tables: list[Table], folder: Folder) -> tuple[Table | None, str]
 
 
 def ids_first(sample: Table, folder: Folder, others: Sequence[Table]) -> Table:
-    """The sample with its ids as the first column: the first that names pictures, or is a column of another table;
-    else as it is."""
+    """The sample with its ids as the first column, the first that names pictures, or is a column of another table, and
+    without columns that only number its rows; else as it is."""
     elsewhere = [set(cells.tolist()) for table in others for cells in table.columns.values()]
     for name, cells in sample.columns.items():
         ids = set(cells.tolist())
@@ -133,6 +136,9 @@ def ids_first(sample: Table, folder: Folder, others: Sequence[Table]) -> Table:
             all(cell in folder.names or cell in folder.stems for cell in list(ids)[:50]) or ids in elsewhere
         ):
             rest = {other: column for other, column in sample.columns.items() if other != name}
+            numbered = [other for other, column in rest.items() if INDEX.fullmatch(other) and numbers_rows(column)]
+            if len(numbered) < len(rest):  # they come back when a submission is written
+                rest = {other: column for other, column in rest.items() if other not in numbered}
             return Table(sample.file, {name: cells, **rest}, sample.pixels)
     return sample
 
@@ -204,6 +210,26 @@ def find_train(
         return table, None, f"{len(table)} rows that hold the pictures' values", long
     many = f", a row for each of {len(names)} targets" if long else ""
     return table, place, f"{len(table)} pictures{many}; its column {place.column} names them ({place.way})", long
+
+
+def unused_train(folder: Folder) -> str:
+    """What is seen of the table that is called so, which has no row per training picture; nothing where none is. Raises
+    UserError if it cannot be read."""
+    named = [file for file in _in_order(folder) if split_of(_name(file)) == "train" or "label" in file.lower()]
+    if not named:
+        return ""
+    table = open_table(folder.root, named[0], "competition.train_csv")
+    if table is None or not table.columns:
+        return ""
+    cells = ", ".join(f"{name} {str(column[0])[:60]!r}" for name, column in list(table.columns.items())[:4])
+    return f" (no column of {named[0]} names pictures; its first row: {cells})"
+
+
+def refuse_unread_sample(folder: Folder) -> None:
+    """UserError for a sample submission by its name that cannot be read."""
+    for file in folder.tables:
+        if re.search(r"sample|submi", _name(file), re.IGNORECASE):
+            open_table(folder.root, file, "competition.sample_csv")
 
 
 def hidden_labels(root: Path) -> str | None:

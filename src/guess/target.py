@@ -56,7 +56,9 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
     cells, look = seen.train[name], looks[name]
     asked = seen.sample[value] if value is not None else np.array([], np.str_)
     there = np.unique(asked[asked != ""])
-    words = max((len(split(cell)) for cell in there.tolist()), default=1)
+    labels = [label for label in np.unique(cells).tolist() if label]
+    # a cell of the sample that is a label, "hot dog", is one and not two of them
+    words = max((len(split(cell)) for cell in there.tolist() if cell not in labels), default=1)
     sure = words == 2 and all(re.fullmatch(r"\S+ (0?\.\d+|1\.0*|1|0)", cell) for cell in there.tolist())
     if sure or is_gap(seen.metric):
         why = (
@@ -75,7 +77,7 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
             *findings,
             Finding("kind", "number", "the metric", f"{seen.metric} compares numbers; {look.low:g} to {look.high:g}"),
         ]
-    if look.kind == "text" and (holds_words(cells) or _sets_beside(cells, look, words)):
+    if look.kind == "text" and (holds_words(cells) or _sets_beside(cells, look, there, words)):
         return [*findings, Finding("kind", "multi", "words in a cell", _of_words(cells))]
     if look.kind == "number" and not _few(look):
         why = f"numbers with decimals from {look.low:g} to {look.high:g}, {look.values} different ones"
@@ -84,7 +86,8 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
         why = f"whole numbers from {look.low:g} to {look.high:g}, {look.values} different ones in {look.rows} rows"
         return [*findings, Finding("kind", "number", "a column of numbers", why, ("single",))]
 
-    labels = [label for label in np.unique(cells).tolist() if label]
+    if any(len(split(label)) > 1 for label in labels):  # the best few of such names could not be told apart
+        words = 1
     kind = Finding("kind", "single", "a label per row", f"{look.values} classes in {look.rows} rows")
     if words > 1 or best_few(seen.metric) > 1:
         return [*findings, kind, *ranked(labels, there, words, seen)]
@@ -97,10 +100,16 @@ def _one_column(looks: Mapping[str, Look], seen: Seen) -> list[Finding]:
     return [*findings, kind, *labels_or_probability(labels, value, asked, look, seen)]
 
 
-def _sets_beside(cells: np.ndarray, look: Look, words: int) -> bool:
-    """Whether cells are sets because the sample's cells are, or because some are empty: some hold several words."""
-    counts = {len(split(cell)) for cell in np.unique(cells[cells != ""]).tolist()}
-    return max(counts, default=0) > 1 and len(counts) > 1 and (words > 1 or look.empty > 0)
+def _sets_beside(cells: np.ndarray, look: Look, asked: np.ndarray, words: int) -> bool:
+    """Whether cells are sets because the sample's cells `asked` are, or because some are empty: some hold several
+    words. words: of the longest of `asked` that is no cell itself; where all are, sets are combinations of no more
+    words than there are cells, and others are names that hold spaces."""
+    sets = [set(split(cell)) for cell in np.unique(cells[cells != ""]).tolist()]
+    counts = {len(each) for each in sets}
+    if max(counts, default=0) < 2 or len(counts) < 2:
+        return False
+    combined = len(set().union(*sets)) <= len(sets)
+    return look.empty > 0 or words > 1 or (combined and any(len(split(cell)) > 1 for cell in asked.tolist()))
 
 
 def choose_column(

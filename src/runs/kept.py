@@ -44,6 +44,7 @@ def keep_competition(folder: Path, config: Config, competition: Competition) -> 
                 "id_position": sample.id_position,
                 "positive": sample.positive,
                 "guesses": sample.guesses,
+                "index": list(sample.index),
             },
         },
     )
@@ -85,8 +86,15 @@ def _sample_there(config: Config, root: Path, form: dict[str, Any]) -> Sample | 
         return None
     there = open_sample(replace(keys, sample_csv=None), root)
     say(f"{root / keys.sample_csv}: is not there; the submission takes the form and the order that the run knows")
+    numbers = np.arange(len(there.ids)).astype(np.str_)
     return Sample(
-        tuple(form["columns"]), there.ids, form["kind"], form["id_position"], form["positive"], form["guesses"]
+        columns=tuple(form["columns"]),
+        ids=there.ids,
+        kind=form["kind"],
+        id_position=form["id_position"],
+        positive=form["positive"],
+        guesses=form["guesses"],
+        index=dict.fromkeys(form.get("index", ()), numbers),
     )
 
 

@@ -15,7 +15,6 @@ from src.config import AugmentConfig
 from src.data.augment import (
     PRINCIPAL_COLOURS,
     Augment,
-    albumentations_pipeline,
     centre_view,
     colour_matrix,
     crop_box,
@@ -35,6 +34,7 @@ from src.data.loader import (
 )
 from src.data.preprocess import to_input
 from src.data.resizing import LINEAR_BELOW, resize
+from src.data.transforms import albumentations_pipeline
 from src.errors import UserError
 from src.fold.measured import ranges
 

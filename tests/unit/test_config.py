@@ -130,7 +130,7 @@ def test_runtime_keys_exist() -> None:
         ("optimizer.clip", None, None),
         ("stages", [{}], (StageConfig(),)),
         ("stages", [{"length": 0.3, "size": 0.5}, {"rows": 1}], (StageConfig("0.3", 0.5), StageConfig())),
-        ("augment.albumentations", [{"Blur": {"p": 1}}], ({"Blur": {"p": 1}},)),
+        ("augment.albumentations", [{"Blur": {"p": 1}}, "Transpose"], ({"Blur": {"p": 1}}, "Transpose")),
         ("tta", [{"flip": True}], [{"flip": True}]),
         ("tta", "d4", "d4"),
         ("competition.id_column", 3, "3"),
@@ -186,7 +186,7 @@ def test_values_are_converted(key: str, given: object, expected: object) -> None
         ("stages", [], "stages: the list is empty"),
         ("stages", [{}, {"augment": "much"}], r"stages\[1\].augment='much': expected float"),
         ("stages", [3], r"stages\[0\]=3: expected a section with length, size"),
-        ("augment.albumentations", ["Blur"], r"augment.albumentations\[0\]='Blur': expected a mapping"),
+        ("augment.albumentations", [["Blur"]], r"augment.albumentations\[0\]=\['Blur'\]: expected"),
         ("tta", None, "tta=None"),
     ],
 )

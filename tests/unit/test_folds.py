@@ -189,7 +189,12 @@ CHANGES: dict[str, tuple[Competition, int, str, list[str]]] = {
     "negative": (competition(SIX), 2, KEPT.replace("i3,y,1", "i3,y,-2"), ["fold '-2' is not a number"]),
     "huge": (competition(SIX), 2, KEPT.replace("i3,y,1", f"i3,y,{10**30}"), ["is not a number from 0 to 1"]),
     "no fold column": (competition(SIX), 2, KEPT.replace("fold", "flod"), ["no column 'fold'", "'flod'?"]),
-    "empty cell": (competition(SIX), 2, KEPT.replace("i3,y,1", "i3,y,"), ["toy.csv line 5: empty 'fold'"]),
+    "empty cell": (
+        competition(SIX),
+        2,
+        KEPT.replace("i3,y,1", "i3,y,"),
+        ["toy.csv: fold ''", "or -1 for rows that are never held out"],
+    ),
     "torn group": (
         competition(SIX, groups=["p", "q", "p", "q", "r", "r"]),
         2,

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from src.data.augment import Augment, check_albumentations
+from src.data.augment import Augment
 from src.data.cache import ImageStore
 from src.data.loader import Order, training_batch
 from src.data.sight import doubts, see, told_by_colour
 from src.data.spec import ImageSpec
+from src.data.transforms import check_albumentations
 from src.errors import UserError
 from src.words import full_words, key_of
 
@@ -30,6 +31,12 @@ SPECS: dict[str, tuple[Any, int, str | None]] = {
     "one of, in short": ({"OneOf": [{"Blur": {}}, "MedianBlur"]}, 3, None),
     "some of": ({"SomeOf": {"transforms": [{"Blur": {}}, {"Transpose": {}}], "n": 1}}, 3, None),
     "nested twice": ({"Sequential": [{"OneOf": [{"Blur": {}}, {"Sequential": [{"Transpose": {}}]}]}]}, 3, None),
+    "one of, by name": ({"OneOf": {"transforms": {"Blur": {"p": 1.0}, "MedianBlur": {}}}}, 3, None),
+    "one or other": ({"OneOrOther": {"first": {"Blur": {}}, "second": "Transpose"}}, 3, None),
+    "one or other of a kind": ({"OneOrOther": {"first": "Blur", "second": "Normalize"}}, 3, "OneOrOther makes .*32 of"),
+    "one of none": ({"OneOf": []}, 3, r"OneOf: takes a list of transforms, \{OneOf: \[\{Blur"),
+    "one of nothing": ("OneOf", 3, r"OneOf: takes a list of transforms"),
+    "one of, without a list": ({"OneOf": {"p": 0.5}}, 3, r"OneOf: takes a list of transforms"),
     "grey in three channels": ({"ToGray": {}}, 3, None),
     "crop and resize": ({"Sequential": [{"RandomCrop": {"height": 20, "width": 20}},
                                         {"Resize": {"height": SIDE, "width": SIDE}}]}, 3, None),
@@ -48,6 +55,9 @@ SPECS: dict[str, tuple[Any, int, str | None]] = {
     "grey in one channel": ({"ToGray": {"num_output_channels": 1}}, 3, "ToGray makes 32 x 32 of .*_channels=3"),
     "colours of four channels": ({"HueSaturationValue": {}}, 4, "HueSaturationValue fails on 32 x 32 pictures of 4 ch"),
     "a typo": ({"GausianBlur": {}}, 3, "no transform 'GausianBlur'; did you mean 'GaussianBlur'?"),
+    "a name in small letters": ({"gaussianblur": {}}, 3, "no transform 'gaussianblur'; did you mean 'GaussianBlur'?"),
+    "a name of a module": ({"blur": {}}, 3, "no transform 'blur'; did you mean 'Blur'?"),
+    "a name with its module": ({"albumentations.Blur": {}}, 3, "no transform 'albumentations.Blur'"),
     "a typo in one of": ({"OneOf": [{"Blurr": {}}]}, 3, "no transform 'Blurr'; did you mean 'Blur'?"),
     "no transform": ({"np": {}}, 3, "no transform 'np'"),
     "no such argument": ({"Blur": {"blurr": 3}}, 3, "Blur: "),

@@ -458,8 +458,23 @@ def test_layouts(tmp_path: Path, name: str) -> None:
 
 TARGETS: dict[str, tuple[Sequence[Any], Any, str | None, Expected]] = {
     "names with spaces are no words": (
-        cycle(["old terrier", "old spaniel", "irish terrier", "irish spaniel"]), "old terrier", None, {"kind": "single"}
+        cycle(["old terrier", "old spaniel", "irish terrier", "irish spaniel"]), "old terrier", None,
+        {"kind": "single", "submission": "labels"},
     ),
+    "names of one word and of two": (
+        cycle(["new york", "paris", "new delhi"]), "new york", None, {"kind": "single", "submission": "labels"}
+    ),
+    "names of words that no other has": (
+        cycle(["hot dog", "pizza"]), "hot dog", None, {"kind": "single", "submission": "labels"}
+    ),
+    "names that end with a number": (
+        cycle(["grade 0", "grade 1"]), "grade 1", None, {"kind": "single", "submission": "labels"}
+    ),
+    "names and a placeholder": (
+        cycle(["hot dog", "ice cream"]), "name of the class", None, {"kind": "single", "submission": "labels"}
+    ),
+    "words of a sample that no row has": (cycle(["rust", "scab", "rust mould"]), "rust scab", None, {"kind": "multi"}),
+    "few words, some together": (cycle(["rust", "scab rust", "scab"]), "scab rust", None, {"kind": "multi"}),
     "words": (cycle(["rust", "scab rust", "scab", "healthy"]), "healthy", "f1_micro", {"kind": "multi"}),
     "class numbers": (cycle([0, 1, 2, 3]), 3, "accuracy", {"kind": "single", "submission": "labels"}),
     "grades": (cycle([0, 1, 2, 3]), 0, "qwk", {"kind": "single", "submission": "labels"}),

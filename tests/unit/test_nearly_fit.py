@@ -20,11 +20,12 @@ from src.competition.few import few_rows
 from src.competition.folds import load_folds, make_folds
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import Competition, load_competition
-from src.config import CompetitionConfig
+from src.config import CompetitionConfig, build
 from src.ensembling.stack import features_of
 from src.errors import UserError
 from src.guess.guess import guess
 from src.predictions import Features, load_features, save_features
+from src.runs.kept import keep_competition, open_test
 from src.verbs import VERBS
 from src.words import full_words
 
@@ -48,6 +49,7 @@ def folder(
     sample_row: str | None = None,
     gone: Sequence[str] = (),
     test: Sequence[str] = TEST,
+    end: str = "",
 ) -> Path:
     """A competition of 8 training rows of two classes; cell, file: from a plain name to the cell, and to the file."""
     picture = cv2.imencode(".png", np.full((8, 8, 3), 99, np.uint8))[1].tobytes()
@@ -58,12 +60,14 @@ def folder(
             if name not in gone:
                 path.write_bytes(picture)
     rows = [row.format(id=cell(name), label="cat" if n % 2 else "dog", n=n, n1=n + 1) for n, name in enumerate(TRAIN)]
-    (root / "train.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    (root / "train.csv").write_text("\n".join([header, *rows]) + f"\n{end}", encoding="utf-8")
     wanted = [
         (sample_row or row).format(id=(test_cell or cell)(name), label="cat", n=n, n1=n + 1)
         for n, name in enumerate(test)
     ]
-    (root / "sample_submission.csv").write_text("\n".join([sample_header or header, *wanted]) + "\n", encoding="utf-8")
+    (root / "sample_submission.csv").write_text(
+        "\n".join([sample_header or header, *wanted]) + f"\n{end}", encoding="utf-8"
+    )
     return root
 
 
@@ -95,6 +99,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "trailing commas": {"header": "id,label,,", "row": "{id},{label},,"},
     "one trailing comma": {"header": "id,label,", "row": "{id},{label},"},
     "trailing commas in the rows": {"row": "{id},{label},,"},
+    "lines of commas at the end": {"end": ",\n , \n,\n"},
     "trailing semicolons": {"header": "id;label;;", "row": "{id};{label};;"},
     "semicolons": {"header": "id;label", "row": "{id};{label}"},
     "semicolons and decimal commas": {
@@ -108,6 +113,12 @@ FORMS: dict[str, dict[str, Any]] = {
     "index in both": {"header": ",id,label", "row": "{n},{id},{label}"},
     "index twice read": {"header": "Unnamed: 0,id,label", "row": "{n},{id},{label}"},
     "index from 1": {"header": ",id,label", "row": "{n1},{id},{label}"},
+    "index of shuffled rows": {"header": ",id,label", "row": "1{n},{id},{label}"},
+    "index of shuffled rows, as numbers": {"header": ",id,label", "row": "7{n}.0,{id},{label}"},
+    "index of reset_index": {"header": "index,id,label", "row": "2{n},{id},{label}"},
+    "index behind the ids": {"header": "id,index,label", "row": "{id},2{n},{label}"},
+    "index of an index": {"header": "Unnamed: 0.1,Unnamed: 0,id,label", "row": "{n},4{n},{id},{label}"},
+    "a column of nothing": {"header": "id,,label", "row": "{id},,{label}"},
     "index in the training table": {
         "header": ",id,label", "row": "{n},{id},{label}", "sample_header": "id,label", "sample_row": "{id},{label}",
     },
@@ -134,8 +145,84 @@ def test_what_nearly_fits_is_taken(tmp_path: Path, name: str) -> None:
     write_submission(tmp_path / "s.csv", table, competition.sample, competition.task)
     mark = next(mark for mark in ",;\t| " if mark in (root / "sample_submission.csv").read_text())
     lines = (root / "sample_submission.csv").read_text(encoding="utf-8").replace(mark, ",").splitlines()
-    assert (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines() == [line.rstrip(",") for line in lines]
+    lines = [line.rstrip(",") for line in lines if line.strip(" ,")]
+    assert (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines() == lines
     assert len(few_rows(competition, 2, 2).test) == 2
+
+
+# of each table what it holds, and what is said of it
+UNREAD: dict[str, tuple[str, bytes, str]] = {
+    "UTF-16": ("train.csv", "id,label\na0,cat\na1,dog\n".encode("utf-16"), r"this is UTF-16 text, not csv; save"),
+    "Latin-1": (
+        "train.csv",
+        "id,label\na0,chat tigr\u00e9\na1,dog\n".encode("latin-1"),
+        "not UTF-8 text; save the file as",
+    ),
+    "a line of Excel": ("train.csv", b"sep=,\nid,label\na0,cat\na1,dog\n", "line 2: fields: 2, but the header has 1"),
+    "a remark": ("train.csv", b"# mine\nid,label\na0,cat\na1,dog\n", "line 2: fields: 2, but the header has 1"),
+    "a column without a name": (
+        "train.csv",
+        b"id,label,\na0,cat,7\na1,dog,7\n",
+        "line 2: fields: 3, .*name the column",
+    ),
+    "other separators": (
+        "train.csv",
+        b"id^label\na0^cat\na1^dog\n",
+        r"no column of train\.csv names pictures; .*'a0\^cat'\)",
+    ),
+    "other names": (
+        "train.csv",
+        b"id,label\nx0,cat\nx1,dog\n",
+        r"train\.csv names pictures; its first row: id 'x0', label",
+    ),
+    "a sample in UTF-16": (
+        "sample_submission.csv",
+        "id,label\nt0,cat\n".encode("utf-16"),
+        "this is UTF-16 text, not csv",
+    ),
+    "a sample without rows": (
+        "sample_submission.csv",
+        b"id,label\n",
+        "column names but no rows; check competition.sample_csv=",
+    ),
+    "a sample with a row too short": ("sample_submission.csv", b"id,label\nt0,cat\nt1\n", "line 3: fields: 1, but"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_tables_that_cannot_be_used_say_why(tmp_path: Path, name: str) -> None:
+    """Instead of a submission in a form of our own, or a remark that no table is there."""
+    file, content, says = UNREAD[name]
+    root = folder(tmp_path / "pets")
+    (root / file).write_bytes(content)
+    with pytest.raises(UserError, match=says) as error:
+        guess(root)
+    assert str(root / file) in str(error.value) or f" {file} " in str(error.value)
+
+
+def test_what_is_called_index_and_is_none(tmp_path: Path) -> None:
+    """Ids without a name beside a column per class, and a value that is called index."""
+    root = folder(tmp_path / "pets", sample_header=",cat,dog", sample_row="{id},0.5,0.5")
+    competition = found(root, metric="log_loss")
+    assert competition.sample.id_column == "" and competition.sample.value_columns == ("cat", "dog")
+    (root / "train.csv").write_text("id,index\n" + "".join(f"{name},{n / 3}\n" for n, name in enumerate(TRAIN)))
+    (root / "sample_submission.csv").write_text("id,index\n" + "".join(f"{name},{n}\n" for n, name in enumerate(TEST)))
+    competition = found(root, metric="rmse")
+    assert competition.sample.value_columns == ("index",) == competition.targets and competition.task.kind == "number"
+
+
+def test_an_index_is_there_without_the_sample_too(tmp_path: Path) -> None:
+    """As in a hidden test set, for which a run keeps the form of the submission."""
+    root = folder(tmp_path / "pets", **FORMS["index in the sample"])
+    competition = found(root)
+    config = build({"competition": {"name": "pets", "root": str(root), "id_column": "id", "target_column": "label"}})
+    (tmp_path / "run").mkdir()
+    keep_competition(tmp_path / "run", config, competition)
+    (root / "sample_submission.csv").unlink()
+    (root / "test.csv").write_text("id\n" + "".join(f"{name}\n" for name in TEST))
+    again, _ = open_test(config, tmp_path / "run")
+    table = submission_table(again.sample, again.test.ids, np.eye(2)[[0, 1, 0]], again.task)
+    assert table.to_csv(index=False).splitlines() == [",id,label", "0,t0,cat", "1,t1,dog", "2,t2,cat"]
 
 
 def test_rows_that_differ_only_in_form_keep_their_own_files(tmp_path: Path) -> None:
@@ -168,6 +255,21 @@ def test_pictures_that_are_missing(tmp_path: Path, policy: str) -> None:
     (root / "test" / "other.png").write_bytes(b"x")
     with pytest.raises(UserError, match="3 of 3 ids have no image"):
         load_competition(CompetitionConfig(root=str(root), on_bad_image="skip"), say=lambda line: None)
+
+
+@pytest.mark.parametrize("kind", ["ranked", "confident"])
+def test_words_cannot_be_told_apart_where_names_hold_spaces(tmp_path: Path, kind: str) -> None:
+    """Said before anything is trained, and not when the submission is written."""
+    root = folder(tmp_path / "pets", row="{id},my {label}")
+    with pytest.raises(
+        UserError, match=rf"^competition\.submission={kind}: .* within my cat, my dog; write _"
+    ) as error:
+        found(root, submission=kind)
+    cure = re.search(r"set competition\.submission=(\w+)$", str(error.value))
+    assert cure is not None and found(root, submission=cure[1]).sample.kind == "labels"
+    for name in ("train.csv", "sample_submission.csv"):
+        (root / name).write_text((root / name).read_text().replace("my ", "my_"))
+    assert found(root, submission=kind).sample.kind == kind
 
 
 def test_values_in_a_column_without_a_name(tmp_path: Path) -> None:
@@ -215,14 +317,49 @@ FOLD_FILES = {
     "from 1, as pandas": ("id,target,fold", lambda n: f"{n % 4 + 1}.0", 4, lambda n: n % 4),
     "no targets": ("id,fold", lambda n: n % 2, 2, lambda n: n % 2),
     "semicolons": ("id;target;fold", lambda n: n % 2, 2, lambda n: n % 2),
+    "kfold": ("id,kfold", lambda n: n % 2, 2, lambda n: n % 2),
+    "in capitals": ("ID,Fold", lambda n: n % 2 + 1, 2, lambda n: n % 2),
+    "images": ("image_id,fold", lambda n: n % 2, 2, lambda n: n % 2),
+    "the ids' own name": ("name,fold", lambda n: n % 2, 2, lambda n: n % 2),
+    "a table with all that there is": ("index,id,label,width,fold", lambda n: n % 2, 2, lambda n: n % 2),
+}
+# what the column of a fold file holds, folds.n, what is said, and the cells with which the cure is followed
+FOLD_CELLS: dict[str, tuple[Callable[[int], object], int, str, Callable[[int], object]]] = {
+    "empty for always train": (
+        lambda n: n % 2 if n else "",
+        2,
+        "fold '' is not a number .*, or -1 for rows",
+        lambda n: n % 2 if n else -1,
+    ),
+    "nan for always train": (
+        lambda n: n % 2 if n else "nan",
+        2,
+        "fold 'nan' is not .*, or -1 for rows that are never",
+        lambda n: n % 2 if n else -1,
+    ),
+    "a gap": (lambda n: n % 2 * 2, 2, "fold 1 has no rows; number its folds from 0 without a gap", lambda n: n % 2),
+    "a gap, from 1": (lambda n: n % 2 * 2 + 1, 3, "fold 0 has no rows; number its folds from 0", lambda n: n % 3),
+    "from 2": (lambda n: n % 2 + 2, 2, "fold 0 has no rows; number its folds from 0 without a gap", lambda n: n % 2),
+    "one that is held out": (
+        lambda n: -(n > 2),
+        2,
+        "has only fold 0, and it takes two .*; number more",
+        lambda n: int(n > 2),
+    ),
+    "one, from 1": (lambda n: 1, 2, "has only fold 1, and it takes two", lambda n: n % 2),
+    "none": (lambda n: -1, 2, "has no fold, and it takes two that are held out in turn", lambda n: n % 2),
+    "names": (lambda n: f"fold{n % 2}", 2, "fold 'fold0' is not a number from 0 to 1", lambda n: n % 2),
 }
 
 
 @pytest.mark.parametrize("name", FOLD_FILES)
 def test_fold_files_of_the_users_own(tmp_path: Path, name: str) -> None:
     header, number, n, expected = FOLD_FILES[name]
-    competition = found(folder(tmp_path / "pets"))
-    cells = [{"id": name, "target": "cat" if at % 2 else "dog", "fold": number(at)} for at, name in enumerate(TRAIN)]
+    competition = found(folder(tmp_path / "pets", header="name,label" if "name" in header else "id,label"))
+    cells = [{"target": "cat" if at % 2 else "dog", "label": "?", "width": 8, "index": 7 - at} for at in range(8)]
+    for at, row in enumerate(cells):
+        row |= dict.fromkeys(("id", "ID", "image_id", "name"), TRAIN[at])
+        row |= dict.fromkeys(("fold", "Fold", "kfold"), number(at))
     mark = ";" if ";" in header else ","
     lines = [mark.join(str(row[column]) for column in header.split(mark)) for row in cells]
     path = tmp_path / "mine.csv"
@@ -236,6 +373,28 @@ def test_fold_files_of_the_users_own(tmp_path: Path, name: str) -> None:
         load_folds(path, competition, 3, 0)
     cure = re.search(r"set folds\.n=(\d+)", str(error.value))
     assert cure is not None and len(load_folds(path, competition, int(cure[1]), 0)) == 8
+
+
+@pytest.mark.parametrize("name", FOLD_CELLS)
+def test_cells_that_are_no_folds(tmp_path: Path, name: str) -> None:
+    number, n, says, corrected = FOLD_CELLS[name]
+    competition, path = found(folder(tmp_path / "pets")), tmp_path / "mine.csv"
+    path.write_text("id,fold\n" + "".join(f"{name},{number(at)}\n" for at, name in enumerate(TRAIN)))
+    with pytest.raises(UserError, match=says) as error:
+        load_folds(path, competition, n, 0)
+    assert "delete" not in str(error.value)
+    path.write_text("id,fold\n" + "".join(f"{name},{corrected(at)}\n" for at, name in enumerate(TRAIN)))
+    assert load_folds(path, competition, n, 0).tolist() == [corrected(at) for at in range(8)]
+
+
+@pytest.mark.parametrize(("header", "lacks"), [("picture,fold", "id"), ("id,part", "fold")])
+def test_columns_of_a_fold_file_that_are_called_otherwise(tmp_path: Path, header: str, lacks: str) -> None:
+    competition, path = found(folder(tmp_path / "pets")), tmp_path / "mine.csv"
+    path.write_text(header + "\n" + "".join(f"{name},{at % 2}\n" for at, name in enumerate(TRAIN)))
+    with pytest.raises(UserError, match=rf"no column '{lacks}' .*; call the column of the .* {lacks} in it, or set"):
+        load_folds(path, competition, 2, 0)
+    path.write_text(path.read_text().replace(header, "id,fold"))
+    assert load_folds(path, competition, 2, 0).tolist() == [at % 2 for at in range(8)]
 
 
 def test_a_class_with_one_row() -> None:

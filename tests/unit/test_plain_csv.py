@@ -71,7 +71,10 @@ def test_plain_files_are_read_by_column(
         with path.open("rb") as file, pytest.MonkeyPatch.context() as patch:
             patch.setattr(plain_csv, "BLOCK", data.draw(st.integers(1, 60)))
             columns = read_plain(file, header, range(len(header)), [False] * len(header), ",", LONGEST)
-        assert columns is not None
+        blank = any(not any(cell.strip() for cell in row) for row in rows)  # a line of commas alone
+        assert (columns is None) is blank
+        if columns is None:
+            return
         assert [list(row) for row in zip(*(c.tolist() for c in columns), strict=True)] == [
             [cell.strip() for cell in row] for row in rows
         ]
@@ -92,6 +95,8 @@ def test_plain_files_are_read_by_column(
         b"id,label\na,b\x00\n",
         b"id,label\na,\tb\n",
         b"id,label,,\na,b,,\n",
+        b"id,label\na,b\n , \n",
+        b"id,label\n,\na,b\n",
         b"\nid,label\na,b\n",
         b"id,label\n",
         b"id,label\n" + b" " * 20 + b"a,b\n",
