@@ -180,7 +180,8 @@ def named_by(place: Place, id_column: str | None) -> Place:
 
 
 def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None) -> str | None:
-    """The column that names a training row: as the sample or the test rows call it, else the one of the pictures."""
+    """The column that names a training row: as the sample or the test rows call it, else the one of the pictures. A few
+    cells may be empty: opening the table says in which line, which no other column would."""
     wanted = []
     if roles.sample is not None:
         sample_id, asked = next(iter(roles.sample.columns.items()))
@@ -191,7 +192,9 @@ def identity(train: Mapping[str, np.ndarray], roles: Roles, place: Place | None)
         wanted.append(place.column)
     wanted += [name for name in train if name.lower() in ("id", "image_id", "index")]
     for name in wanted:
-        if name in train and len(np.unique(train[name])) == len(train[name]) and "" not in train[name]:
+        cells = train.get(name, np.empty(0, np.str_))
+        filled = cells[cells != ""]
+        if len(filled) > 0.9 * len(cells) and len(np.unique(filled)) == len(filled):
             return name
     return None
 

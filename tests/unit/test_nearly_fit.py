@@ -200,6 +200,17 @@ def test_tables_that_cannot_be_used_say_why(tmp_path: Path, name: str) -> None:
     assert str(root / file) in str(error.value) or f" {file} " in str(error.value)
 
 
+def test_an_empty_id_is_told_by_its_line(tmp_path: Path) -> None:
+    """Not as pictures that are missing, of rows that are numbered."""
+    root = folder(tmp_path / "pets")
+    rows = [f"a{number},{'cat' if number % 2 else 'dog'}" for number in range(12)]
+    for number in range(12):
+        cv2.imwrite(str(root / "train" / f"a{number}.png"), np.full((16, 16, 3), number, np.uint8))
+    (root / "train.csv").write_text("\n".join(["id,label", *rows[:-1], ",cat", ""]))
+    with pytest.raises(UserError, match=r"train\.csv line 13: empty 'id'; fill it in or remove the row$"):
+        found(root, [])
+
+
 def test_what_is_called_index_and_is_none(tmp_path: Path) -> None:
     """Ids without a name beside a column per class, and a value that is called index."""
     root = folder(tmp_path / "pets", sample_header=",cat,dog", sample_row="{id},0.5,0.5")
