@@ -25,7 +25,14 @@ ENGINES = {
     "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
 }
 WORDS = ["competition=digits", "device=cpu", "checkpoint.every=0.001"]
+# Ray starts its jobs at the lowest priority, which on a machine with other work is hardly any time at all.
+RAY = {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
 Start = Callable[..., "subprocess.Popen[str]"]
+
+
+# What the metric does in the place of a node's loss: its parent is the node's raylet.
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+NODE = f"os.kill(os.getppid(), signal.SIGKILL)\n    {KILL}"
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -34,9 +41,11 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.fixture(params=ENGINES)
-def launcher(request: pytest.FixtureRequest) -> list[str]:
+def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words that choose an engine."""
     pytest.importorskip(f"hydra_plugins.hydra_{request.param}_launcher")
+    for name, value in RAY.items() if request.param == "ray" else ():
+        monkeypatch.setenv(name, value)
     return ["-m", *ENGINES[request.param]]
 
 
@@ -51,6 +60,37 @@ def test_a_lost_job_goes_on(launcher: list[str], start: Start, tmp_path: Path) -
         code, output = end(start(*words, "fold=0,1", *launcher))
     assert code == 0, output
     assert (tmp_path / "killed").exists()
+    require_tidy(tmp_path)
+    code, output = end(start(*words, "fold=all", "run=one"))
+    assert code == 0, output
+    require_same(result(tmp_path), result(tmp_path, "one"))
+
+
+def test_a_lost_node_costs_no_fold(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two nodes of a Ray cluster one is killed amid its fold, which the other one then ends."""
+    for name, value in RAY.items():
+        monkeypatch.setenv(name, value)
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    from ray.cluster_utils import Cluster
+
+    own = tmp_path / "own.py"
+    own.write_text(METRIC.replace("if calls != 2:", 'if calls != 2 or "SECOND" not in os.environ:').replace(KILL, NODE))
+    words = [*WORDS, f"competition.metric={own}:share"]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1, env_vars={"SECOND": "1"})
+        there = [
+            "-m",
+            "hydra/launcher=ray",
+            f"hydra.launcher.ray.init.address={cluster.address}",
+            "+hydra.launcher.ray.init.object_store_memory=null",
+        ]
+        code, output = end(start(*words, "fold=0,1", *there))
+    finally:
+        cluster.shutdown()
+    assert code == 0, output
+    assert (tmp_path / "killed").exists() and "the node it was running on is dead" in output
+    assert "going on at step" in output
     require_tidy(tmp_path)
     code, output = end(start(*words, "fold=all", "run=one"))
     assert code == 0, output
