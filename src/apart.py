@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -82,6 +82,8 @@ def train_apart(work: Work, folds: Sequence[int], devices: Sequence[Mapping[str,
                 elif how == "too large":
                     too_large.append(one.fold)
                 elif how == "late":
+                    if waiting:
+                        say(f"time_budget: {listed(waiting)} not begun")
                     waiting.clear()
                 elif how != "trained":
                     failed.append((one.fold, how, said))
@@ -103,8 +105,9 @@ def train_apart(work: Work, folds: Sequence[int], devices: Sequence[Mapping[str,
     return too_large
 
 
-def listed(folds: Sequence[int]) -> str:
-    return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, sorted(folds)))}"
+def listed(folds: Iterable[int]) -> str:
+    numbers = [str(fold) for fold in sorted(folds)]
+    return f"fold{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
 
 
 def stopped_text(folds: Sequence[int]) -> str:

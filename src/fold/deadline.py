@@ -14,7 +14,7 @@ from src.fold.network import optimizer_from
 from src.fold.setup import Setup
 from src.inference.tta import View, parse_views
 from src.log import clock, say
-from src.training.budget import Cost, Watch, folds_in_time, measure, remaining, views_in_time
+from src.training.budget import LEAST_SHARE, Cost, Watch, folds_in_time, measure, remaining, views_in_time
 from src.training.device import from_main, notebook_began, on_tpu
 from src.training.learner import rehearsal
 from src.training.plan import Plan
@@ -87,11 +87,16 @@ def plan_in_time(
         + config.average.bn_batches * cost.steps[-1] / 2
     )
     left = end - time.time()
-    among = folds_in_time(left, waiting, OVERHEAD * remaining(whole.stages, cost, step), after + SAVING)
+    steps = OVERHEAD * remaining(whole.stages, cost, step)
+    among = folds_in_time(left, waiting, steps, after + SAVING)
     # clocks differ between processes, decisions must not
     among = from_main(accelerator, among or (0 if may_wait else 1))
     if not among:
-        say(f"time_budget: {clock(max(0.0, left))} left, too little for this fold; start again to go on")
+        least = clock(LEAST_SHARE * steps + after + SAVING)
+        say(
+            f"time_budget: {clock(max(0.0, left))} left, too little for this fold, which takes {least} at least; "
+            "start again to go on"
+        )
         return None
     fold_end = from_main(accelerator, time.time() + left / among - SAVING)
     say(f"time_budget: {clock(max(0.0, left))} left, for {among} of {waiting} folds")

@@ -102,7 +102,8 @@ def train_in_time(
         if watch is not None and so_far.step < plan.steps:
             cuts.append([so_far.step, from_main(accelerator, watch.factor(so_far.step))])
             before, plan = plan, shortened(whole, cuts)
-            say(f"time_budget: behind the plan at step {so_far.step}; {plan.steps} steps instead of {before.steps}")
+            if plan.steps < before.steps:  # else each stage has but one step left
+                say(f"time_budget: behind the plan at step {so_far.step}; {plan.steps} steps instead of {before.steps}")
     return so_far, plan
 
 

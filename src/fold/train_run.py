@@ -101,6 +101,9 @@ def train_in_turn(
     for number, k in enumerate(wanted):
         try:
             if not train_one(config, run, k, end, len(wanted) - number, accelerator, parts):
+                later = [each for each in wanted[number + 1 :] if not finished(run.folder / f"fold{each}")]
+                if later:
+                    say(f"time_budget: {listed(later)} not begun")
                 break
         except FoldBusy as busy:
             if len(wanted) == 1:

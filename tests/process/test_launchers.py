@@ -1,6 +1,7 @@
 """Jobs that Hydra's launchers start in other processes: their exit codes come back, and what is lost goes on.
 
-Skipped without the packages of the extra `launchers`, which are no dependency.
+Only a lost job of joblib is tested everywhere: each job loads torch, which takes seconds. The others are skipped
+without the packages of the extra `launchers`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from src.cli import main
+from tests.process.starts import Start as Forked
 from tests.process.starts import require_same, require_tidy, result
 from tests.process.test_side_by_side import METRIC
 
@@ -25,7 +27,15 @@ ENGINES = {
     "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
 }
 WORDS = ["competition=digits", "device=cpu", "checkpoint.every=0.001"]
+# Ray starts its jobs at the lowest priority, which on a machine with other work is hardly any time at all.
+RAY = {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
+OTHERS = "hydra_plugins.hydra_submitit_launcher"  # is there where all of the extra `launchers` are
 Start = Callable[..., "subprocess.Popen[str]"]
+
+
+# What the metric does in the place of a node's loss: its parent is the node's raylet.
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+NODE = f"os.kill(os.getppid(), signal.SIGKILL)\n    {KILL}"
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -34,23 +44,58 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.fixture(params=ENGINES)
-def launcher(request: pytest.FixtureRequest) -> list[str]:
+def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words that choose an engine."""
     pytest.importorskip(f"hydra_plugins.hydra_{request.param}_launcher")
+    for name, value in RAY.items() if request.param == "ray" else ():
+        monkeypatch.setenv(name, value)
     return ["-m", *ENGINES[request.param]]
 
 
-def test_a_lost_job_goes_on(launcher: list[str], start: Start, tmp_path: Path) -> None:
-    """Ray starts it again by itself; the other commands are typed again."""
+def test_a_lost_job_goes_on(
+    launcher: list[str], start: Start, start_server: Any, command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Ray starts it again by itself; after the others any start of the run goes on with it."""
     (tmp_path / "own.py").write_text(METRIC)
     words = [*WORDS, f"competition.metric={tmp_path / 'own.py'}:share"]
     code, output = end(start(*words, "fold=0,1", *launcher))
     if "ray" not in launcher[1]:
         assert code == 137, output
         assert "a job of" in output and "the same command goes on from the last checkpoints" in output
-        code, output = end(start(*words, "fold=0,1", *launcher))
+        code, output = Forked(start_server, command(*words, "fold=all"), tmp_path / "again").end()
     assert code == 0, output
-    assert (tmp_path / "killed").exists()
+    assert "going on at step" in output and (tmp_path / "killed").exists()
+    require_tidy(tmp_path)
+    code, output = Forked(start_server, command(*words, "fold=all", "run=one"), tmp_path / "one").end()
+    assert code == 0, output
+    require_same(result(tmp_path), result(tmp_path, "one"))
+
+
+def test_a_lost_node_costs_no_fold(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two nodes of a Ray cluster one is killed amid its fold, which the other one then ends."""
+    for name, value in RAY.items():
+        monkeypatch.setenv(name, value)
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    from ray.cluster_utils import Cluster
+
+    own = tmp_path / "own.py"
+    own.write_text(METRIC.replace("if calls != 2:", 'if calls != 2 or "SECOND" not in os.environ:').replace(KILL, NODE))
+    words = [*WORDS, f"competition.metric={own}:share"]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1, env_vars={"SECOND": "1"})
+        there = [
+            "-m",
+            "hydra/launcher=ray",
+            f"hydra.launcher.ray.init.address={cluster.address}",
+            "+hydra.launcher.ray.init.object_store_memory=null",
+        ]
+        code, output = end(start(*words, "fold=0,1", *there))
+    finally:
+        cluster.shutdown()
+    assert code == 0, output
+    assert (tmp_path / "killed").exists() and "the node it was running on is dead" in output
+    assert "going on at step" in output
     require_tidy(tmp_path)
     code, output = end(start(*words, "fold=all", "run=one"))
     assert code == 0, output
@@ -58,13 +103,14 @@ def test_a_lost_job_goes_on(launcher: list[str], start: Start, tmp_path: Path) -
 
 
 def test_a_mistake_comes_back(launcher: list[str], start: Start) -> None:
+    pytest.importorskip(OTHERS)
     code, output = end(start(*WORDS, "fold=7,0", *launcher))
     assert code == 2, output
     assert output.rstrip().splitlines()[-1] == "error: fold=7: folds go from 0 to 1"
 
 
 def test_starts_of_an_ablation_share_its_folds(start: Start, tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip(OTHERS)
     words = ["preset=scratch", "tricks=[mixup]", "folds=[0,1]", "seeds=1", "run=study", "average.swa=false"]
     several = ["start=0,1", "-m", *ENGINES["joblib"]]
     code, output = end(start(*WORDS, *words, *several, verb="ablate"))

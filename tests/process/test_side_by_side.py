@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.process.starts import Start, require_same, require_tidy, result
+from src.files import read_json
+from tests.drawn import FOLDER
+from tests.process.starts import Start, require_same, require_tidy, result, run
 
 pytestmark = pytest.mark.process
 WORDS = ["competition=digits", "fold=all", "device=cpu", "checkpoint.every=0.001"]
@@ -56,3 +60,43 @@ def test_a_killed_fold_goes_on_and_all_are_those_of_one_process(
     code, output = Start(start_server, one, tmp_path / "one").end()
     assert code == 0, output
     require_same(result(tmp_path), result(tmp_path, "one"))
+
+
+def test_a_time_budget_is_one_deadline_for_all(
+    start_server: Any, command_in: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """It cuts the first two folds, leaves nothing for the others, and says both; the next start trains these whole."""
+    words = [*WORDS, "folds.n=4", "epochs=8"]
+    started = command_in(tmp_path, *words, "processes=2", "time_budget=4s"), tmp_path / "log"
+    process = start_server.Process(target=with_forked_folds, args=started)
+    process.start()
+    process.join()
+    output = (tmp_path / "log").read_text()
+    assert process.exitcode == 0, output
+    assert shares(tmp_path) == {0: "cut", 1: "cut"}, output
+    for k in range(2):
+        assert re.search(rf"^fold {k} \| time_budget: \d+s left, for 1 of 2 folds$", output, re.MULTILINE), output
+        assert re.search(rf"^fold {k} \| time_budget: \d+% of the steps still to come$", output, re.MULTILINE), output
+    for k in range(2, 4):  # both at once, or fold 3 is not even begun when fold 2 has met the deadline
+        told = rf"^fold {k} \| time_budget: \ds left, too little for this fold|^time_budget: fold {k} not begun$"
+        assert re.search(told, output, re.MULTILINE), output
+
+    code, output = Start(start_server, command_in(tmp_path, *words), tmp_path / "again").end()
+    assert code == 0, output
+    assert output.count("is finished already: skipped") == 2
+    assert shares(tmp_path) == {0: "cut", 1: "cut", 2: "whole", 3: "whole"}
+    assert list(read_json(tmp_path / "runs" / "r" / "cv.json")["folds"]) == ["0", "1", "2", "3"]
+
+
+def with_forked_folds(words: list[str], log: Path) -> None:
+    """A start whose folds' processes are forked: torch need not be loaded again for each."""
+    context = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda how: context  # type: ignore[assignment]
+    run(words, log, None, None, Path(FOLDER.name), {}, {})
+
+
+def shares(place: Path) -> dict[int, str]:
+    """Of each finished fold, whether a time budget has left it all of its steps."""
+    manifests = {k: place / "runs" / "r" / f"fold{k}" / "manifest.json" for k in range(4)}
+    found = {k: read_json(path)["shortened_to"] for k, path in manifests.items() if path.is_file()}
+    return {k: "whole" if share == 1 else "cut" for k, share in found.items()}

@@ -124,7 +124,8 @@ def test_what_is_left_to_others(tmp_path: Path, capfd: pytest.CaptureFixture[str
     ends = {0: NoMemory("too large"), 1: FoldBusy("fold1 is being trained"), 2: RuntimeError("CUDA out of memory")}
     assert train_apart(partial(work, tmp_path, {**ends, 4: False}), range(6), ONE) == [0, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3", "4"], "4 had no time to begin"
-    assert "fold1 is being trained: left to it" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "fold1 is being trained: left to it" in said and said.count("time_budget: fold 5 not begun") == 1
 
 
 def test_a_killed_fold_costs_the_others_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
