@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,8 @@ SUMMARY = 1.5
 SAVING = 2.5
 # Steps as a multiple of bare ones, with loading, averaging and the optimiser: to choose how many folds to begin.
 OVERHEAD = 1.15
+# The share of a session that is left for a fold once its data are read, at least.
+ROOMY = 0.9
 # Steps of a run that is long enough for a trial of each stage's shape, to know how long it will take.
 LONG = 1000
 
@@ -37,11 +39,34 @@ def deadline(config: Config, began: float) -> float | None:
         return None
     if config.time_budget != "auto":
         return began + seconds(config.time_budget) - SUMMARY
-    session, notebook = config.session, notebook_began()
-    if notebook is None:
-        return None
-    limit, key = (session.tpu_limit, "tpu_limit") if on_tpu() else (session.limit, "limit")
-    return notebook + seconds(limit, f"session.{key}") - seconds(session.reserve, "session.reserve") - SUMMARY
+    notebook = notebook_began()
+    return None if notebook is None else notebook + whole_session(config)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """When (time.time()) a fold and all others of its start have to be over, how many of them `waiting` for time (it
+    included), and which folds had been `finished` before the start."""
+
+    end: float
+    waiting: int = 1
+    finished: tuple[int, ...] = ()
+
+    def may_wait(self, finished: Collection[int], least: float, config: Config) -> bool:
+        """Whether a fold that takes `least` seconds is better left to another start. finished: folds that are now.
+
+        There has to be something to submit; and either this start has trained a fold, or the next session is long
+        enough. Else the next start would be where this one is.
+        """
+        return bool(finished and (set(finished) - set(self.finished) or least < ROOMY * whole_session(config)))
+
+
+def whole_session(config: Config) -> float:
+    """Seconds that another session has from its beginning; 0 for a budget that was typed, as it will be again."""
+    if config.time_budget != "auto":
+        return 0.0
+    limit, key = (config.session.tpu_limit, "tpu_limit") if on_tpu() else (config.session.limit, "limit")
+    return seconds(limit, f"session.{key}") - seconds(config.session.reserve, "session.reserve") - SUMMARY
 
 
 @dataclass(frozen=True)
@@ -67,15 +92,14 @@ def plan_in_time(
     cuts: list[list[float]],
     step: int,
     accelerator: Any,
-    end: float,
-    waiting: int,
-    may_wait: bool,
+    turn: Turn,
+    finished: Collection[int],
 ) -> FoldTime | None:
-    """This fold's share of the time until `end`, which it divides with as many of the `waiting` folds as fit; None if
-    not even this one does and it `may_wait` for another session.
+    """This fold's share of the time until the end of `turn`, which it divides with as many of the waiting folds as fit;
+    None if not even this one does and it may wait for another start.
 
-    whole: the plan of which `step` steps are done and which `cuts` have shortened; another cut is appended where the
-    steps to come do not fit.
+    finished: the run's folds that are. whole: the plan of which `step` steps are done and which `cuts` have shortened;
+    another cut is appended where the steps to come do not fit.
     """
     optimizer = partial(optimizer_from, config.optimizer)
     with rehearsal(start.network, optimizer, lesson.objective, start.train.spec, accelerator) as one_step:
@@ -86,20 +110,20 @@ def plan_in_time(
         cost.image * ((held_out + len(start.test)) * views + 3 * held_out)
         + config.average.bn_batches * cost.steps[-1] / 2
     )
-    left = end - time.time()
+    left = turn.end - time.time()
     steps = OVERHEAD * remaining(whole.stages, cost, step)
-    among = folds_in_time(left, waiting, steps, after + SAVING)
+    least = LEAST_SHARE * steps + after + SAVING
+    among = folds_in_time(left, turn.waiting, steps, after + SAVING)
     # clocks differ between processes, decisions must not
-    among = from_main(accelerator, among or (0 if may_wait else 1))
+    among = from_main(accelerator, among or (0 if turn.may_wait(finished, least, config) else 1))
     if not among:
-        least = clock(LEAST_SHARE * steps + after + SAVING)
         say(
-            f"time_budget: {clock(max(0.0, left))} left, too little for this fold, which takes {least} at least; "
-            "start again to go on"
+            f"time_budget: {clock(max(0.0, left))} left, too little for this fold, which takes {clock(least)} at "
+            "least; start again to go on"
         )
         return None
     fold_end = from_main(accelerator, time.time() + left / among - SAVING)
-    say(f"time_budget: {clock(max(0.0, left))} left, for {among} of {waiting} folds")
+    say(f"time_budget: {clock(max(0.0, left))} left, for {among} of {turn.waiting} folds")
     watched = min(held_out, config.eval.rows)
     timing = FoldTime(fold_end, cost, after, watched * cost.image, config.eval.every)
     factor = timing.watch(shortened(whole, cuts).stages, step).factor(step)

@@ -18,7 +18,7 @@ from src.competition.metrics import scores
 from src.competition.tables import Competition
 from src.config import Config
 from src.fold.choose import choose_weights
-from src.fold.deadline import affordable_views, costs_of, plan_in_time, shortened
+from src.fold.deadline import Turn, affordable_views, costs_of, plan_in_time, shortened
 from src.fold.explain import explain
 from src.fold.in_time import Around, after_steps, train_in_time
 from src.fold.lesson import open_lesson
@@ -55,13 +55,11 @@ def train_fold(
     k: int,
     run: Path,
     accelerator: Any,
-    end: float | None = None,
-    waiting: int = 1,
+    turn: Turn | None = None,
 ) -> bool:
     """Everything of fold k in the folder `run`, from the weights' source to the manifest.
 
-    end: time.time() at which this and the other folds that are `waiting` (this one included) have to be over. Returns
-    False, with nothing written, if there is not enough time to begin this one.
+    turn: until when, with what others. Returns False, with nothing written, if there is not enough time to begin.
     """
     began, folder, peak_memory = time.monotonic(), run / f"fold{k}", count_memory(accelerator.device)
     task, metric, runs = competition.task, metric_of(config, competition), open_runs(config.paths)
@@ -84,13 +82,13 @@ def train_fold(
     lesson = dataclasses.replace(lesson, resident=open_resident(config, start, lesson, whole, state, accelerator))
     so_far = Progress(0, [], 0.0) if state is None else Progress(*(state[key] for key in Progress._fields))
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
-    may_wait = bool(finished_folds(run.parent, run.name))
+    ended = finished_folds(run.parent, run.name)
     timing = (
         None
-        if end is None
-        else plan_in_time(config, start, lesson, whole, cuts, so_far.step, accelerator, end, waiting, may_wait)
+        if turn is None
+        else plan_in_time(config, start, lesson, whole, cuts, so_far.step, accelerator, turn, ended)
     )
-    if end is not None and timing is None:
+    if turn is not None and timing is None:
         return False
     plan = shortened(whole, cuts)
     costs = timing.cost.steps if timing is not None else costs_of(config, start, lesson, plan, accelerator)

@@ -19,7 +19,7 @@ from src.config import Config
 from src.data.loader import kept_workers
 from src.errors import NoMemory
 from src.fold.batch_size import dividing, resolve_batch_size, spread
-from src.fold.deadline import deadline
+from src.fold.deadline import Turn, deadline
 from src.fold.pruned import comparison
 from src.fold.train_fold import train_fold
 from src.inference.tta import parse_views
@@ -43,6 +43,9 @@ class Run:
     competition: Competition
     folds: np.ndarray
     folder: Path
+
+    def finished(self) -> tuple[int, ...]:
+        return tuple(finished_folds(self.folder.parent, self.folder.name))
 
 
 def train_run(config: Config, began: float) -> None:
@@ -98,9 +101,11 @@ def train_in_turn(
     config: Config, run: Run, wanted: Sequence[int], end: float | None, accelerator: Any, parts: int = 1
 ) -> None:
     """One fold after the other, on all devices of `accelerator`; parts: see `train_one`."""
+    before = run.finished()
     for number, k in enumerate(wanted):
+        turn = None if end is None else Turn(end, len(wanted) - number, before)
         try:
-            if not train_one(config, run, k, end, len(wanted) - number, accelerator, parts):
+            if not train_one(config, run, k, turn, accelerator, parts):
                 later = [each for each in wanted[number + 1 :] if not finished(run.folder / f"fold{each}")]
                 if later:
                     say(f"time_budget: {listed(later)} not begun")
@@ -115,12 +120,10 @@ def train_in_turn(
     accelerator.wait_for_everyone()
 
 
-def train_one(
-    config: Config, run: Run, k: int, end: float | None, waiting: int, accelerator: Any, parts: int = 1
-) -> bool:
+def train_one(config: Config, run: Run, k: int, turn: Turn | None, accelerator: Any, parts: int = 1) -> bool:
     """Train fold k, unless it is finished; False if there is not enough time to begin it. Raises FoldBusy.
 
-    end, waiting: see `train_fold`. parts: how many processes divide the images of one device's step among them.
+    parts: how many processes divide the images of one device's step among them.
     """
     with claim_fold(accelerator, run.folder, k) as mine, kept_workers():
         if not mine:
@@ -128,7 +131,7 @@ def train_one(
             return True
         fold = fold_rows(run.folds, k)
         settled = resolve_batch_size(config, run.competition, len(fold.train), run.folder, accelerator)
-        return train_fold(spread(settled, parts), run.competition, fold, k, run.folder, accelerator, end, waiting)
+        return train_fold(spread(settled, parts), run.competition, fold, k, run.folder, accelerator, turn)
 
 
 # ---- on several devices ---------------------------------------------------------------------------------------------
@@ -141,7 +144,7 @@ def train_side_by_side(config: Config, run: Run, wanted: Sequence[int], end: flo
     for k in wanted:
         if k not in unfinished:
             say(f"{run.folder}/fold{k} is finished already: skipped")
-    each = partial(train_alone, config, end)
+    each = partial(train_alone, config, end, run.finished())
     too_large = sorted(train_apart(each, unfinished, environments(at_once, config.device)))
     if not too_large:
         return
@@ -156,10 +159,11 @@ def train_side_by_side(config: Config, run: Run, wanted: Sequence[int], end: flo
         sys.exit(code)
 
 
-def train_alone(config: Config, end: float | None, k: int, waiting: int) -> bool:
-    """`train_one`, as the only thing that this process does."""
+def train_alone(config: Config, end: float | None, before: tuple[int, ...], k: int, waiting: int) -> bool:
+    """`train_one`, as the only thing that this process does. before: the folds that were finished before the start."""
     accelerator = open_accelerator(config)
-    return train_one(config, open_run(config, [k], accelerator), k, end, waiting, accelerator)
+    turn = None if end is None else Turn(end, waiting, before)
+    return train_one(config, open_run(config, [k], accelerator), k, turn, accelerator)
 
 
 def train_together(config: Config, wanted: Sequence[int], end: float | None, parts: int) -> int:

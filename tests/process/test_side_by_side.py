@@ -65,9 +65,10 @@ def test_a_killed_fold_goes_on_and_all_are_those_of_one_process(
 def test_a_time_budget_is_one_deadline_for_all(
     start_server: Any, command_in: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    """It cuts the first two folds, leaves nothing for the others, and says both; the next start trains these whole."""
-    words = [*WORDS, "folds.n=4", "epochs=8"]
-    started = command_in(tmp_path, *words, "processes=2", "time_budget=4s"), tmp_path / "log"
+    """It cuts the first two folds, leaves nothing for the others, and says both; the next start trains of these what
+    its own time allows."""
+    words = command_in(tmp_path, *WORDS, "folds.n=4", "epochs=8", "processes=2", "time_budget=4s")
+    started = words, tmp_path / "log"
     process = start_server.Process(target=with_forked_folds, args=started)
     process.start()
     process.join()
@@ -81,11 +82,16 @@ def test_a_time_budget_is_one_deadline_for_all(
         told = rf"^fold {k} \| time_budget: \ds left, too little for this fold|^time_budget: fold {k} not begun$"
         assert re.search(told, output, re.MULTILINE), output
 
-    code, output = Start(start_server, command_in(tmp_path, *words), tmp_path / "again").end()
-    assert code == 0, output
+    started = words, tmp_path / "again"
+    process = start_server.Process(target=with_forked_folds, args=started)
+    process.start()
+    process.join()
+    output = (tmp_path / "again").read_text()
+    assert process.exitcode == 0, output
     assert output.count("is finished already: skipped") == 2
-    assert shares(tmp_path) == {0: "cut", 1: "cut", 2: "whole", 3: "whole"}
-    assert list(read_json(tmp_path / "runs" / "r" / "cv.json")["folds"]) == ["0", "1", "2", "3"]
+    assert set(shares(tmp_path)) > {0, 1}, "as little time as before, and yet it goes on"
+    folds = read_json(tmp_path / "runs" / "r" / "cv.json")["folds"]
+    assert list(folds) == [str(k) for k in shares(tmp_path)]
 
 
 def with_forked_folds(words: list[str], log: Path) -> None:

@@ -22,7 +22,7 @@ from src.fold import deadline as deadlines
 from src.fold import plan as plans
 from src.fold import resume
 from src.fold.batch_size import batch_size_or_default, resolve_batch_size
-from src.fold.deadline import FoldTime, affordable_views, deadline, shortened
+from src.fold.deadline import FoldTime, Turn, affordable_views, deadline, shortened
 from src.fold.measured import ranges
 from src.fold.objective import labelled
 from src.fold.plan import plan_fold
@@ -125,6 +125,18 @@ def test_a_deadline_counts_from_the_command_or_the_notebook(monkeypatch: pytest.
     assert deadline(config(), 1000.0) == 500 + 12 * 3600 - 600 - 1.5
     monkeypatch.setattr(deadlines, "on_tpu", lambda: True)
     assert deadline(config(), 1000.0) == 500 + 9 * 3600 - 600 - 1.5
+
+
+def test_a_fold_waits_for_another_start_only_if_that_goes_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each start would leave it to the next one, and none would train it."""
+    monkeypatch.setattr(deadlines, "on_tpu", lambda: False)
+    typed, session, hour = config(time_budget="2h"), config(), 3600.0
+    now = Turn(0.0, 3, finished=(0, 1))
+    assert not Turn(0.0).may_wait((), 1.0, session), "there has to be something to submit"
+    assert now.may_wait((0, 1, 2), 5 * hour, typed), "the next start has all of its time for it"
+    assert not now.may_wait((0, 1), 5 * hour, typed), "the next start would have no more time"
+    assert now.may_wait((0, 1), 5 * hour, session), "a session of twelve hours is long enough"
+    assert not now.may_wait((0, 1), 12 * hour, session), "no session is"
 
 
 def test_views_that_there_is_time_for(capsys: pytest.CaptureFixture[str]) -> None:
