@@ -94,11 +94,13 @@ class Start:
         at: Moment | None = None,
         file_limit: int | None = None,
         environment: dict[str, str] | None = None,
+        forks: bool = False,
         **namespace: Any,
     ) -> None:
-        """namespace: what `namespaces.enter` takes, if the start is to have one of its own."""
+        """forks: what it would start as new interpreters is forked, which spares each the seconds of its imports.
+        namespace: what `namespaces.enter` takes, if the start is to have one of its own."""
         self.log = log
-        arguments = (words, log, at, file_limit, Path(FOLDER.name), environment or {}, namespace)
+        arguments = (words, log, at, file_limit, Path(FOLDER.name), environment or {}, forks, namespace)
         self.process: ForkServerProcess = context.Process(target=run, args=arguments)
         self.process.start()
 
@@ -117,6 +119,20 @@ class Start:
             time.sleep(0.002)
         self.process.kill()
 
+    def wait_for(self, line: str) -> None:
+        """Until a line of the output begins with `line`, or all is over."""
+        while self.process.is_alive() and f"\n{line}" not in self.output():
+            time.sleep(0.002)
+
+    def signal(self, signum: int, line: str) -> None:
+        """Send the signal as soon as a line of the output begins with `line`."""
+        self.wait_for(line)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signum)
+
+    def output(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
     def end(self, seconds: float = 900) -> tuple[int, str]:
         """Exit code, negative for a signal, and output, when it is over."""
         self.process.join(seconds)
@@ -124,8 +140,8 @@ class Start:
         if code is None:
             self.process.kill()
             self.process.join()
-            raise AssertionError(f"no end after {seconds} s:\n{self.log.read_text()}")
-        return code, self.log.read_text() if self.log.exists() else ""
+            raise AssertionError(f"no end after {seconds} s:\n{self.output()}")
+        return code, self.output()
 
 
 def result(place: Path, run: str = "r", folds: int = 2) -> dict[str, Any]:
@@ -173,10 +189,11 @@ def run(
     file_limit: int | None,
     drawn: Path,
     environment: dict[str, str],
+    forks: bool,
     namespace: dict[str, Any],
 ) -> None:
     """In the new process. file_limit: bytes that no file may grow beyond, which a write answers as a full disk does.
-    drawn: the folder of pictures that need not be drawn again. namespace: see `Start`."""
+    drawn: the folder of pictures that need not be drawn again. forks, namespace: see `Start`."""
     os.environ.update(environment)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -189,6 +206,9 @@ def run(
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     # a process of a fork server starts its own children by it, too; the loader's workers are forked as usual
     multiprocessing.set_start_method("fork", force=True)
+    if forks:
+        contexts = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
+        contexts["spawn"] = contexts["fork"]
     if namespace:
         enter(**namespace)
     if at is not None:

@@ -1,4 +1,7 @@
-"""Real processes: two that train as one, and one that is killed and goes on."""
+"""Real processes: two that train as one, and one that is killed and goes on.
+
+The first test starts new interpreters, as users do; the others fork what has torch loaded (tests/process/starts.py).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +21,31 @@ import pytest
 
 from src.cli import main
 from src.predictions import load_predictions
+from tests.process.starts import Start
 
 pytestmark = pytest.mark.process
 REPO = Path(__file__).resolve().parent.parent.parent
-Start = Callable[..., "subprocess.Popen[str]"]
+Fresh = Callable[..., "subprocess.Popen[str]"]
+Fork = Callable[..., Start]
 Command = Callable[..., list[str]]
 STAGES = "stages=[{length: 40%, size: 0.75, rows: 0.5}, {length: 60%}]"
+
+
+@pytest.fixture(scope="session")
+def fork_in(start_server: Any, command_in: Command) -> Fork:
+    """Start a training below a folder, and all of its processes, from a server that has torch loaded."""
+
+    def forked(place: Path, *words: str) -> Start:
+        log = place / f"log{len(list(place.glob('log*')))}"
+        return Start(start_server, command_in(place, *words), log, forks=True)
+
+    return forked
+
+
+@pytest.fixture
+def fork(fork_in: Fork, tmp_path: Path) -> Fork:
+    """`fork_in` below tmp_path."""
+    return partial(fork_in, tmp_path)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -40,7 +63,7 @@ def same_predictions(a: Path, b: Path, exactly: bool) -> None:
             np.testing.assert_allclose(one.pred, other.pred, atol=1e-5)
 
 
-def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: Path, mini_digits: Path) -> None:
+def test_two_processes_train_and_predict_every_id_once(start: Fresh, start_server: Any, tmp_path: Path) -> None:
     code, output = finish(start("competition=digits", "processes=2", "device=cpu", "batch_size=8"))
     assert code == 0, output
     assert "2 x cpu" in output
@@ -55,51 +78,45 @@ def test_two_processes_train_and_predict_every_id_once(start: Start, tmp_path: P
     for processes in (1, 2):
         submission.unlink()
         words = [f"paths.runs={tmp_path / 'runs'}", "run=r", f"processes={processes}", "batch_size=7", "device=cpu"]
-        run = subprocess.run(
-            [sys.executable, "-m", "src.cli", "predict", *words], cwd=REPO, capture_output=True, text=True, timeout=900
-        )
-        assert run.returncode == 0, run.stderr
+        code, output = Start(start_server, ["predict", *words], tmp_path / f"log{processes}", forks=True).end()
+        assert code == 0, output
         assert submission.read_text() == first
 
 
-def test_two_processes_freeze_alike(start: Start, tmp_path: Path) -> None:
+def test_two_processes_freeze_alike(fork: Fork, tmp_path: Path) -> None:
     """DistributedDataParallel waits for every gradient, unless it is told that some do not come."""
     stages = "stages=[{length: 60%}, {length: 40%, train: head+norm, lr: 0.01}]"
     words = ["processes=2", "device=cpu", "batch_size=8", "epochs=1", "model.freeze=30%", stages]
-    code, output = finish(start("competition=digits", *words))
+    code, output = fork("competition=digits", *words).end()
     assert code == 0, output
     assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
 
 
-def test_an_error_of_one_process_is_told_once(start: Start, mini_digits: Path, tmp_path: Path) -> None:
+def test_an_error_of_one_process_is_told_once(fork: Fork, mini_digits: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(mini_digits, copy)
     broken = sorted((copy / "train").iterdir())[-1]
     broken.write_bytes(b"no image")
     words = [f"competition.root={copy}", "processes=2", "device=cpu", "batch_size=8", "epochs=1"]
-    code, output = finish(start("competition=digits", *words))
+    code, output = fork("competition=digits", *words).end()
     assert code == 2, output
     assert output.count("error: ") == 1
     assert str(broken) in output
 
 
-def test_ctrl_c_on_two_processes_leaves_a_checkpoint(start: Start, tmp_path: Path) -> None:
-    process = start("competition=digits", "epochs=200", "processes=2", "device=cpu", "batch_size=8", "eval.every=5")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("stage 1/2"):
-            process.send_signal(signal.SIGINT)
-            break
-    code, output = finish(process)
+def test_ctrl_c_on_two_processes_leaves_a_checkpoint(fork: Fork, tmp_path: Path) -> None:
+    process = fork("competition=digits", "epochs=200", "processes=2", "device=cpu", "batch_size=8", "eval.every=5")
+    process.signal(signal.SIGINT, "stage 1/2")
+    code, output = process.end()
     assert code == 130, output
     assert "the same command goes on from there" in output
     assert list((tmp_path / "runs" / "r" / "fold0" / "checkpoints").glob("*.ckpt"))
-    code, output = finish(start("competition=digits", "epochs=200", "processes=1", "batch_size=8", "eval.every=5"))
+    code, output = fork("competition=digits", "epochs=200", "processes=1", "batch_size=8", "eval.every=5").end()
     assert code == 2
     assert "use processes=2 parallel=data again" in output
 
 
-def test_two_processes_learn_what_one_learns(start: Start, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns(fork: Fork, tmp_path: Path) -> None:
     """The same total batch gives the same gradients, BatchNorm aside: a network without it ends at the same place."""
     plain = [
         "competition=digits",
@@ -111,15 +128,15 @@ def test_two_processes_learn_what_one_learns(start: Start, tmp_path: Path) -> No
         "augment.shear=0",
     ]
     plain += ["augment.zoom=0", "augment.shift=0", "optimizer.lr=0.05"]
-    code, output = finish(start(*plain, "run=two", "processes=2", "device=cpu", "batch_size=8"))
+    code, output = fork(*plain, "run=two", "processes=2", "device=cpu", "batch_size=8").end()
     assert code == 0, output
-    code, output = finish(start(*plain, "run=one", "processes=1", "device=cpu", "batch_size=16"))
+    code, output = fork(*plain, "run=one", "processes=1", "device=cpu", "batch_size=16").end()
     assert code == 0, output
     same_predictions(tmp_path / "runs" / "one" / "fold0", tmp_path / "runs" / "two" / "fold0", exactly=False)
 
 
-def test_torchrun_and_a_mistake_keep_their_exit_codes(start: Start, command: Command, tmp_path: Path) -> None:
-    code, output = finish(start("competition=digits", "processes=2", "device=cpu", "tta=nonsense"))
+def test_torchrun_and_a_mistake_keep_their_exit_codes(fork: Fork, command: Command, tmp_path: Path) -> None:
+    code, output = fork("competition=digits", "processes=2", "device=cpu", "tta=nonsense").end()
     assert code == 2, output
     assert output.count("error: tta=nonsense") == 1
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "src.cli"]
@@ -143,13 +160,13 @@ TECHNIQUES = [
 
 
 @pytest.fixture(scope="module")
-def whole(start_in: Start, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def whole(fork_in: Fork, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The fold's folder of a run with these words that was never stopped; made once for the same words."""
 
     @cache
     def made(*words: str) -> Path:
         place = tmp_path_factory.mktemp("whole")
-        code, output = finish(start_in(place, *words, "run=whole"))
+        code, output = fork_in(place, *words, "run=whole").end()
         assert code == 0, output
         return place / "runs" / "whole" / "fold0"
 
@@ -161,7 +178,7 @@ def whole(start_in: Start, tmp_path_factory: pytest.TempPathFactory) -> Callable
     [(signal.SIGKILL, -9, []), (signal.SIGTERM, 143, []), (signal.SIGINT, 130, []), (signal.SIGTERM, 143, TECHNIQUES)],
 )
 def test_a_stopped_run_goes_on_where_it_was(
-    start: Start, whole: Callable[..., Path], tmp_path: Path, how: signal.Signals, expected: int, more: list[str]
+    fork: Fork, whole: Callable[..., Path], tmp_path: Path, how: signal.Signals, expected: int, more: list[str]
 ) -> None:
     """Stopped in the second stage and started again: the predictions are those of the unbroken run, bit by bit.
 
@@ -171,19 +188,15 @@ def test_a_stopped_run_goes_on_where_it_was(
     words += more
     unbroken = whole(*words)
 
-    process = start(*words, "run=broken")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("stage 2/2"):
-            process.send_signal(how)
-            break
-    rest = process.communicate(timeout=60)[0]
-    assert process.returncode == expected, rest
+    process = fork(*words, "run=broken")
+    process.signal(how, "stage 2/2")
+    code, output = process.end()
+    assert code == expected, output
     assert not (tmp_path / "runs" / "broken" / "fold0" / "manifest.json").exists()
     if expected > 0:
-        assert "the same command goes on from there" in rest
+        assert "the same command goes on from there" in output
 
-    code, output = finish(start(*words, "run=broken"))
+    code, output = fork(*words, "run=broken").end()
     assert code == 0, output
     assert "going on at step" in output
     went_on = tmp_path / "runs" / "broken" / "fold0"
@@ -193,19 +206,15 @@ def test_a_stopped_run_goes_on_where_it_was(
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_an_unfinished_run_with_another_configuration_is_refused(start: Start, command: Command, capsys) -> None:
-    process = start("competition=digits", "epochs=30")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("stage 1/2"):
-            process.send_signal(signal.SIGTERM)
-            break
-    assert finish(process)[0] == 143
+def test_an_unfinished_run_with_another_configuration_is_refused(fork: Fork, command: Command, capsys) -> None:
+    process = fork("competition=digits", "epochs=30")
+    process.signal(signal.SIGTERM, "stage 1/2")
+    assert process.end()[0] == 143
     assert main(command("competition=digits", "epochs=20")) == 2
     assert "epochs: 30.0 -> 20.0" in capsys.readouterr().err
 
 
-def test_wandb_offline_keeps_curves_and_says_how_to_sync(start: Start, tmp_path: Path) -> None:
+def test_wandb_offline_keeps_curves_and_says_how_to_sync(start: Fresh, tmp_path: Path) -> None:
     code, output = finish(
         start(
             "competition=digits",
@@ -273,18 +282,15 @@ def test_a_bug_of_a_process_keeps_its_traceback() -> None:
         launch(killed, ("bug",), 2)
 
 
-def test_a_killed_loader_process_is_one_line_after_a_checkpoint(start: Start, tmp_path: Path) -> None:
+def test_a_killed_loader_process_is_one_line_after_a_checkpoint(fork: Fork, tmp_path: Path) -> None:
     import psutil
 
-    process = start("competition=digits", "epochs=400", "workers=1", "eval.every=20", "checkpoint.every=3600")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("stage 1/2") and "loss" in line:
-            children = psutil.Process(process.pid).children(recursive=True)
-            loaders = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
-            loaders[0].kill()
-            break
-    code, output = finish(process)
+    process = fork("competition=digits", "epochs=400", "workers=1", "eval.every=20", "checkpoint.every=3600")
+    process.wait_for("stage 1/2")
+    children = psutil.Process(process.process.pid).children(recursive=True)
+    loaders = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    loaders[0].kill()
+    code, output = process.end()
     assert code == 2, output
     said = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(said) == 1 and "Traceback" not in output, output

@@ -50,7 +50,7 @@ def test_a_killed_fold_goes_on_and_all_are_those_of_one_process(
     assert code == 137, output
     assert output.count("was ended by SIGKILL") == 1
     assert len(list(tmp_path.glob("runs/r/fold*/manifest.json"))) == 1, "the other fold is finished"
-    code, output = Start(start_server, several, tmp_path / "again").end()
+    code, output = Start(start_server, several, tmp_path / "again", forks=True).end()
     assert code == 0, output
     assert output.count("is finished already: skipped") == 1 and output.count("| going on at step") == 1
     assert output.count("  mean ") == 1, "one table, of the process that started them"

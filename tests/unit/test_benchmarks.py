@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import rounds
+from benchmarks import rounds, scale
+from benchmarks.training import run_command
 from src import cli
 from src.errors import UserError
+from tests.process.starts import Start
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _same_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("loader", "training", "inference", "accuracy", "finetune", "profile_loader", "gpu"):
         monkeypatch.setattr(importlib.import_module(f"benchmarks.{name}"), "pin", lambda cores: None)
+
+
+@pytest.fixture
+def forked(start_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command lines of the benchmarks are forked from what has torch loaded, instead of new interpreters."""
+
+    def run(words: Sequence[str], cores: int) -> float:
+        began = time.perf_counter()
+        code, output = Start(start_server, [*words], tmp_path / "log").end()
+        assert code == 0, output
+        return time.perf_counter() - began
+
+    for name in ("training", "accuracy", "finetune"):
+        monkeypatch.setattr(f"benchmarks.{name}.run_command", run)
+
+
+def test_a_command_line_is_timed_and_shown_if_it_fails() -> None:
+    assert run_command(["help", "seed"], 1) > 0
+    with pytest.raises(RuntimeError, match=r"nonsense: exit code 2\nerror: nonsense: no such verb"):
+        run_command(["nonsense"], 1)
 
 
 def ratios(name: str, root: Path, results: Path, *more: str) -> dict[str, Any]:
@@ -81,12 +105,14 @@ def test_gpu(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.fold
+@pytest.mark.usefixtures("forked")
 def test_training(root: Path, tmp_path: Path) -> None:
     words = ("model=test_resnet", "size=32", "batch=8", "epochs=1", "steps=1", "rounds=1", "cores=1")
     assert set(ratios("training", root, tmp_path, *words)) == {"training_test_resnet_32"}
 
 
 @pytest.mark.fold
+@pytest.mark.usefixtures("forked")
 def test_accuracy(root: Path, tmp_path: Path) -> None:
     extra = "extra=model=test_resnet size=32 epochs=1 batch_size=8 folds.n=2"
     found = ratios("accuracy", root, tmp_path, "seeds=1", "epochs=1", "cores=1", extra)
@@ -96,6 +122,7 @@ def test_accuracy(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.fold
+@pytest.mark.usefixtures("forked")
 def test_finetune(root: Path, tmp_path: Path) -> None:
     (tmp_path / "timm-pace.json").write_text('{"epoch": 1.0, "rest": 0.0}')  # else by trial
     words = ("size=32", "batch=8", "budgets=1", "seeds=1", "cores=1", "peers=timm", f"place={tmp_path}")
@@ -106,8 +133,13 @@ def test_finetune(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.fold
-def test_scale(root: Path, tmp_path: Path) -> None:
-    words = ("rows=100", "score_rows=", "tables_rows=120", "memory_rows=400", "classes=5", "workers=1", "epochs=3")
+def test_scale(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(folder: str, what: str) -> dict[str, float]:
+        return of_its_own(folder, what) if what == "--tables" else scale.first_step(Path(folder))
+
+    of_its_own = scale.alone
+    monkeypatch.setattr(scale, "alone", alone)  # one of them really in a process of its own is enough
+    words = ("rows=100", "score_rows=", "tables_rows=120", "memory_rows=150", "classes=5", "workers=1", "epochs=3")
     found = ratios("scale", root, tmp_path, *words, f"picture={tmp_path / 'scale.png'}")
     assert (tmp_path / "scale.png").is_file()
     assert set(found) == {"resident_growth"}

@@ -34,6 +34,8 @@ FUZZ = {
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 
+DEFAULTS = defaults()  # once: it takes as long as the rest of an example
+
 # ---- folders --------------------------------------------------------------------------------------------------------
 
 PLAIN = [f"a{n}" for n in range(8)]
@@ -156,7 +158,7 @@ def whole_path(root: Path, place: Path) -> bool:
     """From the folder to a submission without training; whether it came to one."""
     found = {f.key: f.value for f in guess(root) if f.key}
     values: Mapping[str, Any] = {
-        "competition": {**{k: v for k, v in found.items() if k not in defaults()}, "root": str(root)}
+        "competition": {**{k: v for k, v in found.items() if k not in DEFAULTS}, "root": str(root)}
     }
     config = build(values)
     competition = load_competition(config.competition, place / "cache", say=lambda line: None)
@@ -213,7 +215,7 @@ def composed(words: Sequence[str], task: Any, began: float) -> int:
     """`cli.compose` without Hydra, whose own grammar is not ours to test."""
     typed = [word for word in words if "=" in word and word[0] not in "-~"]
     given_values = OmegaConf.to_container(cli.from_words(OmegaConf, typed), resolve=False)
-    build(merged(defaults(), given_values))
+    build(merged(DEFAULTS, given_values))
     return 0
 
 
