@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import pytest
 
 from src.files import read_json
-from tests.drawn import FOLDER
-from tests.process.starts import Start, require_same, require_tidy, result, run
+from tests.process.starts import Start, require_same, require_tidy, result
 
 pytestmark = pytest.mark.process
 WORDS = ["competition=digits", "fold=all", "device=cpu", "checkpoint.every=0.001"]
@@ -68,12 +66,8 @@ def test_a_time_budget_is_one_deadline_for_all(
     """It cuts the first two folds, leaves nothing for the others, and says both; the next start trains of these what
     its own time allows."""
     words = command_in(tmp_path, *WORDS, "folds.n=4", "epochs=8", "processes=2", "time_budget=4s")
-    started = words, tmp_path / "log"
-    process = start_server.Process(target=with_forked_folds, args=started)
-    process.start()
-    process.join()
-    output = (tmp_path / "log").read_text()
-    assert process.exitcode == 0, output
+    code, output = Start(start_server, words, tmp_path / "log", forks=True).end()
+    assert code == 0, output
     assert shares(tmp_path) == {0: "cut", 1: "cut"}, output
     for k in range(2):
         assert re.search(rf"^fold {k} \| time_budget: \d+s left, for 1 of 2 folds$", output, re.MULTILINE), output
@@ -82,23 +76,12 @@ def test_a_time_budget_is_one_deadline_for_all(
         told = rf"^fold {k} \| time_budget: \ds left, too little for this fold|^time_budget: fold {k} not begun$"
         assert re.search(told, output, re.MULTILINE), output
 
-    started = words, tmp_path / "again"
-    process = start_server.Process(target=with_forked_folds, args=started)
-    process.start()
-    process.join()
-    output = (tmp_path / "again").read_text()
-    assert process.exitcode == 0, output
+    code, output = Start(start_server, words, tmp_path / "again", forks=True).end()
+    assert code == 0, output
     assert output.count("is finished already: skipped") == 2
     assert set(shares(tmp_path)) > {0, 1}, "as little time as before, and yet it goes on"
     folds = read_json(tmp_path / "runs" / "r" / "cv.json")["folds"]
     assert list(folds) == [str(k) for k in shares(tmp_path)]
-
-
-def with_forked_folds(words: list[str], log: Path) -> None:
-    """A start whose folds' processes are forked: torch need not be loaded again for each."""
-    context = multiprocessing.get_context("fork")
-    multiprocessing.get_context = lambda how: context  # type: ignore[assignment]
-    run(words, log, None, None, Path(FOLDER.name), {}, {})
 
 
 def shares(place: Path) -> dict[int, str]:
