@@ -19,6 +19,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from src.cli import main
 from src.model.packaged_weights import packaged_file
 from src.predictions import Predictions, load_features, load_predictions
+from src.training.learner import Learner
+from src.training.objective import Objective
 from tests.fold.shades import KINDS, Place, make
 
 pytestmark = pytest.mark.fold
@@ -47,8 +49,8 @@ def strength(out: str) -> float:
 
 
 def rows_of(place: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, pd.DataFrame, Predictions]:
-    """Standardised features of the rows that run r learnt from and of those it held out, the former's cells, and what
-    it predicts of the latter."""
+    """Features of the rows that run r learnt from and of those it held out, by their own scale or the usual one, the
+    former's cells, and what it predicts of the latter."""
     features, oof = (
         load_features(place / "runs" / "plain" / "features.npz"),
         load_predictions(place / "runs" / "r" / "fold0" / "oof.npz"),
@@ -57,7 +59,7 @@ def rows_of(place: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, p
     learnt = table.index.difference(oof.ids.tolist())
     x, held = (np.stack([by_id[name] for name in names]) for names in (learnt, oof.ids))
     mean, std = x.mean(axis=0), x.std(axis=0)
-    std[std < 1e-6] = 1
+    std = np.maximum(std, np.sqrt(np.square(std[std > 1e-6]).mean()))
     return (x - mean) / std, (held - mean) / std, table.loc[learnt], oof
 
 
@@ -175,3 +177,22 @@ def test_a_ladder_begins_with_what_is_to_beat(
     assert main(["ladder", *command(*own)]) == 0
     cv = json.loads((tmp_path / "runs" / "study" / "study-frozen" / "cv.json").read_text())
     assert list(cv["folds"]) == ["0", "1"] and cv["oof"] > 0.2, "ten classes"
+
+
+@pytest.mark.skipif(packaged_file("tf_efficientnet_lite0") is None, reason="the package of weights is not installed")
+@pytest.mark.parametrize("batch", [8, 32])
+def test_the_first_loss_of_a_fine_tuning_is_no_worse_than_a_guess(
+    command: Callable[..., list[str]], batch: int, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """timm starts a new classifier of an EfficientNet so that the first loss is 6 of ten classes, not ln 10."""
+    losses: list[float] = []
+    step = Learner.step
+
+    def noted(self: Learner, x: torch.Tensor, y: torch.Tensor, objective: Objective) -> torch.Tensor:
+        losses.append(float(loss := step(self, x, y, objective)))
+        return loss
+
+    monkeypatch.setattr(Learner, "step", noted)
+    words = ["competition=folder", "preset=finetune", "model=tf_efficientnet_lite0", "model.pretrained=auto", "size=32"]
+    assert main(command(*words, "epochs=1", f"batch_size={batch}", "stages=[{}]")) == 0
+    assert losses[0] < 1.1 * np.log(5)
