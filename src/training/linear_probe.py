@@ -13,6 +13,8 @@ from torch import Tensor
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 BIAS = 1e-3  # penalty of the biases, in all rows together: ends them where a column has no true row, or only such
 ITERATIONS = 100  # of L-BFGS, at most; more move nothing that training would notice
+# A feature that varies less than this share of what features usually do is not stretched to a variance of 1.
+LEAST_SCALE = 0.5
 TRIAL = 20  # of it at each strength that is tried; each begins where the stronger penalty ended
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (n, K), targets (n, T)) -> scalar, a mean over rows
@@ -86,16 +88,17 @@ def nothing(x: Tensor, width: int) -> Linear:
 
 
 def scaling_of(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and scale (D,) of features (n, D): the standard deviation, but no less than the root of the mean square
-    of those of all features that vary.
+    """Mean (D,) and scale (D,) of features (n, D): the standard deviation, but no less than LEAST_SCALE of the root of
+    the mean square of those of all features that vary.
 
     A unit that hardly speaks in the training rows would otherwise get a weight as large as it is silent, and a crop in
     which it does speak a loss of 40 (60 rows); the loss of rows held out is less too (docs/lab-book.md).
     """
     mean, std = x.mean(0), x.std(0, unbiased=False)
     varies = std > 1e-6 * (1 + mean.abs())
-    typical = std[varies].square().mean().sqrt() if varies.any() else std.new_ones(())
-    return mean, std.clamp(min=typical)
+    if not varies.any():
+        return mean, torch.ones_like(std)
+    return mean, std.clamp(min=LEAST_SCALE * float(std[varies].square().mean().sqrt()))
 
 
 def unscaled(model: Linear, mean: Tensor, std: Tensor) -> Linear:

@@ -49,8 +49,8 @@ def strength(out: str) -> float:
 
 
 def rows_of(place: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, pd.DataFrame, Predictions]:
-    """Features of the rows that run r learnt from and of those it held out, by their own scale or the usual one, the
-    former's cells, and what it predicts of the latter."""
+    """Features of the rows that run r learnt from and of those it held out, by their own scale or half the usual one,
+    the former's cells, and what it predicts of the latter."""
     features, oof = (
         load_features(place / "runs" / "plain" / "features.npz"),
         load_predictions(place / "runs" / "r" / "fold0" / "oof.npz"),
@@ -59,7 +59,7 @@ def rows_of(place: Path, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, p
     learnt = table.index.difference(oof.ids.tolist())
     x, held = (np.stack([by_id[name] for name in names]) for names in (learnt, oof.ids))
     mean, std = x.mean(axis=0), x.std(axis=0)
-    std = np.maximum(std, np.sqrt(np.square(std[std > 1e-6]).mean()))
+    std = np.maximum(std, 0.5 * np.sqrt(np.square(std[std > 1e-6]).mean()))
     return (x - mean) / std, (held - mean) / std, table.loc[learnt], oof
 
 

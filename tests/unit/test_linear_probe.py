@@ -38,7 +38,7 @@ def standardised(x: Tensor) -> np.ndarray:
 def by_scale(x: Tensor) -> np.ndarray:
     """As the product has it: what varies less than most does is not stretched."""
     spread = x.numpy().std(axis=0)
-    return (x.numpy() - x.numpy().mean(axis=0)) / np.maximum(spread, np.sqrt((spread[:-1] ** 2).mean()))
+    return (x.numpy() - x.numpy().mean(axis=0)) / np.maximum(spread, 0.5 * np.sqrt((spread[:-1] ** 2).mean()))
 
 
 @pytest.mark.parametrize("c", [1e-2, 1.0])
