@@ -93,10 +93,10 @@ def check_albumentations(
         transform = _transform(spec)
         name = next(iter(spec)) if isinstance(spec, dict) else spec
         for size in dict.fromkeys(sizes):
+            drawn = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (size, size, channels)).astype(dtype)
             for number in range(8):
                 transform.p = float(name != "OneOrOther" or number % 2)  # whose p chooses between them
-                drawn = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (size, size, channels))
-                refuse_other_pictures(made_by(transform, drawn.astype(dtype), name), drawn.astype(dtype), name)
+                refuse_other_pictures(made_by(transform, drawn.copy(), name), drawn, name)
 
 
 def made_by(transform: Any, image: np.ndarray, name: str) -> Any:

@@ -14,7 +14,7 @@ from src.fold.network import optimizer_from
 from src.fold.setup import Setup
 from src.inference.tta import View, parse_views
 from src.log import clock, say
-from src.training.budget import LEAST_SHARE, Cost, Watch, folds_in_time, measure, remaining, views_in_time
+from src.training.budget import Cost, Watch, folds_in_time, least_time, measure, remaining, views_in_time
 from src.training.device import from_main, notebook_began, on_tpu
 from src.training.learner import rehearsal
 from src.training.plan import Plan
@@ -112,7 +112,7 @@ def plan_in_time(
     )
     left = turn.end - time.time()
     steps = OVERHEAD * remaining(whole.stages, cost, step)
-    least = LEAST_SHARE * steps + after + SAVING
+    least = least_time(steps, after + SAVING)
     among = folds_in_time(left, turn.waiting, steps, after + SAVING)
     # clocks differ between processes, decisions must not
     among = from_main(accelerator, among or (0 if turn.may_wait(finished, least, config) else 1))

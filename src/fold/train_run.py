@@ -26,7 +26,7 @@ from src.inference.tta import parse_views
 from src.launch import environments, folds_at_once, launch
 from src.log import is_first, say
 from src.runs.claims import FoldBusy, claim_fold, claim_run, run_name
-from src.runs.folder import finished, finished_folds, open_runs
+from src.runs.folder import finished_folds, open_runs
 from src.runs.opening import open_competition, open_folds
 from src.runs.start import claim_data, claim_sources
 from src.runs.summary import summarise_run
@@ -64,7 +64,7 @@ def train_run(config: Config, began: float) -> None:
         accelerator = open_accelerator(config)
         run = open_run(config, wanted, accelerator)
         train_in_turn(config, run, wanted, end, accelerator)
-    if is_first() and any(finished(run.folder / f"fold{k}") for k in range(config.folds.n)):
+    if is_first() and run.finished():
         summarise_run(config, run.competition, run.folder.name)
         if config.prune.run is not None:
             print(f"\n{comparison(Path(config.paths.runs), run.folder.name)}", flush=True)
@@ -106,8 +106,7 @@ def train_in_turn(
         turn = None if end is None else Turn(end, len(wanted) - number, before)
         try:
             if not train_one(config, run, k, turn, accelerator, parts):
-                later = [each for each in wanted[number + 1 :] if not finished(run.folder / f"fold{each}")]
-                if later:
+                if later := set(wanted[number + 1 :]) - set(run.finished()):
                     say(f"time_budget: {listed(later)} not begun")
                 break
         except FoldBusy as busy:
@@ -140,11 +139,11 @@ def train_one(config: Config, run: Run, k: int, turn: Turn | None, accelerator: 
 def train_side_by_side(config: Config, run: Run, wanted: Sequence[int], end: float | None, at_once: int) -> None:
     """Each fold on a device of its own; what does not fit one is trained by several together, which see the same
     images in each step and so go on from its checkpoint."""
-    unfinished = [k for k in wanted if not finished(run.folder / f"fold{k}")]
+    before = run.finished()
     for k in wanted:
-        if k not in unfinished:
+        if k in before:
             say(f"{run.folder}/fold{k} is finished already: skipped")
-    each = partial(train_alone, config, end, run.finished())
+    each, unfinished = partial(train_alone, config, end, before), [k for k in wanted if k not in before]
     too_large = sorted(train_apart(each, unfinished, environments(at_once, config.device)))
     if not too_large:
         return

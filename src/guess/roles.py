@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def cast(folder: Folder) -> tuple[Roles, list[Finding]]:
 
     sample = find_sample(tables, folder)
     if sample[0] is None:
-        refuse_unread_sample(folder)
+        refuse_unread_sample(folder, {table.file for table in tables})
     left = [table for table in tables if sample[0] is None or table.file != sample[0].file]
     if sample[0] is not None:
         others = tuple(table.file for table in left if SAMPLE.search(_name(table.file)))
@@ -225,10 +225,10 @@ def unused_train(folder: Folder) -> str:
     return f" (no column of {named[0]} names pictures; its first row: {cells})"
 
 
-def refuse_unread_sample(folder: Folder) -> None:
-    """UserError for a sample submission by its name that cannot be read."""
+def refuse_unread_sample(folder: Folder, read: Collection[str]) -> None:
+    """UserError for a sample submission by its name that cannot be read; read: the files that could be."""
     for file in folder.tables:
-        if re.search(r"sample|submi", _name(file), re.IGNORECASE):
+        if file not in read and re.search(r"sample|submi", _name(file), re.IGNORECASE):
             open_table(folder.root, file, "competition.sample_csv")
 
 

@@ -149,7 +149,12 @@ def folds_in_time(seconds: float, waiting: int, fold: float, after: float) -> in
 
     fold: seconds of a whole fold's steps; after: of what follows them (predictions, files).
     """
-    return max(0, min(waiting, math.floor(seconds / (LEAST_SHARE * fold + after))))
+    return max(0, min(waiting, math.floor(seconds / least_time(fold, after))))
+
+
+def least_time(fold: float, after: float) -> float:
+    """Seconds without which a fold is not begun; fold, after: see `folds_in_time`."""
+    return LEAST_SHARE * fold + after
 
 
 def views_in_time(views: Sequence[View], seconds: float, each: float) -> list[View]:

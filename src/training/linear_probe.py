@@ -13,9 +13,9 @@ from torch import Tensor
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 BIAS = 1e-3  # penalty of the biases, in all rows together: ends them where a column has no true row, or only such
 ITERATIONS = 100  # of L-BFGS, at most; more move nothing that training would notice
+TRIAL = 20  # of it at each strength that is tried; each begins where the stronger penalty ended
 # A feature that varies less than this share of what features usually do is not stretched to a variance of 1.
 LEAST_SCALE = 0.5
-TRIAL = 20  # of it at each strength that is tried; each begins where the stronger penalty ended
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (n, K), targets (n, T)) -> scalar, a mean over rows
 

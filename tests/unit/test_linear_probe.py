@@ -30,11 +30,6 @@ def probed(x: Tensor, y: Tensor, loss: Loss, c: float, width: int) -> Tensor:
     return unscaled(fit(scaled, y, loss, c, nothing(scaled, width)), mean, std)(x)
 
 
-def standardised(x: Tensor) -> np.ndarray:
-    spread = x.numpy().std(axis=0)
-    return (x.numpy() - x.numpy().mean(axis=0)) / np.where(spread > 1e-6, spread, 1)
-
-
 def by_scale(x: Tensor) -> np.ndarray:
     """As the product has it: what varies less than most does is not stretched."""
     spread = x.numpy().std(axis=0)
@@ -44,7 +39,7 @@ def by_scale(x: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("c", [1e-2, 1.0])
 def test_one_label(c: float) -> None:
     x = features()
-    labels = (standardised(x)[:, -4:-1] + np.random.default_rng(0).normal(size=(N, 3))).argmax(axis=1)
+    labels = (by_scale(x)[:, -4:-1] + np.random.default_rng(0).normal(size=(N, 3))).argmax(axis=1)
     expected = LogisticRegression(C=c, max_iter=1000, tol=1e-8).fit(by_scale(x), labels)
     logits = probed(x, F.one_hot(torch.from_numpy(labels), 3).float(), cross_entropy, c, 3)
     np.testing.assert_allclose(torch.softmax(logits, 1).numpy(), expected.predict_proba(by_scale(x)), rtol=0, atol=2e-3)
@@ -52,7 +47,7 @@ def test_one_label(c: float) -> None:
 
 def test_several_labels_have_a_model_each() -> None:
     x = features(1)
-    y = standardised(x)[:, -3:-1] + np.random.default_rng(1).normal(size=(N, 2)) > [0.0, 1.5]
+    y = by_scale(x)[:, -3:-1] + np.random.default_rng(1).normal(size=(N, 2)) > [0.0, 1.5]
     pred = torch.sigmoid(probed(x, torch.from_numpy(y).float(), binary_cross_entropy, 0.1, 2)).numpy()
     for column in range(2):
         expected = LogisticRegression(C=0.1, max_iter=1000, tol=1e-8).fit(by_scale(x), y[:, column])
@@ -61,7 +56,7 @@ def test_several_labels_have_a_model_each() -> None:
 
 def test_numbers_are_a_ridge_regression() -> None:
     x = features(2)
-    y = standardised(x)[:, -2:-1] * 2 + np.random.default_rng(2).normal(size=(N, 1))
+    y = by_scale(x)[:, -2:-1] * 2 + np.random.default_rng(2).normal(size=(N, 1))
     # mean squared error + w²/(2Cn) is least where its sum + w²/(2C) is
     expected = Ridge(alpha=1 / (2 * 0.01)).fit(by_scale(x), y)
     found = probed(x, torch.from_numpy(y).float(), lambda out, wanted: of_numbers("mse", out, wanted), 0.01, 1)
@@ -70,7 +65,7 @@ def test_numbers_are_a_ridge_regression() -> None:
 
 def test_a_class_without_rows_ends_somewhere_and_disturbs_no_other() -> None:
     x = features(3)
-    labels = torch.from_numpy((standardised(x)[:, -2] > 0).astype(np.int64))
+    labels = torch.from_numpy((by_scale(x)[:, -2] > 0).astype(np.int64))
     two, three = (probed(x, F.one_hot(labels, k).float(), cross_entropy, 0.1, k) for k in (2, 3))
     shares = torch.softmax(three, 1)
     assert torch.isfinite(three).all() and shares[:, 2].max() < 0.02
