@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -103,16 +104,22 @@ def report(
     results: str,
     **more: Any,
 ) -> Path:
-    """Print the table and write <results>/<name>.json: machine, all rounds, and the flat table of ratios."""
+    """Print the table and write <results>/<name>.json: machine, all rounds, and the flat table of ratios, each with its
+    `spread` or with value, low and high of an interval (null in the file where one is infinite)."""
     print(f"\n{'measure':<36}{'median':>12}{'min':>12}{'max':>12}")
     for key, values in rounds.items():
         print(f"{key:<36}" + "".join(f"{value:12.4g}" for value in spread(values).values()))
-    print(f"\n{'ratio':<36}{'median':>12}{'min':>12}{'max':>12}")
-    for key, values in ratios.items():
-        print(f"{key:<36}" + "".join(f"{value:12.4g}" for value in values.values()))
+    for names in dict.fromkeys(tuple(values) for values in ratios.values()):
+        print(f"\n{'ratio':<36}" + "".join(f"{name:>12}" for name in names))
+        for key, values in ratios.items():
+            if tuple(values) == names:
+                print(f"{key:<36}" + "".join(f"{value:12.4g}" for value in values.values()))
+    flat = {
+        key: {name: value if math.isfinite(value) else None for name, value in of.items()} for key, of in ratios.items()
+    }
     path = Path(results) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"machine": machine(), **more, "rounds": dict(rounds), "ratios": dict(ratios)})
+    write_json(path, {"machine": machine(), **more, "rounds": dict(rounds), "ratios": flat})
     print(f"wrote {path}")
     return path
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from benchmarks import rounds, scale
+from benchmarks.accuracy import interval, time_share
 from benchmarks.training import run_command
 from src import cli
 from src.errors import UserError
@@ -75,7 +76,8 @@ def ratios(name: str, root: Path, results: Path, *more: str) -> dict[str, Any]:
     written = json.loads(path.read_text())
     assert written["machine"]["cores"] and written["machine"]["versions"]["torch"] and written["rounds"]
     for values in written["ratios"].values():
-        assert set(values) == {"median", "min", "max"} and all(np.isfinite(list(values.values())))
+        assert set(values) in ({"median", "min", "max"}, {"value", "low", "high"})
+        assert all(value is None or np.isfinite(value) for value in values.values())
     return written["ratios"]
 
 
@@ -118,7 +120,18 @@ def test_accuracy(root: Path, tmp_path: Path) -> None:
     found = ratios("accuracy", root, tmp_path, "seeds=1", "epochs=1", "cores=1", extra)
     written = json.loads((tmp_path / "accuracy.json").read_text())["rounds"]
     assert {"fixed_accuracy", "ours_accuracy"} <= set(written)
-    assert ("progressive_time" in found) == ("ours_reached_seconds" in written)
+    assert {"progressive_time", "oof_accuracy_points_over_fixed"} <= set(found)
+
+
+def test_the_time_after_which_progressive_runs_stay_above_the_fixed_ones() -> None:
+    fixed = [(10.0, 0.1), (20.0, 0.5)]
+    assert time_share([([(4.0, 0.6), (8.0, 0.4), (12.0, 0.5), (16.0, 0.7)], fixed)]) == 12 / 20  # 0.6 was luck
+    late, early = [(5.0, 0.4), (15.0, 0.6)], [(5.0, 0.6), (15.0, 0.6)]
+    assert time_share([(late, fixed), (early, fixed)]) == 5 / 20  # their means: 0.5 and 0.6
+    assert time_share([([(1.0, 0.1), (2.0, 0.49)], fixed)]) == np.inf
+    pairs = [(late, fixed), (early, fixed)]
+    assert interval(pairs, time_share) == {"value": 0.25, "low": 0.25, "high": 0.75}
+    assert interval([1.0, 1.0, 4.0], np.mean)["value"] == 2.0
 
 
 @pytest.mark.fold
