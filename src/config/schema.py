@@ -118,7 +118,7 @@ class StageConfig:
     size: float = 1.0  # up to 2.0: share of the key `size`; above: pixels
     rows: float = 1.0  # share of the fold's training rows, stratified; a later larger share contains it
     classes: int | None = None  # only the K most frequent classes
-    batch_size: int | None = None  # None: the key batch_size
+    batch_size: int | str | None = None  # images per process, or a share of the key batch_size: 200%; None: the key
     augment: float = 1.0  # strength of the augmentation, 0 (none) to 1 (as configured)
     # what is trained; head: the classifier, head+norm: and the last norm with its statistics (FixRes, 1906.06423)
     train: Literal["all", "head", "head+norm"] = "all"

@@ -22,7 +22,7 @@ from src.runs.opening import image_spec
 from src.training.batch_finder import LARGEST, SMALLEST, largest_batch, step_fits
 from src.training.device import from_main
 from src.training.learner import rehearsal
-from src.training.stages import pixels
+from src.training.stages import images_of_a_step, pixels
 
 # An epoch keeps at least so many steps, whatever would fit: with a few steps an epoch, little is learnt in it.
 STEPS_PER_EPOCH = 20
@@ -78,8 +78,13 @@ def batch_size_or_default(config: Config) -> int:
 def dividing(config: Config, processes: int) -> int:
     """The largest number of processes up to `processes` that can divide every stage's batch among them."""
     found = config.batch_size if isinstance(config.batch_size, int) else SMALLEST  # of which all others are multiples
-    sizes = [found, *(stage.batch_size for stage in config.stages if stage.batch_size is not None)]
-    return max(parts for parts in range(1, processes + 1) if all(size % parts == 0 for size in sizes))
+
+    def divides(size: int | str | None, parts: int) -> bool:
+        part = size // parts if isinstance(size, int) else images_of_a_step(size, found // parts)
+        return part * parts == images_of_a_step(size, found)
+
+    sizes = {None, *(stage.batch_size for stage in config.stages)}
+    return max(parts for parts in range(1, processes + 1) if all(divides(size, parts) for size in sizes))
 
 
 def spread(config: Config, parts: int) -> Config:
@@ -88,7 +93,7 @@ def spread(config: Config, parts: int) -> Config:
         return config
     assert isinstance(config.batch_size, int)
     stages = tuple(
-        stage if stage.batch_size is None else dataclasses.replace(stage, batch_size=stage.batch_size // parts)
+        dataclasses.replace(stage, batch_size=stage.batch_size // parts) if isinstance(stage.batch_size, int) else stage
         for stage in config.stages
     )
     return dataclasses.replace(config, batch_size=config.batch_size // parts, stages=stages)

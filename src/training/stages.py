@@ -6,6 +6,7 @@ A batch is a function of (seed, step): the plan needs no state, so a resume at a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -79,12 +80,11 @@ def plan_stages(
             raise UserError(f"{key}.lr={spec.lr}: must not be negative")
         if spec.lr is None and stages and stages[-1].lr is not None:
             raise UserError(f"{key}.lr: stages with a rate of their own come last; give this one its lr as well")
-        for name, value in (("batch_size", spec.batch_size), ("classes", spec.classes)):
-            if value is not None and value < 1:
-                raise UserError(f"{key}.{name}={value}: must be at least 1")
+        if spec.classes is not None and spec.classes < 1:
+            raise UserError(f"{key}.classes={spec.classes}: must be at least 1")
         positions = subset(strata, spec.rows, spec.classes, seed)
         chosen = rows[positions]
-        per_process = spec.batch_size or batch_size
+        per_process = images_of_a_step(spec.batch_size, batch_size, f"{key}.batch_size")
         total_batch = per_process * processes * accumulate
         steps = duration(
             spec.length,
@@ -109,6 +109,20 @@ def plan_stages(
             )
         )
     return stages
+
+
+def images_of_a_step(value: int | str | None, batch_size: int, key: str = "stages.batch_size") -> int:
+    """A share of `batch_size` ("200%"; None: all of it) as images, or images as they are; at least one.
+
+    A share follows whoever has to choose a smaller batch for want of memory. Raises UserError naming `key`.
+    """
+    if value is None:
+        return batch_size
+    share = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*%\s*", str(value))
+    images = max(1, round(float(share[1]) / 100 * batch_size)) if share and float(share[1]) else value
+    if not isinstance(images, int) or images < 1:
+        raise UserError(f"{key}={value}: expected images, at least 1, or a share of batch_size such as 200%")
+    return images
 
 
 def pixels(value: float, size: int) -> int:

@@ -84,6 +84,9 @@ def test_processes_that_divide_a_step_see_the_same_images() -> None:
     four = spread(config, 4)
     assert four.batch_size == 12 and [stage.batch_size for stage in four.stages] == [8, None]
     assert spread(config, 1) is config
+    shares = Config(batch_size=12, stages=(StageConfig(batch_size="150%"), StageConfig()))  # 18 and 12 images
+    assert [dividing(shares, processes) for processes in (2, 3, 4, 5, 8)] == [2, 3, 3, 3, 6]
+    assert [stage.batch_size for stage in spread(shares, 6).stages] == ["150%", None]
 
 
 # ---- how they end ---------------------------------------------------------------------------------------------------

@@ -113,6 +113,13 @@ def test_what_a_stage_carries() -> None:
     assert "4 steps" in first.describe() and "batch 180" in first.describe()
 
 
+def test_a_share_of_the_batch_follows_the_batch() -> None:
+    twice, half = planned({"batch_size": "200%", "length": "40%"}, {"batch_size": "1.5%"}, batch_size=48)
+    assert (twice.batch_size, half.batch_size) == (96, 1)
+    assert twice.stop == round(0.4 * 10 * 1000 / 96)  # a share of the run is one of its examples
+    assert planned({"batch_size": "200%"}, batch_size=8, processes=2)[0].total_batch == 32
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
@@ -131,6 +138,8 @@ def test_what_a_stage_carries() -> None:
             for spec, why in (
                 ({"batch_size": -4}, "a negative batch size is planned, and fails with a traceback later"),
                 ({"batch_size": 0}, "a batch size of 0 silently means the default"),
+                ({"batch_size": "0%"}, "no images"),
+                ({"batch_size": "2x"}, "no share"),
                 ({"classes": 0}, "0 classes silently means all"),
                 ({"classes": -1}, "-1 classes leaves out the rarest class"),
             )
