@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import rounds, scale
+from benchmarks import emoji, rounds, scale
 from benchmarks.accuracy import interval, time_share
 from benchmarks.training import run_command
 from src import cli
@@ -121,6 +121,25 @@ def test_accuracy(root: Path, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "accuracy.json").read_text())["rounds"]
     assert {"fixed_accuracy", "ours_accuracy"} <= set(written)
     assert {"progressive_time", "oof_accuracy_points_over_fixed"} <= set(found)
+
+
+def test_emoji_of_one_group_are_in_one_part(tmp_path: Path) -> None:
+    table = [{"short_name": f"e{i}", "category": "Flags", "image": f"{i}.png"} for i in range(10)]
+    table[3]["skin_variations"] = {"tone": {"image": "3-tone.png"}}
+    for vendor in ("apple", "google", "twitter", "facebook"):
+        place = tmp_path / vendor / "package" / "img" / vendor / "64"
+        place.mkdir(parents=True)
+        for name in [*(f"{i}.png" for i in range(10)), "3-tone.png"][: 11 if vendor == "apple" else 5]:
+            cv2.imwrite(str(place / name), np.zeros((64, 64, 4), np.uint8))
+    (tmp_path / "apple" / "package" / "emoji.json").write_text(json.dumps(table))
+    to = emoji.main([f"root={tmp_path}", f"to={tmp_path / 'made'}"])
+    lines = {part: (to / f"{part}.csv").read_text().splitlines()[1:] for part in ("train", "solution")}
+    assert len(lines["train"]) + len(lines["solution"]) == 10 + 1 + 3 * 5 == sum(1 for _ in to.rglob("*.jpg"))
+    of = {line.split(",")[2] for line in lines["train"]}
+    assert len(of) == 8 and len(lines["train"]) == sum({"e3": 5}.get(name, 4 if name < "e5" else 1) for name in of)
+    assert cv2.imread(str(to / "train" / "train00000.jpg")).shape == (72, 72, 3)
+    with pytest.raises(UserError, match="not there yet"):
+        emoji.main([f"root={tmp_path}", f"to={to}"])
 
 
 def test_the_time_after_which_progressive_runs_stay_above_the_fixed_ones() -> None:
