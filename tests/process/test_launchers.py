@@ -18,6 +18,7 @@ import pytest
 
 from src.cli import main
 from src.compose import FailedElsewhere, Job, reason_of
+from src.training.device import make_accelerator
 from tests.process.starts import Start as Forked
 from tests.process.starts import require_same, require_tidy, result
 from tests.process.test_side_by_side import METRIC
@@ -135,6 +136,15 @@ def test_a_job_that_slurm_stops_leaves_no_result(
     with pytest.raises(expected) as caught:
         Job(lambda config, began: 143, 0.0, [], home=("another host", 1))(None)
     assert caught.value.args[0] == 143
+
+
+def test_tasks_of_srun_do_not_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a command of its own; Accelerate would wait for the others at an address that nobody has given."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name, value in {"PMI_SIZE": "2", "PMI_RANK": "1", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    accelerator = make_accelerator("cpu", "fp32")
+    assert accelerator.num_processes == 1 and accelerator.is_main_process
 
 
 @pytest.mark.parametrize(
