@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from src.attached import find, find_competition, inputs_folder
 from src.config import Config, build, defaults, plain, refuse_secrets
@@ -33,6 +35,8 @@ LAUNCHERS = {
 }
 # What a job needs of the environment of the command, wherever it is started.
 HANDED_ON = (COMMAND, "NO_ALBUMENTATIONS_UPDATE")
+# Seconds from SLURM's SIGTERM to its SIGKILL: KillWait, or the GraceTime of a partition.
+PATIENCE = 600
 
 
 def compose(words: Sequence[str], task: Task, began: float) -> int:
@@ -53,7 +57,7 @@ def compose(words: Sequence[str], task: Task, began: float) -> int:
         if engine not in LAUNCHERS:  # a bug keeps its whole traceback
             raise
         goes_on = "finished folds stay, and the same command goes on from the last checkpoints"
-        complain(f"hydra/launcher: a job of {engine} was lost ({type(error).__name__}); {goes_on}")
+        complain(f"hydra/launcher: a job of {engine} was lost ({reason_of(error)}); {goes_on}")
         return 137
     return max(codes, default=0)
 
@@ -101,11 +105,28 @@ class Job:
         except UserError as error:  # caught here, because Hydra adds lines of its own to what leaves a job
             complain(error)
             code, said = 2, str(error)
+        if away and code == 128 + signal.SIGTERM and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            leave_to_slurm(code)
         if away and code:
             raise FailedElsewhere(code, said or f"hydra/launcher: a job was stopped ({code}); the same command goes on")
         if code > 128:  # told to stop: no further job of a multirun
             sys.exit(code)
         self.codes.append(code)
+
+
+def leave_to_slurm(code: int) -> NoReturn:
+    """Wait for SIGKILL after the checkpoint of a SIGTERM. SLURM alone knows whether it cancels the job or, where it is
+    preempted or requeued, starts it again: then it would take an end within the time of grace for that of the job, and
+    the command a result, any result, for the last one. Without SIGKILL end with `code` and no result."""
+    time.sleep(PATIENCE)
+    sys.exit(code)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a launcher says that a job was lost: the state that SLURM has it in, its time limit, or the error's name."""
+    found = re.search(r"\(state: (\w+)|requeued because: ([^.\n]+)", str(error))
+    known = [text for text in found.groups() if text] if found else []
+    return known[0] if known and known[0] != "UNKNOWN" else type(error).__name__
 
 
 def configured(composed: Any) -> Config:

@@ -62,6 +62,10 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         # a stage's shapes are all alike, so trying cuDNN's algorithms out pays
         torch.backends.cudnn.benchmark = True
 
+    if "WORLD_SIZE" not in os.environ:  # Accelerate takes the tasks of `srun -n 2` for processes that train together
+        for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+            os.environ.pop(name, None)
+
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from src.cli import main
+from src.compose import FailedElsewhere, Job, reason_of
+from src.training.device import make_accelerator
 from tests.process.starts import Start as Forked
 from tests.process.starts import require_same, require_tidy, result
 from tests.process.test_side_by_side import METRIC
@@ -36,6 +39,10 @@ Start = Callable[..., "subprocess.Popen[str]"]
 # What the metric does in the place of a node's loss: its parent is the node's raylet.
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 NODE = f"os.kill(os.getppid(), signal.SIGKILL)\n    {KILL}"
+# SLURM's own way: SIGTERM, upon which the metric has to return, and later SIGKILL.
+REQUEUE = """import subprocess
+    subprocess.check_call(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
+    return float((y_true == y_pred).mean())"""
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -100,6 +107,57 @@ def test_a_lost_node_costs_no_fold(start: Start, tmp_path: Path, monkeypatch: py
     code, output = end(start(*words, "fold=all", "run=one"))
     assert code == 0, output
     require_same(result(tmp_path), result(tmp_path, "one"))
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="needs a SLURM that this machine may submit to")
+def test_a_requeued_job_goes_on(start: Start, tmp_path: Path) -> None:
+    """SLURM starts it again, as it does after a preemption, and the command waits for that."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    (tmp_path / "own.py").write_text(METRIC.replace(KILL, REQUEUE))
+    words = [*WORDS, f"competition.metric={tmp_path / 'own.py'}:share"]
+    code, output = end(start(*words, "fold=0,1", "-m", "hydra/launcher=submitit_slurm"))
+    assert code == 0, output
+    logs = "".join(file.read_text() for file in (tmp_path / "runs" / ".submitit").rglob("*_log.*"))
+    assert (tmp_path / "killed").exists() and logs.count("going on at step") == 1
+    require_tidy(tmp_path)
+    code, output = end(start(*words, "fold=all", "run=one"))
+    assert code == 0, output
+    require_same(result(tmp_path), result(tmp_path, "one"))
+
+
+@pytest.mark.parametrize(("executor", "expected"), [("slurm", SystemExit), ("local", FailedElsewhere)])
+def test_a_job_that_slurm_stops_leaves_no_result(
+    executor: str, expected: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result, as of submitit's other jobs, would be the end of the command, also where SLURM starts it again."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    monkeypatch.setattr("src.compose.PATIENCE", 0)
+    monkeypatch.setattr("src.compose.configured", lambda composed: composed)
+    with pytest.raises(expected) as caught:
+        Job(lambda config, began: 143, 0.0, [], home=("another host", 1))(None)
+    assert caught.value.args[0] == 143
+
+
+def test_tasks_of_srun_do_not_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a command of its own; Accelerate would wait for the others at an address that nobody has given."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name, value in {"PMI_SIZE": "2", "PMI_RANK": "1", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    accelerator = make_accelerator("cpu", "fp32")
+    assert accelerator.num_processes == 1 and accelerator.is_main_process
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Job 6_0 (task: 0) with path r.pkl\nhas not produced any output (state: NODE_FAIL)\nError", "NODE_FAIL"),
+        ("Job not requeued because: timed-out too many times.", "timed-out too many times"),
+        ("has not produced any output (state: UNKNOWN)", "RuntimeError"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_why_a_job_was_lost(text: str, reason: str) -> None:
+    assert reason_of(RuntimeError(text)) == reason
 
 
 def test_a_mistake_comes_back(launcher: list[str], start: Start) -> None:
