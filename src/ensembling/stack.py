@@ -22,7 +22,7 @@ from src.competition.metrics import Metric
 from src.competition.task import Task
 from src.ensembling.learners import Model, Tree, train
 from src.ensembling.nested import Split, nested, splits
-from src.errors import UserError, first_few
+from src.errors import UserError, counted, first_few
 from src.ids import only_in
 from src.predictions import Features
 
@@ -238,8 +238,9 @@ def features_of(
             seen = only_in(ids[folds == k], np.array([], np.str_) if file.held_out is None else file.held_out)
             if seen:
                 raise UserError(
-                    f"features: {name!r} of fold {k} were made by a network that was trained on {len(seen)} rows that "
-                    f"fold {k} holds out here ({first_few(seen)}); both need the same fold file, or, if they are of an "
+                    f"features: {name!r} of fold {k} were made by a network that was trained on "
+                    f"{counted(len(seen), 'row')} that fold {k} holds out here ({first_few(seen)}); "
+                    "both need the same fold file, or, if they are of an "
                     f"older version, make the features again"
                 )
         both = []

@@ -123,7 +123,8 @@ def plan_in_time(
         )
         return None
     fold_end = from_main(accelerator, time.time() + left / among - SAVING)
-    say(f"time_budget: {clock(max(0.0, left))} left, for {among} of {turn.waiting} folds")
+    share = "this fold" if turn.waiting == 1 else f"{among} of {turn.waiting} folds"
+    say(f"time_budget: {clock(max(0.0, left))} left, for {share}")
     watched = min(held_out, config.eval.rows)
     timing = FoldTime(fold_end, cost, after, watched * cost.image, config.eval.every)
     factor = timing.watch(shortened(whole, cuts).stages, step).factor(step)

@@ -17,6 +17,7 @@ from src.competition.folds import Fold, halves_of
 from src.competition.metrics import scores
 from src.competition.tables import Competition
 from src.config import Config
+from src.errors import counted
 from src.fold.choose import choose_weights
 from src.fold.deadline import Turn, affordable_views, costs_of, plan_in_time, shortened
 from src.fold.explain import explain
@@ -63,7 +64,7 @@ def train_fold(
     """
     began, folder, peak_memory = time.monotonic(), run / f"fold{k}", count_memory(accelerator.device)
     task, metric, runs = competition.task, metric_of(config, competition), open_runs(config.paths)
-    say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
+    say(f"{run.name}/fold{k}: {counted(len(fold.train), 'row')} to train on, {len(fold.val)} held out")
 
     # ---- network, images, what to learn -----------------------------------------------------------------------------
     start = set_up(config, competition, fold, k, run, accelerator)
