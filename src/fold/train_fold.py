@@ -78,8 +78,9 @@ def train_fold(
     alone = [stage.size for stage in whole.stages if stage.batch_size == 1 and not start.hold_norms]
     check_sizes(config.model.name, start.network, [stage.size for stage in whole.stages], spec, alone)
     state = unfinished(config, folder / "checkpoints", whole, accelerator)
+    knows = start.source.kind == "run"  # the classes, before the first step
     if state is None:
-        start_from_probe(config, competition, start, whole.stages[0].size, metric, accelerator)
+        knows |= start_from_probe(config, competition, start, whole.stages[0].size, metric, accelerator)
     lesson = dataclasses.replace(lesson, resident=open_resident(config, start, lesson, whole, state, accelerator))
     so_far = Progress(0, [], 0.0) if state is None else Progress(*(state[key] for key in Progress._fields))
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
@@ -87,7 +88,7 @@ def train_fold(
     timing = (
         None
         if turn is None
-        else plan_in_time(config, start, lesson, whole, cuts, so_far.step, accelerator, turn, ended)
+        else plan_in_time(config, start, lesson, whole, cuts, so_far.step, accelerator, turn, ended, knows)
     )
     if turn is not None and timing is None:
         return False
