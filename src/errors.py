@@ -36,3 +36,8 @@ def first_few(items: Sequence[object], limit: int = 3) -> str:
     """`a, b, c …` for messages about many rows; the count belongs to the caller's sentence."""
     shown = ", ".join(str(item) for item in items[:limit])
     return shown + (" …" if len(items) > limit else "")
+
+
+def counted(count: int, noun: str, several: str | None = None) -> str:
+    """`1 row`, `2 rows`, `0 rows`; several: where the plural is not the noun with an s."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"

@@ -16,7 +16,7 @@ import numpy as np
 from src.competition.csv_file import read_columns, read_header, refuse_repeats, replace_file
 from src.competition.spreading import spread_labels
 from src.competition.tables import Competition
-from src.errors import UserError, first_few, nearest
+from src.errors import UserError, counted, first_few, nearest
 from src.ids import find_rows, in_parts, only_in
 from src.log import say
 from src.seeds import Stream, generator
@@ -217,8 +217,8 @@ def load_folds(
         if (folds < 0).any():
             rare = sorted(set(task.cells(y[folds < 0]).tolist()))
             say(
-                f"{path}: {len(rare)} classes have fewer rows than folds.n={n} ({first_few(rare)}); "
-                f"their {(folds < 0).sum()} rows stay in training, fold -1"
+                f"{path}: {counted(len(rare), 'class has', 'classes have')} fewer rows than folds.n={n} "
+                f"({first_few(rare)}); {counted(int((folds < 0).sum()), 'row stays', 'rows stay')} in training, fold -1"
             )
         replace_file(path, lambda file: _write(file, competition, folds))
     # Also what was just written is read back: two processes may have raced, and there is one way to be right.

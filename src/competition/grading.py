@@ -16,7 +16,7 @@ from src.competition.long_table import pivot
 from src.competition.metrics import Metric, find_metric, scores
 from src.competition.sample import Sample, align, positive_of
 from src.competition.task import Task
-from src.errors import UserError, first_few, nearest
+from src.errors import UserError, counted, first_few, nearest
 
 SUBMISSION, SOLUTION = "submission", "solution"  # the keys of `./run.sh score`
 
@@ -132,7 +132,8 @@ def _classes(table: Mapping[str, np.ndarray], truth: np.ndarray, path: Path, ids
     if strange and len(strange) == len(set(cells)):
         first = str(ids[next(iter(table.values())) == strange[0]][0])
         raise UserError(
-            f"{path}: {len(strange)} labels are no class ({first_few(strange)}; the first at id {first!r}); "
+            f"{path}: {counted(len(strange), 'label is', 'labels are')} no class "
+            f"({first_few(strange)}; the first at id {first!r}); "
             f"classes are {first_few(known, 10)}"
         )
     return sort_classes([*known, *strange])

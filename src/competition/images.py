@@ -60,8 +60,8 @@ def find_images(
     (columns[column], (N,) str) in it; see `template_fields`. A folder may be an archive (src/archives.py); `**` in the
     place of a folder stands for any folders below the one before it, `*` in a folder's name for any part of it. A
     path without an extension is completed by the one image file of that name. Where there is no such file, one is taken
-    that differs in the extension, in upper and lower case, in how Unicode writes a letter (NFC, NFD) or in the slashes,
-    which is reported through `say`.
+    that differs in the extension, in upper and lower case, in how Unicode writes a letter (NFC, NFD) or in the slashes;
+    or, if that is so for all rows that have none, in the zeros before a number. Either is reported through `say`.
     The files of one picture are joined by line breaks.
     Each directory is listed once, so a million rows in one folder cost seconds, not a million stat calls.
     without: what becomes of rows without an image, for the message; they keep the path where one was looked for. None:
@@ -132,6 +132,8 @@ def _find(
             found.append(path)
             missing.append(row)
     missing = _take_similar(listings, found, missing, ids, table, say)
+    if not patterned and _take_numbers(listings, found, missing, ids, table, say):
+        missing = []
     if missing:
         verb = "has" if len(missing) == 1 else "have"
         text = f"{table}: {len(missing)} of {len(ids)} ids {verb} no image ({first_few(ids[missing].tolist())})"
@@ -176,6 +178,24 @@ def _take_similar(
             f"extension, slashes or accents ({example})"
         )
     return left
+
+
+def _take_numbers(
+    listings: Listings, found: list[bytes], missing: list[int], ids: np.ndarray, table: Path, say: Callable[[str], None]
+) -> bool:
+    """Fill in the files of the rows `missing` that have their numbers with other zeros before them, as a program that
+    takes ids for numbers writes them; only if each of the rows has such a file, one and of no other row."""
+    absent = set(missing)
+    taken = {path for row, path in enumerate(found) if row not in absent}
+    files = [listings.of_number(found[row]) for row in missing]
+    only = {fitting[0] for fitting in files if len(fitting) == 1} - taken
+    if not missing or len(only) < len(missing):
+        return False
+    for row, fitting in zip(missing, files, strict=True):
+        found[row] = fitting[0]
+    example = f"{ids[missing[0]]} is {os.fsdecode(found[missing[0]])}"
+    say(f"{table}: {len(missing)} of {len(ids)} ids have other zeros before them than their images ({example})")
+    return True
 
 
 def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarray]:

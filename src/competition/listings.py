@@ -25,6 +25,7 @@ class Listings:
         self.root, self.files, self.stems = root, {}, {}  # type: ignore[var-annotated]
         self.below: dict[bytes, dict[bytes, list[bytes]]] = {}
         self.loose: dict[bytes | None, dict[str, list[bytes]]] = {}
+        self.numbers: dict[bytes, dict[str, list[bytes]]] = {}
 
     def in_folder(self, directory: bytes) -> set[bytes]:
         if directory not in self.files:
@@ -67,12 +68,30 @@ class Listings:
                 self.loose[top].setdefault(form_free(os.fsdecode(file)), []).append(own)
         return self.loose[top].get(form_free(os.fsdecode(path if top is None else name)), [])
 
+    def of_number(self, path: bytes) -> list[bytes]:
+        """The image files in the folder of `path` whose names are the same number, with more or fewer zeros before."""
+        directory, _, name = path.rpartition(b"/")
+        if directory not in self.numbers:
+            found: dict[str, list[bytes]] = {}
+            for file in sorted(filter(is_image, self.in_folder(directory))):
+                if (number := number_in(os.fsdecode(file))) is not None:
+                    found.setdefault(number, []).append(directory + b"/" + file if directory else file)
+            self.numbers[directory] = found
+        number = number_in(os.fsdecode(name))
+        return [] if number is None else self.numbers[directory].get(number, [])
+
 
 def form_free(path: str) -> str:
     """What two ways of writing one path have in common: no extension of an image, lower case, composed letters."""
     stem, extension = os.path.splitext(path)
     plain = stem if extension.lower().encode("utf-8", "surrogateescape") in EXTENSIONS else path
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold()).removeprefix("./")
+
+
+def number_in(name: str) -> str | None:
+    """The digits of a name that has no others, but for the extension of an image, without the zeros before them."""
+    digits = form_free(name)
+    return digits.lstrip("0") if digits.isascii() and digits.isdigit() else None
 
 
 def star_pattern(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from src.competition.csv_file import refuse_repeats
 from src.competition.table_file import read_columns, read_header
 from src.config import CompetitionConfig
-from src.errors import UserError, first_few, nearest
+from src.errors import UserError, counted, first_few, nearest
 from src.ids import are_unique, differ, find_rows
 
 KINDS = ("labels", "probabilities", "positive", "ranked", "confident")
@@ -131,8 +131,9 @@ def match_classes(columns: Sequence[str], classes: Sequence[str] | np.ndarray) -
     spare = [column for column in columns if column not in names]
     lacking = [name for name in names if name not in columns]
     raise UserError(
-        f"value columns and classes differ: {len(spare)} columns are no class ({first_few(spare) or 'none'}), "
-        f"{len(lacking)} classes have no column ({first_few(lacking) or 'none'}); "
+        f"value columns and classes differ: {counted(len(spare), 'column is', 'columns are')} no class "
+        f"({first_few(spare) or 'none'}), {counted(len(lacking), 'class has', 'classes have')} no column "
+        f"({first_few(lacking) or 'none'}); "
         "rename the columns, or correct competition.target_column= or competition.submission="
     )
 

@@ -12,7 +12,7 @@ from src.competition.csv_file import replace_file
 from src.competition.links import Links, submitted_values, wide_sample
 from src.competition.sample import Sample, align
 from src.competition.task import Task
-from src.errors import UserError, first_few
+from src.errors import UserError, counted, first_few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,8 @@ def submission_table(
     broken = ~np.isfinite(pred).all(axis=1)
     if broken.any():
         raise UserError(
-            f"predictions of {broken.sum()} ids hold NaN or infinity ({first_few(ids[broken].tolist())}); "
+            f"NaN or infinity in the predictions of {counted(int(broken.sum()), 'id')} "
+            f"({first_few(ids[broken].tolist())}); "
             "go on with precision=fp32, or train again with a lower optimizer.lr= as another run=NAME"
         )
     exact = pred.astype(np.float64)

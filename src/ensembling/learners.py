@@ -42,22 +42,25 @@ def train(
     classes: int,
     seed: int,
     groups: Sequence[int] = (),
+    start: Model | None = None,
 ) -> Model:
     """Fit on x (n, D) float32, y (n,) int64; returns a function from (m, D) to (m, C) float32 probabilities.
 
     Classes that do not occur in `y` get probability 0; rows sum to 1. Where several columns may be true of a row, y
     (n, C) bool, each has a model of its own; so has each of several targets, y (n, T) int64, which have `groups`
-    columns each, and each number, y (n, C) float.
+    columns each, and each number, y (n, C) float. start: of the same learner and `y` at other options or other scales
+    of x; logistic regression begins there, and ends where it would have but for its tolerance.
     """
     if y.ndim == 2 and np.issubdtype(y.dtype, np.floating):
         values = [_regression(learner, options, x, column, seed) for column in y.T.astype(np.float64)]
         return Model({"kind": "numbers", "parts": values})
     if y.ndim == 2 and y.dtype != bool:
-        targets = zip(y.T, groups, strict=True)
-        models = [train(learner, options, x, labels, count, seed).tree for labels, count in targets]
+        targets = zip(y.T, groups, _parts(start, y), strict=True)
+        models = [train(learner, options, x, labels, count, seed, (), own).tree for labels, count, own in targets]
         return Model({"kind": "targets", "parts": models})
     if y.ndim == 2:
-        each = [train(learner, options, x, column.astype(np.int64), 2, seed).tree for column in y.T]
+        columns = zip(y.T.astype(np.int64), _parts(start, y), strict=True)
+        each = [train(learner, options, x, column, 2, seed, (), own).tree for column, own in columns]
         return Model({"kind": "columns", "parts": each})
     there = np.unique(y)
     if learner == "ridge":
@@ -68,11 +71,20 @@ def train(
     if len(there) == 1:  # nothing to tell apart: a column that no row, or every row, of these has
         return Model({"kind": "constant", "values": np.eye(classes, dtype=np.float32)[there[0]]})
     model = _classifier(learner, options, seed)
+    if learner == "logistic" and start is not None:
+        (layer,) = start.tree["layers"]
+        model.set_params(warm_start=True)
+        model.classes_, model.coef_, model.intercept_ = there, layer["weight"].T, layer["bias"]
     _fit(model, x, y)
     tree: Tree = {"classes": classes, "there": np.asarray(model.classes_, np.int64)}
     if learner == "lightgbm":
         return Model({"kind": "trees", **tree, "text": model.booster_.model_to_string()})
     return Model({"kind": "network", **tree, "layers": _layers(model)})
+
+
+def _parts(start: Model | None, y: np.ndarray) -> list[Model | None]:
+    """The start of each column of y (n, T)."""
+    return [None] * y.shape[1] if start is None else [Model(tree) for tree in start.tree["parts"]]
 
 
 def _regression(learner: str, options: Options, x: np.ndarray, y: np.ndarray, seed: int) -> Tree:

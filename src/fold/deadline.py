@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from src.config import Config
+from src.errors import UserError
 from src.fold.lesson import Lesson
 from src.fold.network import optimizer_from
 from src.fold.setup import Setup
@@ -94,12 +96,14 @@ def plan_in_time(
     accelerator: Any,
     turn: Turn,
     finished: Collection[int],
+    knows: bool = False,
 ) -> FoldTime | None:
     """This fold's share of the time until the end of `turn`, which it divides with as many of the waiting folds as fit;
     None if not even this one does and it may wait for another start.
 
     finished: the run's folds that are. whole: the plan of which `step` steps are done and which `cuts` have shortened;
-    another cut is appended where the steps to come do not fit.
+    another cut is appended where the steps to come do not fit. Raises UserError where not a single step would be taken
+    and the network does not know the classes without.
     """
     optimizer = partial(optimizer_from, config.optimizer)
     with rehearsal(start.network, optimizer, lesson.objective, start.train.spec, accelerator) as one_step:
@@ -123,15 +127,31 @@ def plan_in_time(
         )
         return None
     fold_end = from_main(accelerator, time.time() + left / among - SAVING)
-    say(f"time_budget: {clock(max(0.0, left))} left, for {among} of {turn.waiting} folds")
+    share = "this fold" if turn.waiting == 1 else f"{among} of {turn.waiting} folds"
+    say(f"time_budget: {clock(max(0.0, left))} left, for {share}")
     watched = min(held_out, config.eval.rows)
     timing = FoldTime(fold_end, cost, after, watched * cost.image, config.eval.every)
-    factor = timing.watch(shortened(whole, cuts).stages, step).factor(step)
-    agreed = from_main(accelerator, factor)
+    plan = shortened(whole, cuts)
+    agreed = from_main(accelerator, timing.watch(plan.stages, step).factor(step))
+    if step == 0 and not knows and agreed * plan.steps < 1:
+        raise UserError(too_short(config, from_main(accelerator, left), from_main(accelerator, least)))
     if agreed < 1:
         cuts.append([step, agreed])
         say(f"time_budget: {agreed:.0%} of the steps still to come")
     return timing
+
+
+def too_short(config: Config, left: float, least: float) -> str:
+    """What to say of a fold that no step of training fits, with `left` seconds; one that takes `least` seconds fits.
+
+    It would be finished, and submitted, as the network was before training.
+    """
+    text = f"time_budget={config.time_budget}: {clock(max(0.0, left))} left, too little for one step of training; "
+    if config.time_budget == "auto":
+        return f"{text}this fold takes {clock(least)} at least; start again in a new session"
+    # what has passed until now will pass again
+    needed = math.ceil(1.1 * (seconds(config.time_budget or "0s") - left + least))
+    return f"{text}give time_budget={needed}s or more"
 
 
 def costs_of(config: Config, start: Setup, lesson: Lesson, plan: Plan, accelerator: Any) -> tuple[float, ...] | None:

@@ -18,7 +18,7 @@ from src.config import Config
 from src.data.cache import ImageStore, fingerprint, has_room
 from src.data.disk_budget import DiskBudget
 from src.data.preprocess import Preprocess
-from src.errors import first_few
+from src.errors import counted, first_few
 from src.fold.backbone import load_backbone
 from src.fold.batch_size import batch_size_or_default
 from src.fold.network import on_device
@@ -176,9 +176,8 @@ class Passes:
         names = first_few(self.competition.test.ids[without].tolist())
         if whole and len(without) and names not in self.told:
             self.told.add(names)
-            say(
-                f"warning: {len(without)} test images cannot be read ({names}); they get the prior of the training rows"
-            )
+            images = counted(len(without), "test image")
+            say(f"warning: {images} cannot be read ({names}) and will have the prior of the training rows")
         return filled, whole
 
     def after_batch(self) -> bool:

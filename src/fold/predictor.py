@@ -16,7 +16,7 @@ from src.config import Config, build
 from src.data.cache import ImageStore
 from src.data.preprocess import Preprocess
 from src.data.spec import Normalisation
-from src.errors import first_few
+from src.errors import counted, first_few
 from src.files import read_config, read_json
 from src.fold.batch_size import batch_size_or_default
 from src.fold.network import build_from, outputs_again, trained_model
@@ -92,5 +92,6 @@ def predict_test(
     filled, unreadable = fill_unreadable(pred, prior)
     if len(unreadable):
         names = first_few(ids[unreadable].tolist())
-        say(f"warning: {len(unreadable)} test images cannot be read ({names}); they get the prior of the training rows")
+        images = counted(len(unreadable), "test image")
+        say(f"warning: {images} cannot be read ({names}) and will have the prior of the training rows")
     return filled, unreadable

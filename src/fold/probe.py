@@ -44,19 +44,20 @@ FALLBACK = 1e-2  # the inverse strength where there are too few rows to choose i
 
 def start_from_probe(
     config: Config, competition: Competition, start: Setup, size: int, metric: Metric, accelerator: Any
-) -> None:
+) -> bool:
     """Fit the classifier of `start.network` on features of the fold's training rows, where `model.start` asks for it.
+    Returns whether it has been.
 
     Not where weights are those of a run, whose classifier is no new one; nor, with a line that says why, where the
     network does not end in one linear layer on pooled features. The same on all processes: fitted by the first.
     """
     if config.model.start != "probe" or not start.source.pretrained or start.source.kind == "run":
-        return
+        return False
     began, network = time.monotonic(), start.network
     head = linear_head(network, size, start.train.spec)
     if isinstance(head, str):
         say(f"model.start=probe: {head}; its classifier starts as with model.start=zero")
-        return
+        return False
 
     # ---- features ---------------------------------------------------------------------------------------------------
     task, rows = competition.task, start.fold.train
@@ -80,6 +81,7 @@ def start_from_probe(
     with torch.no_grad():
         head.weight.copy_(fitted.weight)
         head.bias.copy_(fitted.bias)
+    return True
 
 
 def fit_probe(

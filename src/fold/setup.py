@@ -19,6 +19,7 @@ from src.data.cache import ImageStore
 from src.data.preprocess import Preprocess
 from src.data.sight import doubts, see
 from src.data.transforms import check_albumentations
+from src.errors import counted
 from src.fold.measured import measure_pixels
 from src.fold.network import build_from, norms_to_hold, on_device, outputs_from
 from src.fold.pruned import weights_to_prune
@@ -109,5 +110,8 @@ def without_unreadable(fold: Fold, store: ImageStore, workers: int) -> Fold:
     """The rows whose images can be read; prints how many cannot, and why the first few."""
     found = unreadable_rows(store, np.concatenate([fold.train, fold.val]), workers)
     bad = [row for row, _ in found]
-    say(f"competition.on_bad_image=skip: {len(bad)} rows left out" + "".join(f"\n  {why}" for _, why in found[:5]))
+    say(
+        f"competition.on_bad_image=skip: {counted(len(bad), 'row')} left out"
+        + "".join(f"\n  {why}" for _, why in found[:5])
+    )
     return Fold(np.setdiff1d(fold.train, bad), np.setdiff1d(fold.val, bad))

@@ -12,7 +12,7 @@ from src.competition.task import Task
 from src.config import migrate
 from src.data.spec import Normalisation
 from src.ensembling.blend import FITTED
-from src.errors import UserError, first_few
+from src.errors import UserError, counted, first_few
 from src.files import read_config, read_json
 from src.fold.predictor import load_network
 from src.ids import only_in
@@ -85,6 +85,6 @@ def check_unseen(said: str, folder: Path, k: int, classes: np.ndarray, held_out:
     seen = only_in(held_out, oof.ids)
     if len(seen):
         raise UserError(
-            f"{said}: was trained on {len(seen)} rows that fold {k} holds out ({first_few(seen)}); "
+            f"{said}: was trained on {counted(len(seen), 'row')} that fold {k} holds out ({first_few(seen)}); "
             "both runs need the same fold file"
         )

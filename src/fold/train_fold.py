@@ -17,6 +17,7 @@ from src.competition.folds import Fold, halves_of
 from src.competition.metrics import scores
 from src.competition.tables import Competition
 from src.config import Config
+from src.errors import counted
 from src.fold.choose import choose_weights
 from src.fold.deadline import Turn, affordable_views, costs_of, plan_in_time, shortened
 from src.fold.explain import explain
@@ -63,7 +64,7 @@ def train_fold(
     """
     began, folder, peak_memory = time.monotonic(), run / f"fold{k}", count_memory(accelerator.device)
     task, metric, runs = competition.task, metric_of(config, competition), open_runs(config.paths)
-    say(f"{run.name}/fold{k}: {len(fold.train)} rows to train on, {len(fold.val)} held out")
+    say(f"{run.name}/fold{k}: {counted(len(fold.train), 'row')} to train on, {len(fold.val)} held out")
 
     # ---- network, images, what to learn -----------------------------------------------------------------------------
     start = set_up(config, competition, fold, k, run, accelerator)
@@ -77,8 +78,9 @@ def train_fold(
     alone = [stage.size for stage in whole.stages if stage.batch_size == 1 and not start.hold_norms]
     check_sizes(config.model.name, start.network, [stage.size for stage in whole.stages], spec, alone)
     state = unfinished(config, folder / "checkpoints", whole, accelerator)
+    knows = start.source.kind == "run"  # the classes, before the first step
     if state is None:
-        start_from_probe(config, competition, start, whole.stages[0].size, metric, accelerator)
+        knows |= start_from_probe(config, competition, start, whole.stages[0].size, metric, accelerator)
     lesson = dataclasses.replace(lesson, resident=open_resident(config, start, lesson, whole, state, accelerator))
     so_far = Progress(0, [], 0.0) if state is None else Progress(*(state[key] for key in Progress._fields))
     cuts: list[list[float]] = [] if state is None else state["cuts"]  # [step, factor]: how a time budget changed it
@@ -86,7 +88,7 @@ def train_fold(
     timing = (
         None
         if turn is None
-        else plan_in_time(config, start, lesson, whole, cuts, so_far.step, accelerator, turn, ended)
+        else plan_in_time(config, start, lesson, whole, cuts, so_far.step, accelerator, turn, ended, knows)
     )
     if turn is not None and timing is None:
         return False

@@ -18,6 +18,7 @@ from src.competition.table_file import JSON, TABLES, read_arrays, read_columns, 
 from src.errors import UserError
 
 PEEK = 50  # rows of a csv file that are looked at before all of it is read
+LABEL = b".cls"  # of a file beside a picture, with its class and nothing else
 NUMBERED = re.compile(r"(.*?)_?(\d+)$")
 LARGEST = 4 << 30  # bytes of a table that is read as a whole
 
@@ -33,6 +34,7 @@ class Folder:
     names: dict[str, list[int]] = field(default_factory=dict)
     stems: dict[str, list[int]] = field(default_factory=dict)
     free: dict[str, list[int]] = field(default_factory=dict)  # by `form_free` of the name
+    label_file: str = ""  # a file that holds the label of the picture beside it, as in shards of WebDataset
 
     def folders(self) -> Counter[str]:
         """Number of images by folder."""
@@ -41,18 +43,20 @@ class Folder:
 
 def look_at(root: Path) -> Folder:
     """List the folder; nothing is opened but archives."""
-    images, tables = [], []
+    images, tables, label_file = [], [], ""
     for path in walk_files(root):
         if is_image(path):
             images.append(path)
         elif os.fsdecode(path).lower().endswith(TABLES):
             tables.append(os.fsdecode(path))
+        elif path.lower().endswith(LABEL):
+            label_file = label_file or os.fsdecode(path)
     images.sort()
     # what a shard holds beside each picture, 000123.json beside 000123.jpg, is no table of rows
     if any(path.endswith(JSON) for path in tables):
         pictured = {os.path.splitext(path)[0] for path in map(os.fsdecode, images)}
         tables = [path for path in tables if not (path.endswith(JSON) and os.path.splitext(path)[0] in pictured)]
-    found = Folder(root, images, sorted(tables, key=lambda path: (path.count("/"), path)))
+    found = Folder(root, images, sorted(tables, key=lambda path: (path.count("/"), path)), label_file=label_file)
     for number, path in enumerate(images):
         name = os.fsdecode(path.rpartition(b"/")[2])
         found.names.setdefault(name, []).append(number)

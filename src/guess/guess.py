@@ -51,6 +51,12 @@ def guess(root: Path, metric: str | None = None, given: Mapping[str, Any] | None
         if not labelled:
             if why := unread_archive(root):
                 raise UserError(f"{root}: no pictures of training rows were found, and {why}")
+            if folder.label_file:
+                raise UserError(
+                    f"{root}: labels in a file beside each picture, as {folder.label_file}, are not read; write a "
+                    "train.csv into it, a line id,label and then one for each picture: its name without the extension, "
+                    "and what is in that file"
+                )
             raise UserError(
                 f"{root}: no table has a row per training picture, and neither folders nor names of files tell their "
                 f"labels{unused_train(folder)}; give competition.train_csv= and competition.train_images="

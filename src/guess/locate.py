@@ -1,7 +1,8 @@
 """Where the pictures of a table's rows are: from a column of its cells to a template of paths.
 
 Ways in which a cell can name a file are tried in order, from the plainest: its path, its name, its name without the
-extension, a number with zeros before it, the name with something constant around it, a folder of that name.
+extension, a number with zeros before it, the name with something constant around it, a folder of that name, a number
+with any zeros.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.archives import ARCHIVES
-from src.competition.listings import form_free
+from src.competition.listings import form_free, number_in
 from src.guess.folder import Folder
 
 LOOKED_AT = 200  # rows; all of them are checked when the table is opened
@@ -51,7 +52,7 @@ def locate(folder: Folder, columns: Mapping[str, np.ndarray], split: str) -> Pla
 def _locate(folder: Folder, columns: Mapping[str, np.ndarray], rows: np.ndarray, split: str) -> Place | None:
     some = {name: cells[rows].tolist() for name, cells in columns.items()}
     ranked = sorted(some, key=lambda name: (-len(set(some[name])), _hint(name)))
-    for way in (by_path, by_name, by_stem, by_number, by_end_of_path, by_form, by_parts, by_folder):
+    for way in (by_path, by_name, by_stem, by_number, by_end_of_path, by_form, by_parts, by_folder, by_value):
         for column in ranked:
             cells = some[column]
             # a table may have several rows per picture, but a label is a folder's name or a part of files' names
@@ -112,6 +113,20 @@ def by_number(
     for width in range(2, 13):
         found = [folder.stems.get(cell.zfill(width), []) for cell in cells]
         yield from _in_folders(folder, column, found, some, split, f"{{%s:0{width}}}", f"number of {width} digits")
+
+
+def by_value(
+    folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str
+) -> Iterator[Place]:
+    """The cell is a number, which the file's name has with more or fewer zeros before it, not the same width in all."""
+    numbers = [number_in(cell) for cell in cells]
+    if None in numbers:
+        return
+    known: dict[str | None, list[int]] = {}
+    for place, path in enumerate(folder.images):
+        known.setdefault(number_in(os.fsdecode(path.rpartition(b"/")[2])), []).append(place)
+    found = [known.get(number, []) for number in numbers]
+    yield from _in_folders(folder, column, found, some, split, "{%s}", "number with other zeros before it")
 
 
 def by_parts(

@@ -10,7 +10,7 @@ import numpy as np
 from src.competition.metrics import Metric
 from src.config import Config
 from src.ensembling.blend import FITTED, Blend, blend, error_correlations, mix
-from src.errors import UserError
+from src.errors import UserError, counted
 from src.files import write_json
 from src.predictions import Predictions
 from src.recipes.report import report_at_end
@@ -37,7 +37,8 @@ def ensemble(config: Config) -> None:
     if config.ensemble.method not in task.blends:
         choices = ", ".join(task.blends)
         raise UserError(f"ensemble.method={config.ensemble.method}: not for this kind of target; choose {choices}")
-    print(f"{len(members.names)} members, {len(members.ids)} rows of {len(members.folds)} folds", flush=True)
+    rows, folds = counted(len(members.ids), "row"), counted(len(members.folds), "fold")
+    print(f"{counted(len(members.names), 'member')}, {rows} of {folds}", flush=True)
 
     found = blend(
         method,

@@ -12,7 +12,7 @@ import numpy as np
 from src.competition.beside import columns_of_test_rows
 from src.competition.tables import Competition
 from src.config import Config, build, migrate
-from src.errors import UserError
+from src.errors import UserError, counted
 from src.files import read_config, read_json
 from src.log import say
 from src.predictions import Predictions, fold_mean
@@ -124,7 +124,7 @@ def predict_folds(
                 done.append(Predictions(ids, pred, task.names, np.full(len(ids), k), kind=task.kind))
                 if len(done) < len(parts):
                     publish(output, done, len(parts), last=False)
-            say(f"fold {k}: {len(ids)} test rows predicted")
+            say(f"fold {k}: {counted(len(ids), 'test row')} predicted")
             for key in rows.done.keys() - {n.key for needed in list(needs.values())[number + 1 :] for n in needed}:
                 del rows.done[key]
     if output is not None and done:

@@ -12,7 +12,7 @@ import numpy as np
 
 from src.competition.tables import Competition
 from src.config import Config, defaults, difference
-from src.errors import UserError, first_few
+from src.errors import UserError, counted, first_few
 from src.files import contents_of, read_config
 from src.fold.deadline import deadline
 from src.fold.looked_at import Look
@@ -118,7 +118,7 @@ def headline(names: Sequence[str], record: Record, doubtful: Suspects, shifted: 
     ]
     if "test" in cv:
         figures.append((score_text(cv["test"]), "test, hidden labels"))
-    figures.append((f"{len(record.y):,}", f"rows in {len(record.manifests)} folds"))
+    figures.append((f"{len(record.y):,}", f"rows in {counted(len(record.manifests), 'fold')}"))
     if doubtful.believable(len(record.y)):
         figures.append((f"{doubtful.sure:,}", "doubtful labels"))
     if shifted is not None:

@@ -15,7 +15,7 @@ from src.config import Config
 from src.ensembling.columns import apply_encoding, fit_encoding
 from src.ensembling.learners import import_lightgbm
 from src.ensembling.stack import COLUMNS, MEMBERS, OF_NUMBERS, FeaturesFor, features_of, said_by, stack
-from src.errors import UserError
+from src.errors import UserError, counted
 from src.ids import find_rows
 from src.predictions import Features, Predictions, load_features
 from src.recipes.report import report_at_end
@@ -78,8 +78,7 @@ def stack_runs(config: Config, began: float | None = None) -> None:
         blocks[name] = features_of(find_features(name, runs), ids, folds, test_ids, name)
         for k in there:  # the inner parts need their own too; refused before anything is fitted
             blocks[name](k)
-    count = len(there)
-    print(f"{learner} on {', '.join(blocks)}: {len(ids)} rows of {count} folds", flush=True)
+    print(f"{learner} on {', '.join(blocks)}: {counted(len(ids), 'row')} of {counted(len(there), 'fold')}", flush=True)
 
     # ---- fit, nested ------------------------------------------------------------------------------------------------
     found = stack(

@@ -25,6 +25,8 @@ from functools import cache
 
 import numpy as np
 
+from src.errors import counted
+
 FEWEST = 2  # folds for an interval: one says nothing about how much folds differ
 MOST_SEEDS = 99  # more than anyone runs: reported as "more than"
 
@@ -191,8 +193,8 @@ def undecided(differences: Differences, level: float, folds_n: int) -> str:
     folds_n = max(folds_n, len(means))
     wanted = design_needed(float(means.mean()), *spreads(differences), level=level, fewest=fewest, folds_n=folds_n)
     if wanted is None:
-        return f"undecided: not with {folds_n} folds, whatever the seeds, if it is worth anything"
-    return f"undecided: about {wanted[0]} folds x {wanted[1]} seed{'s' if wanted[1] > 1 else ''} in all"
+        return f"undecided: not with {counted(folds_n, 'fold')}, whatever the seeds, if it is worth anything"
+    return f"undecided: about {counted(wanted[0], 'fold')} x {counted(wanted[1], 'seed')} in all"
 
 
 def promoted(effects: Mapping[str, Effect], keep: float) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config import Config
-from src.errors import UserError
+from src.errors import UserError, counted
 from src.files import held, read_json, write_json
 from src.fold.train_run import train_run
 from src.log import clock
@@ -133,7 +133,7 @@ def train_missing(study: Study, refused: dict[str, str], patience: float | None 
     if before:
         refuse_other_data(study)
     began = time.monotonic()
-    print(f"{study.place}: {len(study.cells())} folds to train, {before} of them finished", flush=True)
+    print(f"{study.place}: {counted(len(study.cells()), 'fold')} to train, {before} of them finished", flush=True)
     trained = True
     while trained:
         trained = busy = False

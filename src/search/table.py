@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config import CompetitionConfig, Config
+from src.errors import counted
 from src.files import write_csv
 from src.search.effects import Effect, judged
 from src.search.effects_plot import effects_picture
@@ -99,10 +100,10 @@ def factors(pairs: Sequence[Pair], mode: str) -> dict[str, float]:
 def heading(competition: CompetitionConfig, pairing: Pairing, effects: Mapping[str, Effect], started: int) -> str:
     tested = max(started, sum(effect.p is not None for effect in effects.values()))
     what = "added to the baseline" if pairing.mode == "add" else "each left out of the baseline with all of them"
-    count = f"{tested} technique{'' if tested == 1 else 's'}"
+    count = counted(tested, "technique")
     lines = [
         f"{competition.name}: {competition.metric} with the technique less without it, + is better; {what}.",
-        f"A pair is one fold with one seed ({len(pairing.folds)} folds, {pairing.seeds} seeds), "
+        f"A pair is one fold with one seed ({counted(len(pairing.folds), 'fold')}, {counted(pairing.seeds, 'seed')}), "
         f"at equal {pairing.equal}, on {pairing.share:.0%} of the rows.",
         "Intervals are of each technique by itself, Student's t over the means of folds, as a fold's pairs share rows.",
         f'"helps" and "harms" stand where this holds after Holm\'s correction over {count} at 5 %;',

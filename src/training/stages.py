@@ -15,7 +15,7 @@ import numpy as np
 from src.config import StageConfig
 from src.data.augment import Augment
 from src.data.loader import Order
-from src.errors import UserError
+from src.errors import UserError, counted
 from src.seeds import Stream, generator
 from src.training.freezing import Part
 from src.training.sampling import Balance, balance_classes, balanced_rows, order_of_pass
@@ -44,7 +44,8 @@ class Stage:
 
     def describe(self) -> str:
         return (
-            f"stage {self.number + 1}: {self.stop - self.start} steps, {len(self.rows)} rows, {self.size} px, "
+            f"stage {self.number + 1}: {counted(self.stop - self.start, 'step')}, {counted(len(self.rows), 'row')}, "
+            f"{self.size} px, "
             f"batch {self.total_batch}, augment {self.augment:g}"
             + (f", {self.train} only" if self.train != "all" else "")
             + (f", lr {self.lr:g}" if self.lr is not None else "")

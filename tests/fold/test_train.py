@@ -216,6 +216,20 @@ def test_a_budget_shortens_the_run_as_a_whole(command: Command, tmp_path: Path, 
     assert "of the steps" in capsys.readouterr().out
 
 
+def test_a_budget_without_a_step_leaves_no_finished_fold(command: Command, tmp_path: Path, capsys) -> None:
+    """Its network would be submitted untrained, and never be trained later on. What the line names is enough."""
+    words = command("competition=digits", "report=false")
+    assert main([*words, "time_budget=0.1s"]) == 2
+    said = capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/r/**/manifest.json")) and not list(tmp_path.glob("submissions/*"))
+    enough = re.search(
+        r"time_budget=0\.1s: 0s left, too little for one step .* give (time_budget=\d+s) or more$", said, re.M
+    )
+    assert enough, said
+    assert main([*words, enough[1]]) == 0
+    assert (tmp_path / "runs" / "r" / "fold0" / "manifest.json").is_file()
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (["optimizer.lrr=1"], "optimizer.lrr: there is no such key; did you mean 'optimizer.lr'?"),
     (["lr=1"], "did you mean 'optimizer.lr'?"),

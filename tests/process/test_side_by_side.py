@@ -65,7 +65,7 @@ def test_a_time_budget_is_one_deadline_for_all(
 ) -> None:
     """It cuts the first two folds, leaves nothing for the others, and says both; the next start trains of these what
     its own time allows."""
-    words = command_in(tmp_path, *WORDS, "folds.n=4", "epochs=8", "processes=2", "time_budget=4s")
+    words = command_in(tmp_path, *WORDS, "folds.n=4", "epochs=400", "processes=2", "time_budget=7s")
     code, output = Start(start_server, words, tmp_path / "log", forks=True).end()
     assert code == 0, output
     assert shares(tmp_path) == {0: "cut", 1: "cut"}, output

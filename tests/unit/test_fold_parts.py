@@ -22,7 +22,7 @@ from src.fold import deadline as deadlines
 from src.fold import plan as plans
 from src.fold import resume
 from src.fold.batch_size import batch_size_or_default, resolve_batch_size
-from src.fold.deadline import FoldTime, Turn, affordable_views, deadline, shortened
+from src.fold.deadline import FoldTime, Turn, affordable_views, deadline, shortened, too_short
 from src.fold.measured import ranges
 from src.fold.objective import labelled
 from src.fold.plan import plan_fold
@@ -137,6 +137,15 @@ def test_a_fold_waits_for_another_start_only_if_that_goes_further(monkeypatch: p
     assert not now.may_wait((0, 1), 5 * hour, typed), "the next start would have no more time"
     assert now.may_wait((0, 1), 5 * hour, session), "a session of twelve hours is long enough"
     assert not now.may_wait((0, 1), 12 * hour, session), "no session is"
+
+
+def test_a_budget_without_a_step_names_one_with() -> None:
+    """Ten seconds of which seven have passed, another 40 are needed: 47 and a tenth more."""
+    said = too_short(config(time_budget="10s"), 3.0, 40.0)
+    assert said == "time_budget=10s: 3s left, too little for one step of training; give time_budget=52s or more"
+    assert "give time_budget=57s or more" in too_short(config(time_budget="10s"), -1.0, 40.0)
+    assert "0s left" in too_short(config(), -5.0, 90.0)
+    assert "this fold takes 1m30s at least; start again in a new session" in too_short(config(), -5.0, 90.0)
 
 
 def test_views_that_there_is_time_for(capsys: pytest.CaptureFixture[str]) -> None:

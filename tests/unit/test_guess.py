@@ -610,6 +610,22 @@ def test_shards_are_no_classes(tmp_path: Path) -> None:
         guess(tmp_path)
 
 
+def test_labels_beside_pictures_in_shards_have_a_cure(tmp_path: Path) -> None:
+    """As WebDataset writes them: a picture and its class under one key."""
+    labels = {f"{shard}{row:04}": "cat" if row % 2 else "dog" for shard in range(3) for row in range(6)}
+    for shard in range(3):
+        own = {key: label for key, label in labels.items() if key.startswith(str(shard))}
+        members = {f"{key}.png": PNG for key in own} | {f"{key}.cls": label.encode() for key, label in own.items()}
+        make_tar(tmp_path / f"train-{shard}.tar", members)
+    make_tar(tmp_path / "test.tar", {f"{name}.png": PNG for name in TEST})
+    says = r"labels in a file beside each picture, as train-0\.tar/00000\.cls, are not read; write a train\.csv"
+    with pytest.raises(UserError, match=says):
+        guess(tmp_path)
+    (tmp_path / "train.csv").write_text("id,label\n" + "".join(f"{key},{own}\n" for key, own in labels.items()))
+    found = {finding.key: finding.value for finding in guess(tmp_path)}
+    assert found["train_images"] == "train-*.tar/{id}" and found["target_column"] == "label"
+
+
 @pytest.mark.parametrize("beside", [(), ("test",)])
 def test_a_compressed_archive_has_a_cure(tmp_path: Path, beside: Sequence[str]) -> None:
     for folder in beside:

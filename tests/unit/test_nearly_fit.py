@@ -125,6 +125,52 @@ FORMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+# of ids: what the table has for the row of that number, and the file
+ZEROS: dict[str, tuple[Callable[[int], str], Callable[[int], str]]] = {
+    "zeros in the table": (lambda number: f"{number:05}", lambda number: f"{number}.png"),
+    "and an extension": (lambda number: f"{number:05}.png", lambda number: f"{number}.png"),
+    "zeros on disk, of two widths": (str, lambda number: f"{number:0{4 + number % 2}}.png"),
+    "of two widths on both sides": (
+        lambda number: f"{number:0{2 + number % 2}}", lambda number: f"{number:0{5 - number % 3}}.jpg",
+    ),
+    "zero itself": (lambda number: f"{number - 6:03}", lambda number: f"{number - 6}.png"),
+}  # fmt: skip
+
+
+def numbered(root: Path, name: str) -> Path:
+    """As `folder`, with rows 6 to 13 for training and the next three for the test."""
+    cell, file = ZEROS[name]
+    number = {each: at + 6 for at, each in enumerate([*TRAIN, *TEST])}
+    return folder(root, cell=lambda each: cell(number[each]), file=lambda each: file(number[each]))
+
+
+@pytest.mark.parametrize("name", ZEROS)
+def test_ids_with_other_zeros_than_their_images(tmp_path: Path, name: str) -> None:
+    said: list[str] = []
+    competition = found(numbered(tmp_path / "pets", name), said)
+    (cell, file), numbers = ZEROS[name], range(6, 14)
+    assert competition.train.ids.tolist() == [cell(number) for number in numbers]
+    assert [path.decode() for path in competition.train.images.tolist()] == [f"train/{file(n)}" for n in numbers]
+    assert [path.decode() for path in competition.test.images.tolist()] == [f"test/{file(n)}" for n in range(14, 17)]
+    assert sum("other zeros before them than their images" in line for line in said) == 2, said
+
+
+@pytest.mark.parametrize("case", ["two files", "one file for two rows", "one row without"])
+def test_zeros_are_taken_only_where_nothing_else_can_be_meant(tmp_path: Path, case: str) -> None:
+    root = numbered(tmp_path / "pets", "zeros in the table")
+    keys = {"train_images": "train", "test_images": "test", "train_csv": "train.csv"}
+    assert len(found(root, **keys).train) == 8
+    if case == "two files":  # 00007 may be either
+        (root / "train" / "07.png").write_bytes((root / "train" / "7.png").read_bytes())
+    elif case == "one row without":
+        (root / "train" / "7.png").unlink()
+    else:
+        text = (root / "train.csv").read_text()
+        (root / "train.csv").write_text(text.replace("00008,", "7,"))  # 7.png is that row's
+    with pytest.raises(UserError, match=r"train\.csv: .* of 8 ids ha.* no image .*set competition\.train_images="):
+        load_competition(CompetitionConfig(root=str(root), **keys), say=lambda line: None)
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_what_nearly_fits_is_taken(tmp_path: Path, name: str) -> None:
     case = FORMS[name]

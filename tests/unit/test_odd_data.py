@@ -488,7 +488,7 @@ def test_labels_that_differ_only_in_case_or_spaces(tmp_path: Path, merge: bool) 
     said: list[str] = []
     found = load_competition(CompetitionConfig(name="odd", root=str(root), merge_labels=merge), say=said.append)
     assert len(said) == 1 and "\n" not in said[0]
-    assert "'Cat' (1 rows) and 'cat' (2 rows)" in said[0] and "'big  dog' (1 rows) and 'big dog' (1 rows)" in said[0]
+    assert "'Cat' (1 row) and 'cat' (2 rows)" in said[0] and "'big  dog' (1 row) and 'big dog' (1 row)" in said[0]
     assert ("competition.merge_labels=true" in said[0]) is not merge
     names = found.task.cells(found.y).tolist()
     if merge:

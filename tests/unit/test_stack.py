@@ -19,10 +19,13 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_info
 
 from src.competition.kinds.number import Number
 from src.competition.kinds.single import Single
 from src.competition.metrics import accuracy, find_metric, log_loss
+from src.ensembling import learners
+from src.ensembling import stack as stacking
 from src.ensembling.blend import METHODS, blend
 from src.ensembling.learners import HIDDEN, Model, import_lightgbm, load_tree, save_tree, train
 from src.ensembling.nested import splits
@@ -84,6 +87,59 @@ def test_logistic_is_scikit_learns_grid_search_fold_by_fold() -> None:
         np.testing.assert_allclose(found.test[k], search.predict_proba(test_x), atol=3e-3)
     assert found.pred.dtype == np.float32
     assert log_loss(labels, found.plain_pred) < log_loss(labels, found.pred)
+
+
+def test_logistic_begins_near_its_end_on_one_thread_and_ends_where_scikit_learn_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More features than rows beside a few log-odds: no worse than a grid search from nothing, in fewer steps."""
+    x, labels, folds = problem(rows=120, columns=150, signal=0.5)
+    odds = np.random.default_rng(7).normal(size=(120, 3)) + 1.5 * np.eye(CLASSES)[labels]
+    steps, threads, fit = [], set(), learners._fit
+
+    def counted(model: LogisticRegression, x: np.ndarray, y: np.ndarray) -> None:
+        fit(model, x, y)
+        steps.append(int(model.n_iter_[0]))
+        if not threads:
+            threads.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+    def stacked() -> tuple[float, float, int]:
+        steps.clear()
+        found = stack("logistic", [same_for_all(odds), same_for_all(x)], labels, folds, TASK, LOG_LOSS, wanted=[0])
+        rows = folds == 0
+        return log_loss(labels[rows], found.pred[rows]), log_loss(labels, found.plain_pred), sum(steps)
+
+    monkeypatch.setattr(learners, "_fit", counted)
+    loss, plain, fewer = stacked()
+    assert threads == {1}
+    monkeypatch.setattr(stacking, "train", lambda *given: train(*given[:7]))  # no start
+    cold_loss, cold_plain, more = stacked()
+    assert abs(loss - cold_loss) < 0.01 and abs(plain - cold_plain) < 0.01
+    assert fewer < 0.8 * more
+
+
+@pytest.mark.parametrize("kind", ["single", "targets", "columns"])
+def test_a_start_changes_nothing_but_the_way(kind: str) -> None:
+    x, labels, _ = problem(rows=90)
+    x = ((x - x.mean(0)) / x.std(0)).astype(np.float32)
+    other = (x[:, 0] > 0).astype(np.int64)
+    y, groups = {
+        "single": (labels, ()),
+        "targets": (np.stack([labels, other], 1), (CLASSES, 2)),
+        "columns": (np.stack([other, labels == 1], 1).astype(bool), ()),
+    }[kind]
+    classes = 5 if kind == "targets" else CLASSES
+    start = train("logistic", {"C": 1e-2}, x * np.float32(2), y, classes, 0, groups)
+    assert np.abs(start(x) - train("logistic", {"C": 1.0}, x, y, classes, 0, groups)(x)).max() > 0.05
+    found = train("logistic", {"C": 1.0}, x, y, classes, 0, groups, start)(x)
+    exact = LogisticRegression(C=1.0, tol=1e-8, max_iter=1000)
+    if kind == "single":
+        expected = exact.fit(x, labels).predict_proba(x)
+    elif kind == "targets":
+        expected = np.hstack([exact.fit(x, own).predict_proba(x) for own in (labels, other)])
+    else:
+        expected = np.stack([exact.fit(x, own).predict_proba(x)[:, 1] for own in y.T], 1)
+    np.testing.assert_allclose(found, expected, atol=3e-3)
 
 
 def test_ridge_against_its_closed_form() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from src.config import StageConfig
 from src.data.augment import Augment
-from src.errors import UserError
+from src.errors import UserError, counted
 from src.training.stages import (
     Stage,
     is_epoch_end,
@@ -299,3 +299,9 @@ def test_a_shortened_plan_keeps_the_rows_of_its_steps() -> None:
     shorter = shorten(whole, 50, 0.3)
     for step in range(50):
         assert (step_rows(stage_at(whole, step), step, 0) == step_rows(stage_at(shorter, step), step, 0)).all()
+
+
+def test_one_step_is_not_steps() -> None:
+    (stage,) = planned({"length": "1 steps"})
+    assert stage.describe().startswith(f"stage 1: 1 step, {len(stage.rows)} rows, ")
+    assert [counted(number, "class", "classes") for number in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]

@@ -65,7 +65,7 @@ def test_numbered_columns_do_not_match_by_suffix() -> None:
     names = [str(number) for number in range(12)]
     columns = [f"c_{number}" for number in range(11, -1, -1)]
     assert match_classes(columns, names) == list(range(11, -1, -1))
-    with pytest.raises(UserError, match=r"1 columns are no class \(bird\), 1 classes have no column \(dog\)"):
+    with pytest.raises(UserError, match=r"1 column is no class \(bird\), 1 class has no column \(dog\)"):
         match_classes(["cat", "cow", "bird"], CLASSES.tolist())
 
 
@@ -102,7 +102,7 @@ def test_rows_align_by_id_or_not_at_all(lists: tuple[list[str], list[str]]) -> N
 def test_a_nan_never_becomes_a_label() -> None:
     pred = PRED.copy()
     pred[1, 0] = np.nan
-    with pytest.raises(UserError, match=r"predictions of 1 ids hold NaN or infinity \(b\)"):
+    with pytest.raises(UserError, match=r"NaN or infinity in the predictions of 1 id \(b\)"):
         submission_table(LABELS, IDS, pred, TASK)
 
 
@@ -203,7 +203,7 @@ class TestGrade:
         solution = write(tmp_path / "solution.csv", SOLUTION)
         submission = write(tmp_path / "s.csv", "id,label\na,ape\nb,dog\nc,cow\n")
         assert grade(submission, solution) == {"accuracy": pytest.approx(2 / 3)}
-        with pytest.raises(UserError, match=r"1 labels are no class \(ape; the first at id 'a'\)"):
+        with pytest.raises(UserError, match=r"1 label is no class \(ape; the first at id 'a'\)"):
             grade(submission, solution, task=TASK)
 
     def test_probabilities(self, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ class TestGrade:
             ("name,label\na,cat\nb,dog\nc,cow\n", SOLUTION, {}, ["solution.csv: no column 'name'"]),
             ("id,label\na,Cat\nb,Dog\nc,Cow\n", SOLUTION, {}, ["3 labels are no class (Cat, Cow, Dog"]),
             ("id,cat,cow,dog\na,1,0,0\nb,nan,0,1\nc,0,1,0\n", SOLUTION, {}, ["column 'cat' of id 'b' is 'nan'"]),
-            ("id,cat,cow\na,1,0\nb,0,1\nc,0,1\n", SOLUTION, {}, ["1 classes have no column (dog)"]),
+            ("id,cat,cow\na,1,0\nb,0,1\nc,0,1\n", SOLUTION, {}, ["1 class has no column (dog)"]),
             ("id,cat,cow,dog\na,1,0,0\nb,0,0,1\nc,0,1,2\n", SOLUTION, {}, ["column 'dog' of id 'c' is '2'"]),
             ("id,label\na,cat\nb,dog\nc,cow\n", SOLUTION, {"metric": "acuracy"}, ["no metric 'acuracy'"]),
             ("id,label\na,cat\nb,dog\nc,cow\n", SOLUTION, {"metric": "f1"}, ["f1_binary is for 2 classes", "are 3"]),

@@ -218,7 +218,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
     "classes differ": (
         {"sample": "id,cat,bird\nt1,1,0\nt2,1,0\n"},
         {},
-        ["1 columns are no class (bird)", "1 classes have no column (dog)"],
+        ["1 column is no class (bird)", "1 class has no column (dog)"],
     ),
     "positive of three": (
         {"train": "id,label\na1,cat\na2,dog\na3,cow\n"},

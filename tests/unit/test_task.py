@@ -84,13 +84,13 @@ def test_single_prior_and_credit() -> None:
     assert task.prior(y).tolist() == [0.75, 0, 0.25]
     pred = np.array([[0.5, 0.2, 0.3], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1], [1, 0, 0]])
     assert task.credit(y, pred).tolist() == [0.5, 0.1, 0.1, 1.0]
-    with pytest.raises(UserError, match=r"1 labels are no class \(dog\)"):
+    with pytest.raises(UserError, match=r"1 label is no class \(dog\)"):
         task.encode(np.array(["ant", "dog"]))
 
 
 @pytest.mark.parametrize(("names", "cell"), [(["ant", "bee", "cat"], "0.3"), (["ant", "bee"], "dog")])
 def test_single_takes_no_probability_for_one_of_three_nor_a_word_for_one_of_two(names: list[str], cell: str) -> None:
-    with pytest.raises(UserError, match=f"1 labels are no class .{cell}; the first at id 'j'"):
+    with pytest.raises(UserError, match=f"1 label is no class .{cell}; the first at id 'j'"):
         Single(np.array(names)).parse({"label": np.array(["ant", cell])}, "s.csv", np.array(["i", "j"]))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from src.competition.metrics import METRICS, Metric, log_loss
 from src.competition.sample import Sample, match_classes, positive_of, wrong_probabilities
-from src.errors import UserError, first_few, nearest
+from src.errors import UserError, counted, first_few, nearest
 from src.ids import in_parts
 
 
@@ -101,7 +101,9 @@ class Single:
             parts = [np.array([number[cell] for cell in part], np.int64) for part in in_parts(cells)]
         except KeyError:
             strange = [cell for cell in dict.fromkeys(cells.tolist()) if cell not in number]
-            raise UserError(f"{len(strange)} labels are no class ({first_few(strange)})") from None
+            raise UserError(
+                f"{counted(len(strange), 'label is', 'labels are')} no class ({first_few(strange)})"
+            ) from None
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def cells(self, y: np.ndarray) -> np.ndarray:
@@ -179,7 +181,8 @@ class Single:
             return ranked
         first = str(ids[cells == strange[0]][0])
         raise UserError(
-            f"{place}: {len(strange)} labels are no class ({first_few(strange)}; the first at id {first!r}); "
+            f"{place}: {counted(len(strange), 'label is', 'labels are')} no class "
+            f"({first_few(strange)}; the first at id {first!r}); "
             f"classes are {first_few(names, 10)}"
         )
 
@@ -223,7 +226,7 @@ def _describe(alike: Mapping[str, str], targets: np.ndarray, place: str, merged:
     counts = Counter(chain.from_iterable(in_parts(targets)))
     spellings: dict[str, list[str]] = {}
     for name, usual in alike.items():
-        spellings.setdefault(usual, []).append(f"{name!r} ({counts[name]} rows)")
+        spellings.setdefault(usual, []).append(f"{name!r} ({counted(counts[name], 'row')})")
     groups = first_few([" and ".join(names) for names in spellings.values()])
     what = "merged" if merged else "kept apart; competition.merge_labels=true merges them to the most frequent spelling"
     return f"{place}: labels differ only in case or spaces: {groups}: {what}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from src.data.duplicates import Duplicates
+from src.errors import counted
 from src.reporting.report.section import Block, Card, Cards, Note, Section, Table
 
 INSIDE, ACROSS, CONTRARY, TEST, WITHIN = (
@@ -60,7 +61,10 @@ def copies(
         blocks.append(Note("No copies of images were found, neither exact nor near ones."))
     if len(found.unreadable):
         blocks.append(
-            Note(f"{len(found.unreadable)} images cannot be read (./run.sh prepare names them).", warning=True)
+            Note(
+                f"{counted(len(found.unreadable), 'image')} cannot be read (./run.sh prepare tells which).",
+                warning=True,
+            )
         )
     if grouped:
         text = (
