@@ -43,20 +43,24 @@ def stages_of(
     config: Config, rows: np.ndarray, strata: np.ndarray, processes: int = 1, accumulate: int = 1
 ) -> list[Stage]:
     """The configured stages; arguments as for `plan_fold`."""
-    batch_size = batch_size_or_default(config)
-    whole = len(rows) / (batch_size * processes * accumulate)  # steps of an epoch
-    return plan_stages(
-        config.stages,
-        rows=rows,
-        strata=strata,
-        epochs=max(config.epochs, config.least_steps / whole),
-        size=config.size,
-        batch_size=batch_size,
-        processes=processes,
-        accumulate=accumulate,
-        seed=config.seed,
-        balance=config.balance,
-    )
+
+    def planned(epochs: float) -> list[Stage]:
+        return plan_stages(
+            config.stages,
+            rows=rows,
+            strata=strata,
+            epochs=epochs,
+            size=config.size,
+            batch_size=batch_size_or_default(config),
+            processes=processes,
+            accumulate=accumulate,
+            seed=config.seed,
+            balance=config.balance,
+        )
+
+    stages = planned(config.epochs)
+    steps = stages[-1].stop
+    return stages if steps >= config.least_steps else planned(config.epochs * config.least_steps / steps)
 
 
 def watched_rows(config: Config, held_out: np.ndarray, strata: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ def config(**values: Any) -> Config:
 
 def test_a_plan_has_every_key_that_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, Any] = {}
-    stages = [SimpleNamespace(number=0)]
+    stages = [SimpleNamespace(number=0, stop=1)]
     monkeypatch.setattr(plans, "plan_stages", lambda specs, **given: found.update(given, specs=specs) or stages)
     values = {
         "seed": 7, "epochs": 3.0, "size": 40, "batch_size": 12, "balance": 0.5, "eval": {"every": 2},
@@ -63,6 +63,19 @@ def test_a_plan_has_every_key_that_it_is_made_of(monkeypatch: pytest.MonkeyPatch
     assert (plan.stages, plan.rows, plan.seed, plan.base_lr) == (tuple(stages), 3, 7, 0.3)
     assert (plan.schedule, plan.average, plan.mixing) == (given.schedule, given.average, given.mix)
     assert (plan.augment, plan.freeze, plan.validate_every) == (augment, "10%", 2)
+
+
+@pytest.mark.parametrize("share", [None, "200%"])
+def test_few_rows_are_looked_at_until_there_are_enough_steps(share: str | None) -> None:
+    """Counted with the batch that each stage has."""
+    stages = [{"length": "40%", "rows": 0.5, "batch_size": share}, {"length": "60%"}]
+    rows = np.arange(100)
+    given = config(epochs=2, least_steps=300, batch_size=10, stages=stages)
+    plan = plan_fold(given, rows, rows % 2, ranges(given.augment))
+    assert abs(plan.steps - 300) <= 2
+    assert (
+        plan_fold(config(epochs=80, least_steps=300, batch_size=10), rows, rows % 2, ranges(given.augment)).steps == 800
+    )
 
 
 def test_true_rows_of_a_column_weigh_as_much_as_its_false_ones() -> None:
