@@ -270,8 +270,8 @@ def test_features_of_a_network_that_has_seen_the_fold_are_refused(held_out: list
     if held_out == ["b", "a"]:
         assert features_for(0)[0].shape == (3, 2)
         return
-    count = 2 if held_out is None else 1
-    with pytest.raises(UserError, match=f"features: 'f' of fold 0 .* trained on {count} rows that fold 0 holds out"):
+    count = "2 rows" if held_out is None else "1 row"
+    with pytest.raises(UserError, match=f"features: 'f' of fold 0 .* trained on {count} that fold 0 holds out"):
         features_for(0)
 
 
