@@ -148,7 +148,8 @@ def too_short(config: Config, left: float, least: float) -> str:
     """
     text = f"time_budget={config.time_budget}: {clock(max(0.0, left))} left, too little for one step of training; "
     if config.time_budget == "auto":
-        return f"{text}this fold takes {clock(least)} at least; start again in a new session"
+        again = "start again in a new session, or with time_budget=null where sessions do not end"
+        return f"{text}this fold takes {clock(least)} at least; {again}"
     # what has passed until now will pass again, on a machine that may be busier
     needed = math.ceil(2 * (seconds(config.time_budget or "0s") - left + least))
     return f"{text}give time_budget={needed}s or more"

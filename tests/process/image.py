@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tests.process.namespaces import may_mount, with_read_only
+from tests.process.namespaces import as_container, may_mount
 
 LACKS = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "torch-pruning", "mlxtend", "wandb")
 NO_INTERNET = "http://127.0.0.1:9/simple"  # nobody listens on the discard port
@@ -106,8 +106,8 @@ def attach(source: Path, inputs: Path, place: str) -> Path:
 def run_notebook(
     notebook: Path, python: Path, inputs: Path, output: Path, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Its code cells, one after the other, in a kernel if one is installed; an exception in one ends it. The inputs are
-    a read-only mount where namespaces are allowed."""
+    """Its code cells, one after the other, in a kernel if one is installed; an exception in one ends it. Where
+    namespaces are allowed, the inputs are a read-only mount and the session begins with the notebook."""
     output.mkdir(parents=True, exist_ok=True)
     scratch = output.with_name(f"{output.name}-scratch")
     environment = {
@@ -133,7 +133,7 @@ def run_notebook(
     kernel = all(importlib.util.find_spec(name) for name in ("nbclient", "ipykernel"))
     command = [sys.executable, "-c", KERNEL if kernel else PLAIN, str(notebook)]
     if may_mount():
-        command = with_read_only(inputs, command)
+        command = as_container(inputs, command)
     return subprocess.run(command, env=environment, cwd=output, capture_output=True, text=True, timeout=600)
 
 

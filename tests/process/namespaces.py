@@ -1,4 +1,4 @@
-"""Commands in a mount namespace of their own: little shared memory, or folders that refuse to be written, also by root.
+"""Commands in namespaces of their own: little shared memory, or folders that refuse to be written, also by root.
 
 Where such namespaces are not allowed, as in many containers, the tests that need one are skipped.
 """
@@ -18,9 +18,9 @@ NEW_MOUNTS = 0x00020000  # CLONE_NEWNS
 READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
 
 
-def in_namespace(script: str, words: Sequence[str]) -> list[str]:
-    """A command that runs the shell's `script` on `words`, which may mount what it likes."""
-    return ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-m", "bash", "-c", script, "bash", *words]
+def in_namespace(script: str, words: Sequence[str], *more: str) -> list[str]:
+    """A command that runs the shell's `script` on `words`, which may mount what it likes. more: options of unshare."""
+    return ["unshare", *([] if os.geteuid() == 0 else ["-r"]), "-m", *more, "bash", "-c", script, "bash", *words]
 
 
 def in_small_memory(command: Sequence[str], size: str) -> list[str]:
@@ -28,15 +28,15 @@ def in_small_memory(command: Sequence[str], size: str) -> list[str]:
     return in_namespace(f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"', command)
 
 
-def with_read_only(folder: Path, command: Sequence[str]) -> list[str]:
-    """A command that cannot write below `folder`."""
-    return in_namespace(READ_ONLY, [str(folder), *command])
+def as_container(folder: Path, command: Sequence[str]) -> list[str]:
+    """A command that cannot write below `folder` and whose first process, as of a container, began with it."""
+    return in_namespace(READ_ONLY, [str(folder), *command], "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 @functools.cache
 def may_mount() -> bool:
     try:
-        tried = [in_small_memory(["true"], "1m"), with_read_only(Path(__file__).parent, ["true"])]
+        tried = [in_small_memory(["true"], "1m"), as_container(Path(__file__).parent, ["true"])]
         return all(subprocess.run(words, capture_output=True, timeout=60).returncode == 0 for words in tried)
     except (OSError, subprocess.TimeoutExpired):
         return False
