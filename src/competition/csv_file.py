@@ -18,7 +18,7 @@ import numpy as np
 
 from src.archives import read_bytes
 from src.competition.plain_csv import read_plain
-from src.errors import UserError, first_few, nearest
+from src.errors import UserError, counted, first_few, nearest
 from src.files import replacing
 from src.ids import are_unique
 
@@ -118,8 +118,8 @@ def refuse_repeats(ids: np.ndarray, path: Path | str) -> None:
         return
     unique, counts = np.unique(ids, return_counts=True)
     repeated = unique[counts > 1].tolist()
-    noun = "id occurs" if len(repeated) == 1 else "ids occur"
-    raise UserError(f"{path}: {len(repeated)} {noun} more than once ({first_few(repeated)}); keep one row of each")
+    several = counted(len(repeated), "id occurs", "ids occur")
+    raise UserError(f"{path}: {several} more than once ({first_few(repeated)}); keep one row of each")
 
 
 def replace_file(path: Path, write: Callable[[TextIO], Any]) -> None:

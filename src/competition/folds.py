@@ -270,9 +270,9 @@ def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition,
     new, gone = only_in(competition.train.ids, columns["id"]), only_in(columns["id"], competition.train.ids)
     changes = []
     if new:
-        changes.append(f"{len(new)} {'id is' if len(new) == 1 else 'ids are'} new ({first_few(new)})")
+        changes.append(f"{counted(len(new), 'id is', 'ids are')} new ({first_few(new)})")
     if gone:
-        changes.append(f"{len(gone)} {'is' if len(gone) == 1 else 'are'} gone ({first_few(gone)})")
+        changes.append(f"{counted(len(gone), 'is', 'are')} gone ({first_few(gone)})")
     if not changes:
         rows = find_rows(columns["id"], competition.train.ids)
         if "target" not in columns:  # a file of the user's own
@@ -282,7 +282,7 @@ def _match(path: Path, columns: dict[str, np.ndarray], competition: Competition,
         if not moved:
             return rows
         examples = [f"{competition.train.ids[item]}: {before[item]} -> {now[item]}" for item in moved[:4]]
-        changes.append(f"{len(moved)} {'target' if len(moved) == 1 else 'targets'} changed ({first_few(examples)})")
+        changes.append(f"{counted(len(moved), 'target')} changed ({first_few(examples)})")
     raise UserError(f"{path} was made for other data: {', '.join(changes)}; restore those, or {cure}")
 
 
@@ -325,7 +325,7 @@ def _require_whole_groups(path: Path, folds: np.ndarray, groups: np.ndarray, cur
         first = str(names[torn[0]])
         sides = ", ".join(str(fold) for fold in np.unique(folds[groups == first]).tolist())
         raise UserError(
-            f"{path}: {len(torn)} {'group is' if len(torn) == 1 else 'groups are'} split, e.g. {first!r} is in folds "
+            f"{path}: {counted(len(torn), 'group is', 'groups are')} split, e.g. {first!r} is in folds "
             f"{sides}; {cure}, which keep groups together"
         )
 
@@ -339,7 +339,7 @@ def _require_whole_duplicates(
         one, other = order[np.flatnonzero(torn)[0] :][:2]
         sets = len(np.unique(duplicates[order[1:][torn]]))
         raise UserError(
-            f"{path}: {sets} {'set' if sets == 1 else 'sets'} of duplicate images {'is' if sets == 1 else 'are'} "
+            f"{path}: {counted(sets, 'set of duplicate images is', 'sets of duplicate images are')} "
             f"split, e.g. {ids[one]} is in fold {folds[one]} and its copy {ids[other]} in fold {folds[other]}; "
             f"{cure}, which keep duplicates together, or folds.group_duplicates=false"
         )

@@ -132,8 +132,8 @@ def _find(
             found.append(path)
             missing.append(row)
     missing = _take_similar(listings, found, missing, ids, table, say)
-    if not patterned and _take_numbers(listings, found, missing, ids, table, say):
-        missing = []
+    if not patterned:
+        missing = _take_numbers(listings, found, missing, ids, table, say)
     if missing:
         verb = "has" if len(missing) == 1 else "have"
         text = f"{table}: {len(missing)} of {len(ids)} ids {verb} no image ({first_few(ids[missing].tolist())})"
@@ -182,20 +182,23 @@ def _take_similar(
 
 def _take_numbers(
     listings: Listings, found: list[bytes], missing: list[int], ids: np.ndarray, table: Path, say: Callable[[str], None]
-) -> bool:
+) -> list[int]:
     """Fill in the files of the rows `missing` that have their numbers with other zeros before them, as a program that
-    takes ids for numbers writes them; only if each of the rows has such a file, one and of no other row."""
+    takes ids for numbers writes them, and return the others: none of the rows or all of them, as each must have such a
+    file, one and of no other row."""
+    if not missing:
+        return missing
     absent = set(missing)
     taken = {path for row, path in enumerate(found) if row not in absent}
     files = [listings.of_number(found[row]) for row in missing]
     only = {fitting[0] for fitting in files if len(fitting) == 1} - taken
-    if not missing or len(only) < len(missing):
-        return False
+    if len(only) < len(missing):
+        return missing
     for row, fitting in zip(missing, files, strict=True):
         found[row] = fitting[0]
     example = f"{ids[missing[0]]} is {os.fsdecode(found[missing[0]])}"
     say(f"{table}: {len(missing)} of {len(ids)} ids have other zeros before them than their images ({example})")
-    return True
+    return []
 
 
 def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarray]:

@@ -74,10 +74,10 @@ class Listings:
         if directory not in self.numbers:
             found: dict[str, list[bytes]] = {}
             for file in sorted(filter(is_image, self.in_folder(directory))):
-                if (number := number_in(os.fsdecode(file))) is not None:
+                if (number := number_in(form_free(os.fsdecode(file)))) is not None:
                     found.setdefault(number, []).append(directory + b"/" + file if directory else file)
             self.numbers[directory] = found
-        number = number_in(os.fsdecode(name))
+        number = number_in(form_free(os.fsdecode(name)))
         return [] if number is None else self.numbers[directory].get(number, [])
 
 
@@ -88,10 +88,9 @@ def form_free(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold()).removeprefix("./")
 
 
-def number_in(name: str) -> str | None:
-    """The digits of a name that has no others, but for the extension of an image, without the zeros before them."""
-    digits = form_free(name)
-    return digits.lstrip("0") if digits.isascii() and digits.isdigit() else None
+def number_in(form: str) -> str | None:
+    """What `form_free` leaves of a name, without the zeros before it; None where it is not digits alone."""
+    return form.lstrip("0") if form.isascii() and form.isdigit() else None
 
 
 def star_pattern(text: str) -> str:

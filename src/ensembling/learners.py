@@ -56,11 +56,11 @@ def train(
         return Model({"kind": "numbers", "parts": values})
     if y.ndim == 2 and y.dtype != bool:
         targets = zip(y.T, groups, _parts(start, y), strict=True)
-        models = [train(learner, options, x, labels, count, seed, (), own).tree for labels, count, own in targets]
+        models = [train(learner, options, x, labels, count, seed, start=own).tree for labels, count, own in targets]
         return Model({"kind": "targets", "parts": models})
     if y.ndim == 2:
         columns = zip(y.T.astype(np.int64), _parts(start, y), strict=True)
-        each = [train(learner, options, x, column, 2, seed, (), own).tree for column, own in columns]
+        each = [train(learner, options, x, column, 2, seed, start=own).tree for column, own in columns]
         return Model({"kind": "columns", "parts": each})
     there = np.unique(y)
     if learner == "ridge":

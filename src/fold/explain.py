@@ -29,26 +29,31 @@ def explain(
     task: Task,
     size: int,
     crop: float,
-    title: str,
+    of: str,
 ) -> Path | None:
     """A PNG of at most 12 of the held-out rows of a fold, whose predictions are `oof`, in the same order.
 
     The heat maps are of the plain view of `size` pixels, and of numbers show what raises them; the probabilities may be
-    a mean over TTA views. None, and a line that says why, for a network that Grad-CAM cannot be had of.
+    a mean over TTA views. of: the run and its fold, for the title. None, and a line that says why, for a network that
+    Grad-CAM cannot be had of.
     """
     assert oof.target is not None
     y = task.encode(oof.target)
     column = task.shown(y, oof.pred)
     share = oof.pred[np.arange(len(oof.pred)), column]
     if task.numeric:
-        names = ("closest", "farthest off")
+        names, told = (
+            ("closest", "farthest off"),
+            "closest and farthest predictions (true → predicted) and what raised them",
+        )
         off = np.abs(1 - task.credit(y, oof.pred))
         right, wrong = closest(off, y[:, 0])
     else:
         names = ("right", "wrong")
-        told = np.zeros_like(oof.pred)
-        told[np.arange(len(told)), column] = share
-        right, wrong = surest(told, task.holds(y, column))
+        told = "surest predictions (true → predicted, probability) and what decided them"
+        said = np.zeros_like(oof.pred)
+        said[np.arange(len(said)), column] = share
+        right, wrong = surest(said, task.holds(y, column))
     shown = np.concatenate([right, wrong])
     pixels = evaluation_batch(start.train, Order(start.fold.val[shown], size, crop=crop)).images[0]
     heat = heat_maps(network, start.preprocess, pixels, column[shown], start.outputs.width < len(task.names))
@@ -62,7 +67,8 @@ def explain(
             exhibits.append(Exhibit(picture, each, f"{which}{y[row, at]:.4g}", f"{value:.4g}", None))
         else:
             exhibits.append(Exhibit(picture, each, str(oof.target[row]), str(oof.classes[at]), value))
-    return gallery(path, [(names[0], exhibits[: len(right)]), (names[1], exhibits[len(right) :])], title)
+    rows = [(names[0], exhibits[: len(right)]), (names[1], exhibits[len(right) :])]
+    return gallery(path, rows, f"{of}: {told}")
 
 
 def heat_maps(

@@ -18,12 +18,11 @@ from src.config import Config
 from src.data.cache import ImageStore, fingerprint, has_room
 from src.data.disk_budget import DiskBudget
 from src.data.preprocess import Preprocess
-from src.errors import counted, first_few
 from src.fold.backbone import load_backbone
 from src.fold.batch_size import batch_size_or_default
 from src.fold.network import on_device
 from src.fold.pipeline import Network
-from src.fold.predictor import load_network, make_predictor
+from src.fold.predictor import load_network, make_predictor, unreadable_images
 from src.inference.predict import fill_unreadable
 from src.log import say
 from src.model.layers import without_classifier
@@ -173,11 +172,10 @@ class Passes:
         prior = self.prior if ready.prior is None else ready.prior
         filled, without = fill_unreadable(pred, prior)
         whole = whole or not len(without)
-        names = first_few(self.competition.test.ids[without].tolist())
-        if whole and len(without) and names not in self.told:
-            self.told.add(names)
-            images = counted(len(without), "test image")
-            say(f"warning: {images} cannot be read ({names}) and will have the prior of the training rows")
+        warning = unreadable_images(self.competition.test.ids[without])
+        if whole and len(without) and warning not in self.told:
+            self.told.add(warning)
+            say(warning)
         return filled, whole
 
     def after_batch(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from src.config import Config
@@ -43,24 +45,21 @@ def stages_of(
     config: Config, rows: np.ndarray, strata: np.ndarray, processes: int = 1, accumulate: int = 1
 ) -> list[Stage]:
     """The configured stages; arguments as for `plan_fold`."""
-
-    def planned(epochs: float) -> list[Stage]:
-        return plan_stages(
-            config.stages,
-            rows=rows,
-            strata=strata,
-            epochs=epochs,
-            size=config.size,
-            batch_size=batch_size_or_default(config),
-            processes=processes,
-            accumulate=accumulate,
-            seed=config.seed,
-            balance=config.balance,
-        )
-
-    stages = planned(config.epochs)
+    planned = partial(
+        plan_stages,
+        config.stages,
+        rows=rows,
+        strata=strata,
+        size=config.size,
+        batch_size=batch_size_or_default(config),
+        processes=processes,
+        accumulate=accumulate,
+        seed=config.seed,
+        balance=config.balance,
+    )
+    stages = planned(epochs=config.epochs)
     steps = stages[-1].stop
-    return stages if steps >= config.least_steps else planned(config.epochs * config.least_steps / steps)
+    return stages if steps >= config.least_steps else planned(epochs=config.epochs * config.least_steps / steps)
 
 
 def watched_rows(config: Config, held_out: np.ndarray, strata: np.ndarray) -> np.ndarray:

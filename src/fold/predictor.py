@@ -91,7 +91,11 @@ def predict_test(
     pred = probabilities(network, store, np.arange(len(ids)), size=size, views=views)
     filled, unreadable = fill_unreadable(pred, prior)
     if len(unreadable):
-        names = first_few(ids[unreadable].tolist())
-        images = counted(len(unreadable), "test image")
-        say(f"warning: {images} cannot be read ({names}) and will have the prior of the training rows")
+        say(unreadable_images(ids[unreadable]))
     return filled, unreadable
+
+
+def unreadable_images(ids: np.ndarray) -> str:
+    """What to say of the test rows `ids` (n,), whose images cannot be read."""
+    images = counted(len(ids), "test image")
+    return f"warning: {images} cannot be read ({first_few(ids.tolist())}) and will have the prior of the training rows"

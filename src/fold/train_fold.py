@@ -148,13 +148,8 @@ def train_fold(
     predicted = Predictions(ids, oof, columns, np.full(len(oof), k), targets, task.kind)
     quoted = quote(config, competition, predicted)
     if timing is None or time.time() < timing.end:
-        told = "surest predictions (true → predicted, probability) and what decided them"
-        if task.numeric:
-            told = "closest and farthest predictions (true → predicted) and what raised them"
-        title = f"{run.name}/fold{k}: {told}"
-        seen = explain(
-            folder / "figures" / "grad-cam.png", kept.network, start, predicted, task, size, config.eval.crop, title
-        )
+        picture, crop = folder / "figures" / "grad-cam.png", config.eval.crop
+        seen = explain(picture, kept.network, start, predicted, task, size, crop, f"{run.name}/fold{k}")
         tracker.image("grad-cam", seen)
     else:
         say("time_budget: no time for figures/grad-cam.png")

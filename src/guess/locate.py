@@ -119,12 +119,12 @@ def by_value(
     folder: Folder, column: str, cells: list[str], some: Mapping[str, list[str]], split: str
 ) -> Iterator[Place]:
     """The cell is a number, which the file's name has with more or fewer zeros before it, not the same width in all."""
-    numbers = [number_in(cell) for cell in cells]
+    numbers = [number_in(form_free(cell)) for cell in cells]
     if None in numbers:
         return
     known: dict[str | None, list[int]] = {}
-    for place, path in enumerate(folder.images):
-        known.setdefault(number_in(os.fsdecode(path.rpartition(b"/")[2])), []).append(place)
+    for form, places in folder.free.items():
+        known.setdefault(number_in(form), []).extend(places)
     found = [known.get(number, []) for number in numbers]
     yield from _in_folders(folder, column, found, some, split, "{%s}", "number with other zeros before it")
 

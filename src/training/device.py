@@ -62,7 +62,8 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         # a stage's shapes are all alike, so trying cuDNN's algorithms out pays
         torch.backends.cudnn.benchmark = True
 
-    if "WORLD_SIZE" not in os.environ:  # Accelerate takes the tasks of `srun -n 2` for processes that train together
+    launched = "WORLD_SIZE" in os.environ  # as one of several processes
+    if not launched:  # Accelerate takes the tasks of `srun -n 2` for processes that train together
         for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
             os.environ.pop(name, None)
 
@@ -70,7 +71,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
     from accelerate.state import AcceleratorState
 
     # the jobs of a multirun share this process, and Accelerate keeps the first one's precision for ever
-    AcceleratorState._reset_state(reset_partial_state="WORLD_SIZE" not in os.environ)
+    AcceleratorState._reset_state(reset_partial_state=not launched)
     ddp = DistributedDataParallelKwargs(
         find_unused_parameters=freezing,
         gradient_as_bucket_view=True,  # saves a copy of all gradients
@@ -82,7 +83,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto", accumulate: 
         # of losses that stop at 256
         mixed_precision="no" if precision == "fp32" or device == "tpu" else precision,
         gradient_accumulation_steps=accumulate,
-        kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=PATIENCE)] if "WORLD_SIZE" in os.environ else None,
+        kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=PATIENCE)] if launched else None,
     )
     if device == "tpu" and precision == "bf16":  # autocast alone, as on a GPU
         accelerator.state._mixed_precision, accelerator.native_amp = "bf16", True
