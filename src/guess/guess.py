@@ -17,13 +17,13 @@ from src.errors import UserError
 from src.guess.finding import Finding
 from src.guess.folder import look_at
 from src.guess.groups import find_groups
-from src.guess.locate import Place
 from src.guess.pictures import find_labelled_pictures
 from src.guess.pixels import of_pixels
 from src.guess.roles import Roles, cast, hidden_labels, unused_train
 from src.guess.seen import Seen
 from src.guess.submitted import first_column, submitted, test_folder, test_table, usual_metric
 from src.guess.target import find_target
+from src.guess.templates import Place
 
 GENERIC = ("public", "data", "input", "dataset", "train", "raw", "competition", "competitions", "images", "files", "")
 

@@ -9,7 +9,7 @@ from collections import Counter
 from src.archives import ARCHIVES
 from src.guess.finding import Finding
 from src.guess.folder import Folder
-from src.guess.locate import _literal, split_of
+from src.guess.templates import literal, split_of
 
 # (what the name without extension looks like, template of it); labels hold no digits at their end
 FORMS = (
@@ -42,8 +42,8 @@ def find_labelled_pictures(folder: Folder) -> list[Finding]:
                 continue
             labels = Counter(match["label"] for match in matches if match)
             if 2 <= len(labels) <= len(names) / LEAST and min(labels.values()) >= LEAST:
-                made = template.format(sep=_literal(matches[0]["sep"]))  # type: ignore[index]
-                place = f"{_literal(path)}/{made}" if path else made
+                made = template.format(sep=literal(matches[0]["sep"]))  # type: ignore[index]
+                place = f"{literal(path)}/{made}" if path else made
                 shown = ", ".join(sorted(labels)[:4])
                 return _findings(
                     place,
@@ -71,7 +71,7 @@ def _folder_per_class(counts: dict[str, int]) -> tuple[str, int, str] | None:
             names = {part[at] for part in parts}
             if (any(split_of(name) for name in names) and len(names) <= 3) or _are_shards(names):
                 continue  # train and test, not classes
-            shape = [_literal(part) for part in parts[0]]
+            shape = [literal(part) for part in parts[0]]
             shape[at] = "{label}"
             for other in splits:
                 shape[other] = "{" + "|".join(sorted({part[other] for part in parts})) + "}"

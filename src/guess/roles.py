@@ -14,8 +14,9 @@ from src.competition.long_table import names_in
 from src.competition.sample import INDEX, numbers_rows
 from src.guess.finding import Finding
 from src.guess.folder import Folder, Table, open_table, read_table
-from src.guess.locate import Place, locate, split_of
+from src.guess.locate import locate
 from src.guess.rows import Rows, unfolded, what_rows_are
+from src.guess.templates import Place, split_of
 
 MOST = 40  # tables that are read
 SAMPLE = re.compile(r"sample|submission|submit|benchmark|example", re.IGNORECASE)

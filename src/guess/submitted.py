@@ -13,8 +13,8 @@ from src.competition.table_file import read_header
 from src.errors import UserError
 from src.guess.finding import Finding
 from src.guess.folder import Folder, Table
-from src.guess.locate import Place, split_of
 from src.guess.roles import Roles
+from src.guess.templates import Place, split_of
 
 
 def submitted(roles: Roles, train_id: str | None) -> list[Finding]:

@@ -76,9 +76,10 @@ def predict_folds(
     """Go fold by fold through all networks that `run` is made of; the first process has an `output`, which is written
     after each of them."""
     from src.data.loader import kept_workers
+    from src.fold.combine import TestRows, combine, stopgap
     from src.fold.deadline import deadline
     from src.fold.passes import Passes, open_stores
-    from src.fold.pipeline import Asked, TestRows, columns_of, combine, networks_of, parts_of, stopgap
+    from src.fold.pipeline import Asked, columns_of, networks_of, parts_of
 
     # ---- what there is to do ----------------------------------------------------------------------------------------
     folder, task, ids = run_folder(open_runs(config.paths), run), competition.task, competition.test.ids

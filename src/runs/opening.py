@@ -9,7 +9,8 @@ import numpy as np
 
 from src.competition.digits import make_digits
 from src.competition.few import few_rows
-from src.competition.folds import elsewhere, load_folds, merge_groups
+from src.competition.folds import elsewhere, load_folds
+from src.competition.splitting import merge_groups
 from src.competition.tables import Competition, load_competition
 from src.config import CompetitionConfig, Config, loss_for
 from src.data.cache import ImageStore

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from src.cli import main
-from src.competition.folds import load_folds, merge_groups
+from src.competition.folds import load_folds
+from src.competition.splitting import merge_groups
 from src.data import duplicates as module
 from src.data.duplicate_search import candidates, popcount
 from src.data.duplicates import Duplicates, find_duplicates, open_duplicates

@@ -14,9 +14,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from src.competition.folds import fold_rows, load_folds, make_folds
+from src.competition.folds import fold_rows, load_folds
 from src.competition.kinds.single import Single
 from src.competition.sample import Sample
+from src.competition.splitting import make_folds
 from src.competition.spreading import spread_labels
 from src.competition.tables import Competition, Rows
 from src.errors import UserError

@@ -17,7 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src import compose
 from src.competition.few import few_rows
-from src.competition.folds import load_folds, make_folds
+from src.competition.folds import load_folds
+from src.competition.splitting import make_folds
 from src.competition.submission import submission_table, write_submission
 from src.competition.tables import Competition, load_competition
 from src.config import CompetitionConfig, build

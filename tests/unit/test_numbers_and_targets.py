@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from src.competition.folds import make_folds
 from src.competition.kinds import task_of
 from src.competition.kinds.number import Number, Scaling, scaling_of
 from src.competition.kinds.targets import Targets
 from src.competition.sample import Sample
+from src.competition.splitting import make_folds
 from src.errors import UserError
 
 

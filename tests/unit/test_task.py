@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.competition.folds import make_folds
 from src.competition.kinds import KINDS, task_of
 from src.competition.kinds.multi import METRICS, Multi, join, split
 from src.competition.kinds.single import Single
 from src.competition.metrics import find_metric
 from src.competition.sample import Sample
+from src.competition.splitting import make_folds
 from src.competition.task import Task
 from src.errors import UserError
 
