@@ -131,8 +131,9 @@ def _find(
         else:
             found.append(path)
             missing.append(row)
-    missing = _take_similar(listings, found, missing, ids, table, say)
-    if not patterned:
+    if missing:
+        missing = _take_similar(listings, found, missing, ids, table, say)
+    if missing and not patterned:
         missing = _take_numbers(listings, found, missing, ids, table, say)
     if missing:
         verb = "has" if len(missing) == 1 else "have"
@@ -159,10 +160,7 @@ def _take_similar(
 ) -> list[int]:
     """Fill in the files of the rows `missing` that are there in another form, and return the others. A file that is
     another row's stays that row's."""
-    if not missing:
-        return missing
-    absent = set(missing)
-    taken = {path for row, path in enumerate(found) if row not in absent}
+    taken = _of_others(found, missing)
     owner: dict[bytes, bytes] = {}  # of a file: the path that it was taken for
     left, example = [], ""
     for row in missing:
@@ -186,10 +184,7 @@ def _take_numbers(
     """Fill in the files of the rows `missing` that have their numbers with other zeros before them, as a program that
     takes ids for numbers writes them, and return the others: none of the rows or all of them, as each must have such a
     file, one and of no other row."""
-    if not missing:
-        return missing
-    absent = set(missing)
-    taken = {path for row, path in enumerate(found) if row not in absent}
+    taken = _of_others(found, missing)
     files = [listings.of_number(found[row]) for row in missing]
     only = {fitting[0] for fitting in files if len(fitting) == 1} - taken
     if len(only) < len(missing):
@@ -199,6 +194,12 @@ def _take_numbers(
     example = f"{ids[missing[0]]} is {os.fsdecode(found[missing[0]])}"
     say(f"{table}: {len(missing)} of {len(ids)} ids have other zeros before them than their images ({example})")
     return []
+
+
+def _of_others(found: list[bytes], missing: list[int]) -> set[bytes]:
+    """The files of all rows but `missing`."""
+    absent = set(missing)
+    return {path for row, path in enumerate(found) if row not in absent}
 
 
 def rows_from_images(root: Path, template: str, key: str) -> dict[str, np.ndarray]:

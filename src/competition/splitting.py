@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.competition.spreading import spread_labels
-from src.errors import UserError, first_few, nearest
+from src.errors import UserError, counted, first_few, nearest
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -87,7 +87,7 @@ def _held_out(
             cure = "merge such classes in the training table, so that each has 2 rows or more, and set folds.n=2"
         else:
             cure = "add at least one row of it to the training table and set folds.n=2"
-        raise UserError(f"class {name!r}{others} has {rows} row{'s' * (rows != 1)}, fewer than folds.n={n}; {cure}")
+        raise UserError(f"class {name!r}{others} has {counted(rows, 'row')}, fewer than folds.n={n}; {cure}")
     return frequent
 
 
@@ -141,7 +141,7 @@ def _lightest_fold(sizes: np.ndarray, n: int) -> np.ndarray:
 def _fill_empty(folds: np.ndarray, groups: np.ndarray, n: int) -> np.ndarray:
     """The folds (N,) with a group in each: StratifiedGroupKFold leaves some empty where there are hardly more groups
     than folds. The smallest group of the fold with most groups moves to an empty one."""
-    folds, codes = folds.copy(), np.unique(groups, return_inverse=True)[1].reshape(-1)
+    codes = np.unique(groups, return_inverse=True)[1].reshape(-1)
     sizes = np.bincount(codes)
     of_group = np.zeros(len(sizes), np.int64)
     of_group[codes] = folds
@@ -149,8 +149,7 @@ def _fill_empty(folds: np.ndarray, groups: np.ndarray, n: int) -> np.ndarray:
         fullest = np.bincount(of_group, minlength=n).argmax()
         inside = np.flatnonzero(of_group == fullest)
         of_group[inside[sizes[inside].argmin()]] = empty
-    folds[:] = of_group[codes]
-    return folds
+    return of_group[codes]
 
 
 def merge_groups(groups: np.ndarray | None, links: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from src.errors import UserError
+from src.errors import UserError, counted
 
 Alpha = Literal["drop", "white", "black", "keep"]
 Range = tuple[float, float]
@@ -96,6 +96,6 @@ def fit_channels(image: np.ndarray, channels: int, name: str, alpha: Alpha = "dr
     if (bands, channels) == (3, 1):
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
     raise UserError(
-        f"{name}: holds {bands} channel{'s' * (bands > 1)}, but competition.channels={channels}; set it to what the "
+        f"{name}: holds {counted(bands, 'channel')}, but competition.channels={channels}; set it to what the "
         "pictures hold"
     )

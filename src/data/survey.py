@@ -13,7 +13,7 @@ import numpy as np
 from src.archives import read_files, shown
 from src.data.look import Look, look_at
 from src.data.samples import Alpha, Range
-from src.errors import MissingPackage, UserError
+from src.errors import MissingPackage, UserError, counted
 
 DRAWN = 4096  # numbers of each file that the range is measured on
 ENDS = (0.1, 99.9)  # percentiles of all numbers drawn, between which they are taken to lie
@@ -196,7 +196,7 @@ def _channels(seen: list[Look], per_image: int, samples: str, why: list[str]) ->
     if kind == "array":
         if not all(look.bands_known for look in seen):
             why.append("arrays with a first axis as long as their last: the last is taken for the channels")
-        why.append(f"arrays of {most} channel{'s' * (most > 1)}")
+        why.append(f"arrays of {counted(most, 'channel')}")
         return most
     if max(bands) <= 3 and 2 not in bands:
         if not grey:

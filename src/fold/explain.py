@@ -42,10 +42,8 @@ def explain(
     column = task.shown(y, oof.pred)
     share = oof.pred[np.arange(len(oof.pred)), column]
     if task.numeric:
-        names, told = (
-            ("closest", "farthest off"),
-            "closest and farthest predictions (true → predicted) and what raised them",
-        )
+        names = ("closest", "farthest off")
+        told = "closest and farthest predictions (true → predicted) and what raised them"
         off = np.abs(1 - task.credit(y, oof.pred))
         right, wrong = closest(off, y[:, 0])
     else:

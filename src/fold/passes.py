@@ -172,10 +172,11 @@ class Passes:
         prior = self.prior if ready.prior is None else ready.prior
         filled, without = fill_unreadable(pred, prior)
         whole = whole or not len(without)
-        warning = unreadable_images(self.competition.test.ids[without])
-        if whole and len(without) and warning not in self.told:
-            self.told.add(warning)
-            say(warning)
+        if whole and len(without):
+            warning = unreadable_images(self.competition.test.ids[without])
+            if warning not in self.told:
+                self.told.add(warning)
+                say(warning)
         return filled, whole
 
     def after_batch(self) -> bool:

@@ -37,12 +37,12 @@ def find_labelled_pictures(folder: Folder) -> list[Finding]:
             if os.fsdecode(image.rpartition(b"/")[0]) == path
         ]
         for form, template in FORMS:
-            matches = [form.fullmatch(name) for name in names]
-            if not all(matches) or len({match["sep"] for match in matches if match}) != 1:
+            matches = [match for name in names if (match := form.fullmatch(name))]
+            if len(matches) < len(names) or len({match["sep"] for match in matches}) != 1:
                 continue
-            labels = Counter(match["label"] for match in matches if match)
+            labels = Counter(match["label"] for match in matches)
             if 2 <= len(labels) <= len(names) / LEAST and min(labels.values()) >= LEAST:
-                made = template.format(sep=literal(matches[0]["sep"]))  # type: ignore[index]
+                made = template.format(sep=literal(matches[0]["sep"]))
                 place = f"{literal(path)}/{made}" if path else made
                 shown = ", ".join(sorted(labels)[:4])
                 return _findings(

@@ -158,4 +158,5 @@ def options(names: list[str]) -> str:
 
 
 def literal(text: str) -> str:
+    """The text as a template has it: braces are doubled."""
     return text.replace("{", "{{").replace("}", "}}")

@@ -33,8 +33,6 @@ SLUG = "mini-digits"
 WORDS = ["model=test_resnet", "model.pretrained=never", "epochs=1", "batch_size=16", "size=28", "folds.n=2"]
 WORDS += ["workers=0", "precision=fp32", "tta=none", "competition.metric=accuracy", "optimizer.lr=0.2"]
 WORDS += ["report=false"]  # the training's own: a cell of its own makes it
-# Without namespaces, the session is as old as this machine.
-WORDS += [] if may_mount() else ["session.limit=10000h"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         repack(name, place / "wheels")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        kaggle("build", f"competition={SLUG}", "name=mini", "user=me", f"wheels={place / 'wheels'}", *WORDS)
+        # without namespaces, the session is as old as this machine
+        limit = [] if may_mount() else ["session.limit=10000h"]
+        kaggle("build", f"competition={SLUG}", "name=mini", "user=me", f"wheels={place / 'wheels'}", *WORDS, *limit)
     return place / "notebooks" / "mini"
 
 
